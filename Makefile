@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#   make demo    the whole way once, on an embedded Qubes
+#   make test    all tests (one part: make test-main, make test-salt-3006)
+#   make lint    what pre-commit runs, over all files
+#   make bench   speed and Admin API calls, against their goals
+#   make clean   removes what make and the tests left
+# Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
+.PHONY: demo test test-main test-salt-3006 lint bench clean
+export PYTHON
+
+VENV := .venv
+VENV_3006 := .venv-3006
+READY := $(VENV)/ready
+READY_3006 := $(VENV_3006)/ready
+
+demo: $(READY)
+	@$(VENV)/bin/qubes-vpn demo
+
+# The main tests last, so that their summary closes the output.
+test: test-salt-3006
+	@$(MAKE) --no-print-directory test-main
+
+test-main: $(READY)
+	$(VENV)/bin/pytest
+
+# Here the project itself is not installed, as in dom0: the formula's parts find each other through Salt or not at all.
+test-salt-3006: $(READY_3006)
+	PYTHONPATH=. $(VENV_3006)/bin/pytest tests/salt
+
+lint: $(READY)
+	$(VENV)/bin/pre-commit run --all-files
+
+bench: $(READY)
+	@$(VENV)/bin/python -m bench
+
+clean:
+	rm -rf $(VENV) $(VENV_3006) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/salt: requirements/salt.txt requirements/test.txt requirements/lint.txt tools/venv.sh
+	@tools/apt.sh
+	tools/venv.sh $(VENV) requirements/lint.txt 3007
+	@touch $@
+
+$(READY): $(VENV)/salt setup.cfg pyproject.toml qubes_vpn_formula/__init__.py
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY_3006): requirements/salt.txt requirements/test.txt tools/venv.sh
+	@tools/apt.sh
+	tools/venv.sh $(VENV_3006) requirements/test.txt 3006
+	@touch $@

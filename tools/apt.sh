@@ -1,0 +1,26 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Installs the Debian packages that make and the tests need and that are missing: as root with apt-get, else it says which.
+set -eu
+
+missing=
+need() { # need PACKAGE COMMAND...: PACKAGE is missing when COMMAND fails
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+need git git --version
+need python3-venv "$(tools/python.sh)" -c 'import ensurepip'
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    # Word splitting is meant: one word a package.
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+else
+    echo "Missing packages:$missing" >&2
+    echo "Install them (Debian: sudo apt-get install$missing) and run make again." >&2
+    exit 1
+fi
