@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ``qubes_vpn`` states of dom0: each makes one thing so, through qubesadmin.
+
+All of them return what they changed (``test=True``: what they would change, and change nothing),
+and an error in words when a step is not possible or not safe.  They are not ``qvm.*``, which
+writes in test mode and hides what it changed.
+"""
+
+try:
+    import qubes_vpn_dom0
+    from qubes_vpn_guard import Guard
+
+    HAS_QUBESADMIN = True
+except ImportError:
+    HAS_QUBESADMIN = False
+
+__virtualname__ = "qubes_vpn"
+
+
+def __virtual__():
+    if not HAS_QUBESADMIN:
+        return False, "qubes_vpn states work in dom0: qubesadmin is not here"
+    return __virtualname__
+
+
+def template(name, clone_of):
+    """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm."""
+    return _state(name, lambda machine: machine.clone_template(name, clone_of))
+
+
+def present(name, label, template=None, settings=None):
+    """A qube *name* exists.
+
+    If it is missing, an AppVM is made from *template* (default: dom0's default template) without
+    a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
+    """
+    return _state(name, lambda machine: machine.present(name, label, template, settings))
+
+
+def firewall(name, rules):
+    """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them)."""
+    return _state(name, lambda machine: machine.firewall(name, rules))
+
+
+def qube(name, settings=None, features=None):
+    """Qube *name* has these properties (*settings*) and *features*; others stay as they are."""
+
+    def apply(machine):
+        changes = machine.settings(name, settings or {})
+        return {**changes, **machine.features(name, features or {})}
+
+    return _state(name, apply)
+
+
+def netvm(name, netvm, shelters=(), services=(), outside_vpn=()):
+    """Qube *name* has *netvm* (``none``: is offline) as its own choice.
+
+    Refused when it would let a qube out in clear that is not: one behind *shelters* (tunnels,
+    and Whonix' gateway) or offline, and not named in *outside_vpn*.  *services* are the qubes that
+    the pillar wires itself.  A running qube's new netvm is started first.
+    """
+    guard = _guard(shelters, services, outside_vpn)
+    return _state(name, lambda machine: machine.netvm(name, _none(netvm), guard))
+
+
+def default_netvm(name, shelters=(), services=(), outside_vpn=()):
+    """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
+    guard = _guard(shelters, services, outside_vpn)
+    return _state(name, lambda machine: machine.default_netvm(_none(name), guard))
+
+
+def _state(name, apply):
+    """One state's answer from ``apply(machine) -> changes``."""
+    ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
+    try:
+        ret["changes"] = apply(_machine())
+    except qubes_vpn_dom0.Refused as refused:
+        return {**ret, "result": False, "changes": refused.changes, "comment": str(refused)}
+    if ret["changes"]:
+        ret["comment"] = "would be changed" if __opts__["test"] else "changed"  # noqa: F821
+        ret["result"] = None if __opts__["test"] else True  # noqa: F821
+    return ret
+
+
+def _machine():
+    """One connection for a whole run; a dry run and a real one never share what they know."""
+    key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"  # noqa: F821
+    if key not in __context__:  # noqa: F821
+        machine = qubes_vpn_dom0.Machine(qubes_vpn_dom0.connect(), dry=__opts__["test"])  # noqa: F821
+        __context__[key] = machine  # noqa: F821
+    return __context__[key]  # noqa: F821
+
+
+def _guard(shelters, services, outside_vpn):
+    return Guard(tuple(shelters), tuple(services), tuple(outside_vpn))
+
+
+def _none(netvm):
+    return None if netvm == "none" else netvm

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine's qubes through one qubesadmin connection: read in bulk, write what differs, read back.
+
+A dry :class:`Machine` (``test=True``) keeps what it would write to itself and answers later
+questions as if it had been written, so that a dry run goes through the same checks, in the same
+order, and says what the real run will say.
+"""
+
+import qubesadmin
+import qubesadmin.exc
+import qubesadmin.firewall
+
+import qubes_vpn_guard
+
+#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
+_NO_CLIENT = ("TemplateVM", "AdminVM")
+
+
+class Refused(Exception):
+    """A step that is not possible or not safe: the text says why and what to do.
+
+    *changes* holds what had been done before it was refused.
+    """
+
+    def __init__(self, text, changes=None):
+        super().__init__(text)
+        self.changes = changes or {}
+
+
+class Machine:
+    """dom0's view of the qubes.  Every method that changes something returns its changes.
+
+    app: a ``qubesadmin.Qubes``.  dry: True to change nothing.
+    """
+
+    def __init__(self, app, dry=False):
+        self.app = app
+        self.app.cache_enabled = True  # one GetAll for each qube instead of forty Gets
+        self.dry = dry
+        self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
+        self._pretended_default = None
+        self._started = set()  # qubesadmin goes on showing what it listed before a start
+
+    # --- reading
+
+    def klass(self, name):
+        """Class of the qube, or None when there is no such qube."""
+        if ("", name) in self._pretended:
+            return self._pretended["", name]
+        vm = self.app.domains.get(name)
+        return None if vm is None else vm.klass
+
+    def names(self):
+        """Every qube and template, dom0 excepted."""
+        made = [name for (key, name) in self._pretended if key == ""]
+        real = [vm.name for vm in self.app.domains if vm.klass != "AdminVM"]
+        return real + [name for name in made if name not in real]
+
+    def value(self, name, key):
+        """A property as plain data: bool, int, str, or None (also: not known yet)."""
+        if (name, key) in self._pretended:
+            return self._pretended[name, key]
+        if ("", name) in self._pretended:
+            return None
+        vm = self.app.domains[name]
+        if key == "netvm" and self._pretended_default and vm.property_is_default("netvm"):
+            return self._pretended_default[0]
+        return _plain(getattr(vm, key, None))
+
+    def inherits(self, name, key):
+        """Whether a property has no value of its own."""
+        if (name, key) in self._pretended or ("", name) in self._pretended:
+            return False
+        return self.app.domains[name].property_is_default(key)
+
+    def feature(self, name, key):
+        """A feature's value, or None when it is not set."""
+        if (name, f"feature {key}") in self._pretended:
+            return self._pretended[name, f"feature {key}"]
+        if ("", name) in self._pretended:
+            return None
+        return self.app.domains[name].features.get(key)
+
+    def rules(self, name):
+        """The qube's firewall list, one line a rule in qubesadmin's own notation."""
+        if (name, "rules") in self._pretended:
+            return self._pretended[name, "rules"]
+        if ("", name) in self._pretended:
+            return ["action=accept"]  # what qubesd gives every new qube
+        return [rule.rule for rule in self.app.domains[name].firewall.rules]
+
+    def running(self, name):
+        """Whether the qube runs (paused counts: it goes on with the netvm it has)."""
+        if name in self._started:
+            return True
+        if ("", name) in self._pretended:
+            return False
+        return self.app.domains[name].get_power_state() != "Halted"
+
+    def wiring(self):
+        """Every qube's netvm: ``{name: name or None}``."""
+        return {
+            name: self.value(name, "netvm")
+            for name in self.names()
+            if self.klass(name) not in _NO_CLIENT
+        }
+
+    # --- changing
+
+    def clone_template(self, name, source):
+        """Clones template *source* to *name* unless it is there; never leaves it a netvm (R23)."""
+        changes = {}
+        klass = self.klass(name)
+        if klass not in (None, "TemplateVM"):
+            raise Refused(f"'{name}' exists and is a {klass}, not a template: choose another name.")
+        if klass is None:
+            self._need_template(source)
+            changes["clone"] = {"old": None, "new": f"clone of {source}"}
+            self._make(name, "TemplateVM", lambda: self._clone(source, name))
+        netvm = self.value(name, "netvm")
+        if netvm is not None:
+            self._set(name, "netvm", None, changes)
+            changes["netvm"] = {"old": netvm, "new": "none"}
+        return changes
+
+    def present(self, name, label, template=None, settings=None):
+        """Makes an AppVM without a netvm unless there is a qube of that name."""
+        klass = self.klass(name)
+        if klass in _NO_CLIENT:
+            raise Refused(f"'{name}' exists and is a {klass}, not a qube: choose another name.")
+        if klass is not None:
+            return {}
+        if template:
+            self._need_template(template)
+        changes = {"qube": {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}}
+        self._make(
+            name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template)
+        )
+        self._set(name, "netvm", None, changes)
+        for key, value in (settings or {}).items():
+            self._set(name, key, value, changes)
+            changes[key] = {"old": None, "new": value}
+        return changes
+
+    def firewall(self, name, rules):
+        """Replaces the qube's whole firewall list, in one call."""
+        self._need(name)
+        new = [qubesadmin.firewall.Rule(rule) for rule in rules]
+        old, wanted = self.rules(name), [rule.rule for rule in new]
+        if old == wanted:
+            return {}
+        changes = {"firewall": {"old": "\n".join(old), "new": "\n".join(wanted)}}
+        if self.dry:
+            self._pretended[name, "rules"] = wanted
+            return changes
+        vm = self.app.domains[name]
+        with _words(f"{name}: the firewall list was refused"):
+            vm.firewall.save_rules(new)
+            vm.firewall.load_rules()
+        if self.rules(name) != wanted:
+            raise Refused(f"{name}: the firewall list reads back differently.", changes)
+        return changes
+
+    def settings(self, name, settings):
+        """Sets properties that differ; their names and values are qubesd's."""
+        self._need(name)
+        changes = {}
+        for key, value in settings.items():
+            old = self.value(name, key)
+            if old == value and not (key == "provides_network" and self.inherits(name, key)):
+                continue
+            if key == "template":
+                self._new_template(name, value)
+            self._set(name, key, value, changes)
+            changes[key] = {"old": old, "new": value}
+        return changes
+
+    def features(self, name, features):
+        """Sets features that differ."""
+        self._need(name)
+        changes = {}
+        for key, value in features.items():
+            old = self.feature(name, key)
+            if old == value:
+                continue
+            if self.dry:
+                self._pretended[name, f"feature {key}"] = value
+            else:
+                with _words(f"{name}: feature {key} was refused", changes):
+                    self.app.domains[name].features[key] = value
+                    if self.feature(name, key) != value:
+                        raise Refused(f"{name}: feature {key} reads back differently.", changes)
+            changes[key] = {"old": old, "new": value}
+        return changes
+
+    def netvm(self, name, netvm, guard):
+        """Hangs a qube on *netvm* (None: on nothing), as its own choice and not as an inherited one."""
+        self._need(name)
+        if self.klass(name) in _NO_CLIENT:
+            raise Refused(f"'{name}' is a {self.klass(name)}: templates update without a netvm.")
+        old, inherits = self.value(name, "netvm"), self.inherits(name, "netvm")
+        if old == netvm and not inherits:
+            return {}
+        if netvm is not None:
+            self._need_netvm(name, netvm)
+        wiring = self.wiring()
+        self._refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {netvm or 'none'}")
+        changes = {}
+        if netvm is not None and self.running(name) and not self.running(netvm):
+            self._start(netvm)
+            changes[netvm] = {"old": "halted", "new": "running"}
+        self._set(name, "netvm", netvm, changes)
+        changes["netvm"] = {"old": _inherited(old, inherits), "new": netvm or "none"}
+        return changes
+
+    def default_netvm(self, netvm, guard):
+        """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
+        if self._pretended_default:
+            old = self._pretended_default[0]
+        else:
+            old = _plain(self.app.default_netvm)
+        if old == netvm:
+            return {}
+        if netvm is not None:
+            self._need_netvm(None, netvm)
+        wiring = self.wiring()
+        heirs = [name for name in wiring if self.inherits(name, "netvm")]
+        for name in set(heirs).intersection(qubes_vpn_guard.path(netvm, wiring)):
+            raise Refused(
+                f"'{name}' inherits its netvm and {netvm} leads through it: a loop. Give {name} a "
+                "netvm of its own first."
+            )
+        after = {**wiring, **dict.fromkeys(heirs, netvm)}
+        self._refuse_opening(wiring, after, guard, f"default_netvm {netvm or 'none'}")
+        changes = {}
+        if netvm is not None and not self.running(netvm) and any(map(self.running, heirs)):
+            self._start(netvm)
+            changes[netvm] = {"old": "halted", "new": "running"}
+        if self.dry:
+            self._pretended_default = (netvm,)
+        else:
+            with _words(f"default_netvm {netvm} was refused", changes):
+                self.app.default_netvm = netvm
+            self.app.clear_cache()
+            for name in heirs:
+                self.app.domains[name].clear_cache()
+            if _plain(self.app.default_netvm) != netvm:
+                raise Refused("default_netvm reads back differently.", changes)
+        changes["default_netvm"] = {"old": old or "none", "new": netvm or "none"}
+        if heirs:
+            changes["with it"] = {"old": None, "new": ", ".join(heirs)}
+        return changes
+
+    # --- one write, and what must be true before it
+
+    def _make(self, name, klass, make):
+        if self.dry:
+            self._pretended["", name] = klass
+            return
+        with _words(f"'{name}' could not be made"):
+            make()
+        self.app.domains.clear_cache()
+
+    def _clone(self, source, name):
+        # With its cache on, clone_vm asks dom0 for a property that dom0 lacks and stops half way;
+        # with an empty cache it asks one by one for each property of the source.  So the source
+        # is cached, and nothing else.
+        app = type(self.app)()
+        app.cache_enabled = True
+        template = app.domains[source]
+        template.property_is_default("netvm")
+        app.cache_enabled = False
+        app.clone_vm(template, name)
+
+    def _set(self, name, key, value, done):
+        if self.dry:
+            self._pretended[name, key] = value
+            return
+        vm = self.app.domains[name]
+        with _words(f"{name}: {key} {'none' if value is None else value} was refused", done):
+            setattr(vm, key, value)
+        vm.clear_cache()
+        if self.value(name, key) != value or self.inherits(name, key):
+            raise Refused(f"{name}: {key} reads back differently.", done)
+
+    def _start(self, name):
+        if not self.dry:
+            with _words(f"{name} did not start"):
+                self.app.domains[name].start()
+        self._started.update(qubes_vpn_guard.path(name, self.wiring()))  # its netvms start with it
+
+    def _need(self, name):
+        if self.klass(name) is None:
+            raise Refused(
+                f"there is no qube '{name}'. Create it, or take it out of the pillar."
+            )
+
+    def _need_template(self, name):
+        klass = self.klass(name)
+        if klass is None:
+            raise Refused(
+                f"there is no template '{name}'. Install it (qvm-template install {name}), or name "
+                "another one in the pillar."
+            )
+        if klass != "TemplateVM":
+            raise Refused(f"'{name}' is a {klass}, not a template. Name a template in the pillar.")
+
+    def _new_template(self, name, template):
+        self._need_template(template)
+        if self.running(name):
+            raise Refused(
+                f"{name} is running, and its template can change only while it is halted. "
+                f"Shut it down (qvm-shutdown {name}), then run this again."
+            )
+
+    def _need_netvm(self, name, netvm):
+        if self.klass(netvm) is None:
+            raise Refused(f"there is no qube '{netvm}' to be a netvm. Create it, or name another.")
+        if self.value(netvm, "provides_network") is not True:
+            raise Refused(
+                f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
+                f"'qvm-prefs {netvm} provides_network true' if it is one."
+            )
+        way = qubes_vpn_guard.path(netvm, self.wiring())
+        if name in way:
+            raise Refused(
+                f"{name} -> {' -> '.join(way)} would be a loop. Take {way[way.index(name) - 1]} "
+                "off it first."
+            )
+
+    def _refuse_opening(self, before, after, guard, what):
+        names = qubes_vpn_guard.opened(before, after, guard)
+        if names:
+            raise Refused(
+                f"{what} would let {', '.join(names)} out in clear, and now it does not. Nothing was "
+                f"changed by this step. Route each of them behind a tunnel, take it offline "
+                f"(qvm-prefs {names[0]} netvm none), or name it in outside_vpn."
+            )
+
+
+def connect():
+    """A new ``qubesadmin.Qubes``; raises :class:`Refused` when there is no qubesd."""
+    with _words("dom0's qubesd does not answer"):
+        return qubesadmin.Qubes()
+
+
+def _plain(value):
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _inherited(netvm, inherits):
+    return f"{netvm or 'none'}{' (inherited)' if inherits else ''}"
+
+
+class _words:
+    """Turns qubesadmin's exceptions into :class:`Refused` with *text* in front."""
+
+    def __init__(self, text, changes=None):
+        self.text, self.changes = text, changes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, qubesadmin.exc.QubesException):
+            reason = str(error).strip() or "qubesd gave no answer; see journalctl -u qubesd"
+            raise Refused(f"{self.text}: {reason}", self.changes) from error
+        return False

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The checked pillar as one typed value: what every later part starts from.
+
+``read(document)`` is the only way from a pillar to a :class:`Model`; it fills in defaults and
+topology and returns every problem it finds.  A model that comes with problems is for finding more
+of them only; :func:`build` never hands one out.
+"""
+
+from typing import NamedTuple
+
+import qubes_vpn_relations
+from qubes_vpn_problem import PillarError, Problem
+from qubes_vpn_schema import DEFAULT_QUBES, DEFAULT_TEMPLATES, PILLAR, TOPOLOGIES
+
+
+class Service(NamedTuple):
+    """A service qube: one that carries other qubes' traffic.  Memory in megabytes."""
+
+    name: str
+    role: str  # tunnel, resolver or firewall
+    upstream: str | None
+    template: str | None
+    label: str
+    memory: int
+    maxmem: int
+    autostart: bool
+    kind: str | None = None  # of a tunnel: wireguard, openvpn or mullvad
+    profile: str | None = None  # of a tunnel: file name of the provider's profile
+    endpoints: tuple = ()  # of a tunnel: qubes_vpn_net.Destination
+
+
+class LayoutQube(NamedTuple):
+    """A qube of the user's, created when it is missing (R10).  Memory in megabytes."""
+
+    name: str
+    template: str | None
+    label: str
+    memory: int | None
+    maxmem: int | None
+    disposable_template: bool
+
+
+class Model(NamedTuple):
+    """A machine's network.  All names are names of qubes or templates."""
+
+    topology: str
+    uplink: str
+    templates: dict  # name -> the template it is cloned from
+    services: dict  # name -> Service
+    default: str  # default_netvm, "none" or "keep"
+    routes: dict  # client -> netvm or "none"
+    outside_vpn: tuple
+    vaults: tuple
+    allowlists: dict  # client -> tuple of qubes_vpn_net.Destination
+    whonix: str
+    whonix_gateway: str
+    layout: dict  # name -> LayoutQube
+
+    def path(self, name):
+        """Names from the qube or netvm *name* towards the uplink, as far as the pillar knows it."""
+        names = []
+        while name is not None and name not in names:
+            names.append(name)
+            name = self.services[name].upstream if name in self.services else None
+        return names
+
+    def tunnels(self):
+        """Names of the tunnel qubes."""
+        return [name for name, service in self.services.items() if service.role == "tunnel"]
+
+    def in_clear(self, netvm):
+        """Whether what goes into *netvm* reaches the uplink past every tunnel (and past Tor)."""
+        path = self.path(netvm)
+        return path[-1] == self.uplink and not any(
+            self.services[name].role == "tunnel" for name in path if name in self.services
+        )
+
+    def upstream_first(self):
+        """The services, every one after its upstream."""
+        return sorted(self.services.values(), key=lambda service: len(self.path(service.name)))
+
+
+def build(document):
+    """The :class:`Model` of *document* (the value under ``qubes_vpn``).
+
+    Raises :class:`qubes_vpn_problem.PillarError` with every problem there is.
+    """
+    model, problems = read(document)
+    if problems:
+        raise PillarError(problems)
+    return model
+
+
+def read(document):
+    """``(Model or None, problems)`` of *document*; see the module's text."""
+    top = ("qubes_vpn",)
+    if not document:
+        return None, [Problem(top, "there is no such pillar", "Start from pillar.example.")]
+    problems = []
+    values = PILLAR.read(document, top, problems)
+    if values is None:
+        return None, problems
+    problems += qubes_vpn_relations.names(values)
+    model = _model(values, problems)
+    problems += qubes_vpn_relations.wiring(model)
+    problems += qubes_vpn_relations.clients(model)
+    return model, problems
+
+
+def _model(values, problems):
+    services, head = _services(values, problems)
+    layout = {name: LayoutQube(name, **keys) for name, keys in values["layout"].items()}
+    used = {service.template for service in services.values()}
+    templates = {name: source for name, source in DEFAULT_TEMPLATES.items() if name in used}
+    templates |= {name: keys["clone_of"] for name, keys in values["templates"].items()}
+    return Model(
+        topology=values["topology"],
+        uplink=values["uplink"],
+        templates=templates,
+        services=services,
+        default=values["routes"]["default"] or head,
+        routes=values["routes"]["qubes"],
+        outside_vpn=values["outside_vpn"],
+        vaults=values["vaults"],
+        allowlists=values["allowlists"],
+        whonix=values["whonix"],
+        whonix_gateway=values["whonix_gateway"],
+        layout=layout,
+    )
+
+
+def _services(values, problems):
+    """The service qubes by name, upstreams filled in, and the one that clients go to by default."""
+    roles = TOPOLOGIES[values["topology"]]
+    services = {}
+    for role in ("tunnel", "resolver", "firewall"):
+        qubes = values[f"{role}s"]
+        if qubes is None:
+            name = DEFAULT_QUBES.get(role)
+            fields = PILLAR.fields[f"{role}s"][0].kind
+            qubes = {name: fields.read({}, (), [])} if name and role in roles else {}
+        for name, keys in qubes.items():
+            services.setdefault(name, Service(name=name, role=role, **keys))
+    chain = [_member(role, services, values["topology"], problems) for role in roles]
+    for name, upstream in zip(chain, [*chain[1:], values["uplink"]], strict=True):
+        if name and not services[name].upstream:
+            services[name] = services[name]._replace(upstream=upstream)
+    for service in services.values():
+        if not service.upstream and service.name not in chain and None not in chain:
+            problems.append(
+                Problem(
+                    ("qubes_vpn", f"{service.role}s", service.name, "upstream"),
+                    f"missing, and topology '{values['topology']}' does not give one",
+                    "Name the qube that is next on the way to the uplink.",
+                )
+            )
+    return services, (chain[0] if chain else None) or "keep"
+
+
+def _member(role, services, topology, problems):
+    """The qube that has *role* in the chain: the one whose upstream is not spelled out."""
+    candidates = [
+        service.name for service in services.values() if service.role == role and not service.upstream
+    ]
+    if len(candidates) == 1:
+        return candidates[0]
+    every = [service.name for service in services.values() if service.role == role]
+    if not candidates and len(every) == 1:
+        return every[0]
+    what = f"topology '{topology}' has one {role}, and here are {len(candidates) or len(every)}"
+    fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to every one."
+    if not every:
+        what = f"topology '{topology}' needs a {role}, and there is none"
+        fix = f"Add one under {role}s, or write 'topology: custom'."
+    if every or role != "tunnel":  # a pillar without any tunnel has been reported already
+        problems.append(Problem(("qubes_vpn", "topology"), what, fix))
+    return None

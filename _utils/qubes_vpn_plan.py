@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The model as ordered steps: what dom0 does, in which order, and why there.
+
+A step is plain data and becomes one Salt state: ``id``, ``state`` (a function of
+``_states/qubes_vpn.py``), ``args`` (its arguments) and ``why``.  The order opens nothing on the
+way: a service qube is made without a netvm, gets its firewall list, then its services, provides
+network, and only then hangs on its upstream; upstream qubes come before downstream ones, vaults
+before clients, clients one by one, and dom0's default last.
+"""
+
+from typing import NamedTuple
+
+import qubes_vpn_net
+import qubes_vpn_relations
+
+#: Service flag by which the template's closed base rules know a VPN qube.
+FLAG = "qubes-vpn"
+#: Feature that says what a qube is to the formula (the ``x-`` prefix is left to users by Qubes).
+ROLE_FEATURE = "x-qubes-vpn-role"
+
+
+class Step(NamedTuple):
+    """One step.  *state* names the function, *args* its keyword arguments (*name* included)."""
+
+    id: str
+    state: str
+    args: dict
+    why: str
+
+
+def plan(model):
+    """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
+    steps = [_template(name, source) for name, source in model.templates.items()]
+    guard = _guard(model)
+    for service in model.upstream_first():
+        steps += _service(service, guard)
+    steps += [
+        _netvm(name, "none", guard, "a vault has no netvm (R09)") for name in model.vaults
+    ]
+    for name, netvm in _routes(model).items():
+        if name not in model.vaults and name not in model.layout:
+            steps += _client(model, name, netvm, guard)
+    steps += [
+        _allowlist(model, name)
+        for name in model.allowlists
+        if name not in model.routes and name not in model.layout
+    ]
+    if model.default != "keep":
+        steps.append(
+            Step(
+                f"default_netvm: {model.default}",
+                "default_netvm",
+                {"name": model.default, **guard},
+                "last: it moves every qube that has no netvm of its own choice",
+            )
+        )
+    return steps
+
+
+def layout(model):
+    """The steps of ``qubes.layout`` in dom0: the user's own qubes, created when missing (R10)."""
+    guard = _guard(model)
+    steps = []
+    for name, qube in model.layout.items():
+        settings = {"memory": qube.memory, "maxmem": qube.maxmem}
+        if qube.disposable_template:
+            settings["template_for_dispvms"] = True
+        steps.append(_present(name, qube.template, qube.label, settings))
+        if name in model.vaults:
+            steps.append(_netvm(name, "none", guard, "a vault has no netvm (R09)"))
+        elif name in model.routes:
+            steps += _client(model, name, model.routes[name], guard)
+        elif name in model.allowlists:
+            steps.append(_allowlist(model, name))
+    return steps
+
+
+def _template(name, source):
+    return Step(
+        f"{name}: cloned from {source}",
+        "template",
+        {"name": name, "clone_of": source},
+        "one template for one purpose; the source stays as it is",
+    )
+
+
+def _service(service, guard):
+    name = service.name
+    adopted = service.role == "firewall"
+    settings = {
+        "memory": service.memory,
+        "maxmem": service.maxmem,
+        "autostart": service.autostart,
+    }
+    steps = [_present(name, service.template, service.label, settings if adopted else {})]
+    if service.role == "tunnel":
+        steps.append(
+            Step(
+                f"{name}: may reach its endpoints only",
+                "firewall",
+                {"name": name, "rules": qubes_vpn_net.rules(service.endpoints)},
+                f"{service.upstream} drops whatever else {name} sends, and it does so before "
+                f"{name} carries anything (R12, R42)",
+            )
+        )
+    if not adopted:
+        settings = {"template": service.template, "label": service.label, **settings}
+        steps.append(
+            Step(
+                f"{name}: settings",
+                "qube",
+                {"name": name, "settings": settings, "features": _features(service)},
+                f"a {service.role} qube as the pillar describes it (R01)",
+            )
+        )
+    steps.append(
+        Step(
+            f"{name}: provides network",
+            "qube",
+            {"name": name, "settings": {"provides_network": True}},
+            "only now, when its rules are in place",
+        )
+    )
+    why = f"{service.upstream} is ready: upstream qubes come first"
+    return [*steps, _netvm(name, service.upstream, guard, why)]
+
+
+def _guard(model):
+    """What :class:`qubes_vpn_guard.Guard` needs to know, as arguments of a state."""
+    clear = [model.whonix_gateway] if model.whonix == "direct" else []
+    return {
+        "shelters": [*model.tunnels(), model.whonix_gateway],
+        "services": list(model.services),
+        "outside_vpn": [*model.outside_vpn, *clear],
+    }
+
+
+def _features(service):
+    features = {ROLE_FEATURE: service.role}
+    if service.role == "tunnel":
+        features[f"service.{FLAG}"] = "1"
+        if service.kind in ("wireguard", "openvpn"):
+            features["service.network-manager"] = "1"
+    return features
+
+
+def _present(name, template, label, settings):
+    args = {"name": name, "label": label}
+    if template:
+        args["template"] = template
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if settings:
+        args["settings"] = settings
+    return Step(
+        f"{name}: present", "present", args,
+        "made without a netvm; a qube that exists stays as it is",
+    )
+
+
+def _netvm(name, netvm, guard, why):
+    return Step(f"{name} -> {netvm}", "netvm", {"name": name, "netvm": netvm, **guard}, why)
+
+
+def _routes(model):
+    """Every client's netvm, Whonix' gateway included (R06, R08)."""
+    routes = dict(model.routes)
+    if model.whonix == "behind_vpn":
+        routes[model.whonix_gateway] = model.default
+    elif model.whonix == "direct":
+        routes[model.whonix_gateway] = qubes_vpn_relations.clear_firewalls(model)[0]
+    return routes
+
+
+def _client(model, name, netvm, guard):
+    steps = [_allowlist(model, name)] if name in model.allowlists else []
+    if netvm == "none":
+        why = "offline, as routed"
+    elif name in model.outside_vpn:
+        why = f"outside the VPN by choice: outside_vpn names {name} (R05)"
+    else:
+        why = " -> ".join([name, *model.path(netvm)])
+    return [*steps, _netvm(name, netvm, guard, why)]
+
+
+def _allowlist(model, name):
+    return Step(
+        f"{name}: may reach its allowlist only",
+        "firewall",
+        {"name": name, "rules": qubes_vpn_net.rules(model.allowlists[name])},
+        "set before its netvm (R11)",
+    )

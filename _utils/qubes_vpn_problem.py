@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is wrong with a pillar, in words, and without ever repeating a secret.
+
+Used by every check, in dom0 and in the command line: one problem has one text.
+Standard library only (dom0 has nothing else).
+"""
+
+import re
+from typing import NamedTuple
+
+#: A WireGuard key (32 bytes in base64), a Mullvad account number (16 digits), or PEM text.
+_SECRET_VALUE = re.compile(r"[A-Za-z0-9+/]{43}=|\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}(?!\d)|-----BEGIN")
+_SECRET_KEY = re.compile(
+    r"private|presharedkey|psk|passw|passphrase|secret|token|account|login|^auth|^key$|^pass$"
+)
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong.
+
+    path: keys from the top, e.g. ``("qubes_vpn", "tunnels", "sys-vpn", "endpoints", 0)``.
+    what: what is wrong there.  fix: what to do about it, a sentence of its own.
+    """
+
+    path: tuple
+    what: str
+    fix: str
+
+    def text(self, where="pillar"):
+        """The one line a user sees; *where* is ``pillar`` (dom0) or ``FILE:LINE``."""
+        return f"{where}: {path_text(self.path)}: {self.what}. {self.fix}"
+
+
+class PillarError(Exception):
+    """The pillar cannot be used.  ``problems`` holds every reason, as :class:`Problem`."""
+
+    def __init__(self, problems):
+        self.problems = list(problems)
+        super().__init__("\n".join(problem.text() for problem in self.problems))
+
+
+def path_text(path):
+    """``qubes_vpn.tunnels.sys-vpn.endpoints[0]``; a key with other characters is quoted."""
+    text = ""
+    for key in path:
+        if isinstance(key, int) and not isinstance(key, bool):
+            text += f"[{key}]"
+        elif looks_secret(key):
+            text += ".(not shown)"
+        elif _PLAIN_KEY.match(str(key)):
+            text += f".{key}"
+        else:
+            text += f'."{key}"'
+    return text.removeprefix(".")
+
+
+def looks_secret(value):
+    """Whether *value* must not be repeated on a screen or in a log."""
+    return bool(_SECRET_VALUE.search(str(value)))
+
+
+def names_a_secret(key):
+    """Whether a key of this name would hold a secret (``PrivateKey``, ``account_number``...)."""
+    return bool(_SECRET_KEY.search(re.sub(r"[^a-z]", "", str(key).lower())))
+
+
+def show(value):
+    """*value* as it may be shown in a message: quoted, shortened, secrets hidden."""
+    if looks_secret(value):
+        return "(not shown: it looks like a secret)"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def suggest(word, known):
+    """The fix for an unknown *word*: the nearest of *known*, or all of them."""
+    import difflib  # only needed once something is wrong
+
+    known = sorted(known)
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known here: {', '.join(known)}." if known else "There are none."

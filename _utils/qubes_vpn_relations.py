@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What must be true between the parts of a pillar: names, wiring, clients.
+
+Each function looks at values that are right one by one and returns the problems of how they fit.
+"""
+
+import qubes_vpn_net
+from qubes_vpn_problem import Problem, suggest
+
+_TOP = "qubes_vpn"
+_ROLES = ("tunnels", "resolvers", "firewalls", "templates", "layout")
+
+
+def names(values):
+    """Two qubes of one name: the sections share one name space, as Qubes does."""
+    problems = []
+    owner = {values["uplink"]: "uplink", values["whonix_gateway"]: "whonix_gateway"}
+    for section in _ROLES:
+        for name in values[section] or ():
+            if name in owner:
+                problems.append(
+                    Problem(
+                        (_TOP, section, name),
+                        f"two qubes of one name: '{name}' is also in '{owner[name]}'",
+                        "Rename or remove one of them.",
+                    )
+                )
+            else:
+                owner[name] = section
+    return problems
+
+
+def wiring(model):
+    """Templates, upstreams, loops, tunnels."""
+    problems = []
+    for name, source in model.templates.items():
+        problems += _template(model, (_TOP, "templates", name, "clone_of"), source)
+        if source == name:
+            problems.append(
+                Problem((_TOP, "templates", name, "clone_of"), "it is cloned from itself",
+                        "Name the template to start from.")
+            )
+    for name, qube in model.layout.items():
+        problems += _template(model, (_TOP, "layout", name, "template"), qube.template)
+        if qube.memory and qube.maxmem:
+            problems += _memory((_TOP, "layout", name), qube)
+    for service in model.services.values():
+        at = (_TOP, f"{service.role}s", service.name)
+        problems += _template(model, (*at, "template"), service.template)
+        problems += _memory(at, service)
+        problems += _upstream(model, (*at, "upstream"), service)
+        if service.role == "tunnel":
+            problems += _tunnel(at, service)
+    return problems
+
+
+def clients(model):
+    """Routes, vaults, allowlists, Whonix."""
+    problems = _default(model)
+    for qube, netvm in model.routes.items():
+        problems += _route(model, (_TOP, "routes", "qubes", qube), qube, netvm)
+    for place, qube in enumerate(model.outside_vpn):
+        problems += _opt_in(model, (_TOP, "outside_vpn", place), qube)
+    for place, qube in enumerate(model.vaults):
+        if qube in model.services or qube in (model.uplink, model.whonix_gateway):
+            problems.append(
+                Problem((_TOP, "vaults", place), f"'{qube}' carries the network",
+                        "A vault has no netvm; list qubes that hold data.")
+            )
+    for qube, entries in model.allowlists.items():
+        problems += _allowlist(model, (_TOP, "allowlists", qube), qube, entries)
+    return problems + _whonix(model)
+
+
+def _netvms(model):
+    return {*model.services, model.uplink, model.whonix_gateway}
+
+
+def _template(model, path, name):
+    if name in model.services or name == model.uplink or name in model.layout:
+        return [Problem(path, f"'{name}' is a qube, not a template", "Name a template.")]
+    return []
+
+
+def _memory(at, qube):
+    if qube.maxmem >= qube.memory:
+        return []
+    what = f"maxmem {qube.maxmem} is less than memory {qube.memory}"
+    return [Problem((*at, "maxmem"), what, f"Write {qube.memory} or more.")]
+
+
+def _upstream(model, path, service):
+    upstream = service.upstream
+    if upstream is None:
+        return []
+    if upstream in model.vaults:
+        return [Problem(path, f"'{upstream}' is a vault, which has no network", "Name a netvm.")]
+    if upstream in model.layout or upstream in model.routes and upstream not in _netvms(model):
+        fix = suggest(upstream, _netvms(model) - {service.name})
+        return [Problem(path, f"'{upstream}' provides no network", fix)]
+    if upstream not in _netvms(model):
+        what = f"there is no tunnel, resolver, firewall or uplink '{upstream}'"
+        return [Problem(path, what, suggest(upstream, _netvms(model) - {service.name}))]
+    path_up = model.path(service.name)
+    last = model.services.get(path_up[-1])
+    if last is not None and last.upstream == service.name:
+        loop = " -> ".join([*path_up, service.name])
+        return [Problem(path, f"a loop: {loop}", f"One of them must lead to {model.uplink}.")]
+    return []
+
+
+def _tunnel(at, tunnel):
+    problems = []
+    if tunnel.kind == "mullvad" and tunnel.profile:
+        problems.append(
+            Problem((*at, "profile"), "the Mullvad app reads no profile", "Remove it, or write "
+                    "'kind: wireguard' to use Mullvad's profile without the app.")
+        )
+    if tunnel.kind in ("wireguard", "openvpn") and not tunnel.profile:
+        problems.append(
+            Problem((*at, "profile"), "missing", f"Name the provider's file in {tunnel.name}:"
+                    "/rw/config/vpn/credentials/, for example 'profile: wg0.conf'.")
+        )
+    if tunnel.kind == "wireguard":
+        problems += [
+            Problem((*at, "endpoints"), f"{endpoint.text}: WireGuard speaks udp only",
+                    "Write /udp, or the right kind.")
+            for endpoint in tunnel.endpoints or () if endpoint.proto == "tcp"
+        ]
+    return problems + _size((*at, "endpoints"), tunnel.endpoints or ())
+
+
+def _size(path, destinations):
+    lines = qubes_vpn_net.rules(destinations)
+    size = qubes_vpn_net.rules_size(lines)
+    if size <= qubes_vpn_net.FIREWALL_LIMIT:
+        return []
+    return [
+        Problem(
+            path,
+            f"{len(lines):,} firewall rules take {size:,} bytes, and Qubes accepts "
+            f"{qubes_vpn_net.FIREWALL_LIMIT:,}",
+            "Write fewer, or collapse addresses into prefixes.",
+        )
+    ]
+
+
+def _default(model):
+    path, netvm = (_TOP, "routes", "default"), model.default
+    if netvm in ("keep", "none"):
+        return []
+    if netvm not in _netvms(model):
+        what = f"there is no tunnel, resolver or firewall '{netvm}'"
+        return [Problem(path, what, suggest(netvm, model.services))]
+    if model.in_clear(netvm):
+        way = " -> ".join(model.path(netvm))
+        return [
+            Problem(path, f"{way} passes no tunnel, and every new qube would go there",
+                    "Route single qubes there (routes.qubes, outside_vpn), or write 'keep'.")
+        ]
+    return []
+
+
+def _route(model, path, qube, netvm):
+    if qube in model.services:
+        key = f"{model.services[qube].role}s.{qube}.upstream"
+        return [Problem(path, f"'{qube}' is a service qube", f"Its netvm is {key}.")]
+    if qube == model.uplink:
+        return [Problem(path, f"'{qube}' is the uplink", "It has no netvm; remove the route.")]
+    if qube == model.whonix_gateway and model.whonix != "unmanaged":
+        what = f"'whonix: {model.whonix}' routes {qube} already"
+        return [Problem(path, what, "Remove one of the two.")]
+    if netvm == "none":
+        return []
+    if qube in model.vaults:
+        return [Problem(path, "a vault has no netvm", "Write none, or take it out of vaults.")]
+    if netvm == qube:
+        return [Problem(path, "it is routed to itself", suggest(netvm, model.services))]
+    if netvm in model.layout or netvm in model.vaults or netvm in model.routes and (
+        netvm not in _netvms(model)
+    ):
+        return [Problem(path, f"'{netvm}' provides no network", suggest(netvm, model.services))]
+    if netvm not in _netvms(model):
+        what = f"there is no tunnel, resolver or firewall '{netvm}'"
+        return [Problem(path, what, suggest(netvm, model.services))]
+    if model.in_clear(netvm) and qube not in model.outside_vpn:
+        way = " -> ".join([qube, *model.path(netvm)])
+        return [
+            Problem(path, f"{way} passes no tunnel",
+                    f"Route it to a netvm behind a tunnel, or add {qube} to outside_vpn.")
+        ]
+    return []
+
+
+def _opt_in(model, path, qube):
+    netvm = model.routes.get(qube)
+    if netvm is None:
+        return [Problem(path, f"'{qube}' has no route", f"Add it under routes.qubes. {suggest(qube, model.routes)}")]
+    if netvm in _netvms(model) and not model.in_clear(netvm):
+        what = f"'{qube}' is routed to {netvm}, which is not outside the VPN"
+        return [Problem(path, what, "Change the route, or remove it from outside_vpn.")]
+    return []
+
+
+def _allowlist(model, path, qube, entries):
+    service = model.services.get(qube)
+    if service and service.role == "tunnel":
+        return [
+            Problem(path, f"'{qube}' is a tunnel, and its endpoints are its allowlist",
+                    f"Write them under tunnels.{qube}.endpoints.")
+        ]
+    if qube in model.vaults:
+        return [Problem(path, "a vault reaches nothing", "Remove it.")]
+    problems = _size(path, entries)
+    named = [entry for entry in entries if not entry.version and entry.proto]
+    if named and not any(entry.host == "dns" for entry in entries):
+        problems.append(
+            Problem(path, f"'{named[0].host}' cannot be looked up: dns is not in the list",
+                    "Add 'dns', or write addresses.")
+        )
+    return problems
+
+
+def _whonix(model):
+    path = (_TOP, "whonix")
+    if model.whonix == "behind_vpn" and model.default in ("keep", "none"):
+        return [
+            Problem(path, f"behind_vpn follows routes.default, which is '{model.default}'",
+                    f"Name a netvm there, or write whonix: unmanaged and route {model.whonix_gateway}.")
+        ]
+    if model.whonix == "direct" and len(clear_firewalls(model)) != 1:
+        return [
+            Problem(path, "direct needs exactly one firewall outside the VPN, and here are "
+                    f"{len(clear_firewalls(model))}",
+                    f"For example 'firewalls: sys-firewall-novpn: {{upstream: {model.uplink}}}'.")
+        ]
+    return []
+
+
+def clear_firewalls(model):
+    """Names of firewalls whose clients are outside the VPN (R05), those upstream of a tunnel excepted."""
+    upstreams = {service.upstream for service in model.services.values()}
+    return [
+        name for name, service in model.services.items()
+        if service.role == "firewall" and name not in upstreams and model.in_clear(name)
+    ]

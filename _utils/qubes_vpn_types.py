@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kinds of value that a pillar holds.
+
+Each kind has one method, ``read(value, path, problems)``: it returns what the model keeps, or
+``None`` after adding to *problems* (a list of :class:`qubes_vpn_problem.Problem`), so that one
+walk finds everything that is wrong and what is right can be checked further.
+"""
+
+import re
+
+import qubes_vpn_net
+from qubes_vpn_problem import Problem, looks_secret, names_a_secret, show, suggest
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*\Z")
+_YAML_WORDS = {False: "no", True: "yes"}
+_SECRET = Problem(
+    (),
+    "a secret does not belong in the pillar, which every management qube can read",
+    "Take it out, treat it as disclosed, and keep it in the VPN qube under /rw/config/vpn/credentials/.",
+)
+
+
+def refuse(value, path, problems, what, fix):
+    """Adds a problem about *value* at *path*: the given one, or a more urgent one."""
+    if isinstance(value, str) and looks_secret(value):
+        what, fix = _SECRET.what, _SECRET.fix
+    elif isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
+        what = "Salt would evaluate the text between the braces"
+        fix = "Write the value itself, without '{{', '{%' or '{#'."
+    problems.append(Problem(path, what, fix))
+
+
+def refuse_key(key, path, problems, known):
+    """Adds the problem of a *key* that nothing here is called."""
+    if names_a_secret(key) or looks_secret(key):
+        problems.append(_SECRET._replace(path=path))
+    else:
+        problems.append(Problem(path, "unknown key", suggest(key, known)))
+
+
+class Choice:
+    """One of a few words."""
+
+    def __init__(self, *words):
+        self.words = words
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and value in self.words:
+            return value
+        fix = suggest(value, self.words) if isinstance(value, str) else ""
+        if not fix.startswith("Did"):
+            fix = f"Write one of: {', '.join(self.words)}."
+        refuse(value, path, problems, f"{show(value)} is not possible here", fix)
+        return None
+
+
+class Name:
+    """The name of a qube or template; *words* are allowed beside it (``none``, ``keep``).
+
+    Rules as qubesd has them (qubes-core-admin ``qubes/vm/__init__.py``, validate_name).
+    """
+
+    def __init__(self, *words):
+        self.words = words
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and value in self.words:
+            return value
+        reason = self._reason(value)
+        if reason is None:
+            return value
+        refuse(value, path, problems, *reason)
+        return None
+
+    def _reason(self, value):
+        words = f" or {', '.join(self.words)}" if self.words else ""
+        if not isinstance(value, str):
+            meant = f"'{_YAML_WORDS[value]}' in quotes" if isinstance(value, bool) else "a name"
+            if value is None or value is False:
+                meant = "none" if "none" in self.words else "a name"
+            return f"{show(value)} is not the name of a qube", f"Write {meant}{'' if meant == 'none' else words}."
+        if not _NAME.match(value):
+            return (
+                f"{show(value)} is not the name of a qube",
+                "Names begin with a letter and hold letters, digits, '-', '_' and '.'.",
+            )
+        if len(value) > 31:
+            return (
+                f"{show(value)} has {len(value)} characters",
+                f"Qubes allows 31: '{value[:31].rstrip('-_.')}' would fit.",
+            )
+        if value.lower() in ("none", "default", "domain-0", "dom0") or value.endswith("-dm"):
+            return f"{show(value)} is a name that Qubes keeps for itself", "Choose another name."
+        return None
+
+
+class File:
+    """The bare name of a file (no folder)."""
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and _FILE.match(value):
+            return value
+        refuse(
+            value, path, problems,
+            f"{show(value)} is not a bare file name",
+            "Write the name only; the file itself goes to the VPN qube, /rw/config/vpn/credentials/.",
+        )
+        return None
+
+
+class Whole:
+    """A whole number of *unit*, from *low* to *high*."""
+
+    def __init__(self, low, high, unit):
+        self.low, self.high, self.unit = low, high, unit
+
+    def read(self, value, path, problems):
+        if type(value) is int and self.low <= value <= self.high:
+            return value
+        refuse(
+            value, path, problems,
+            f"{show(value)} is not a number of {self.unit}",
+            f"Write a whole number from {self.low} to {self.high}.",
+        )
+        return None
+
+
+class Switch:
+    """true or false."""
+
+    def read(self, value, path, problems):
+        if isinstance(value, bool):
+            return value
+        refuse(value, path, problems, f"{show(value)} is not true or false", "Write true or false.")
+        return None
+
+
+class Address:
+    """An endpoint or an allowlist entry, by *parse* of :mod:`qubes_vpn_net`."""
+
+    def __init__(self, parse):
+        self.parse = parse
+
+    def read(self, value, path, problems):
+        if not isinstance(value, str):
+            hint = "Put it in quotes." if isinstance(value, list) else "Write ADDRESS:PORT/PROTOCOL."
+            refuse(value, path, problems, f"{show(value)} is not ADDRESS:PORT/PROTOCOL", hint)
+            return None
+        try:
+            return self.parse(value)
+        except qubes_vpn_net.NotADestination as error:
+            refuse(value, path, problems, error.what, error.fix)
+            return None
+
+
+class ListOf:
+    """A list without repetitions, of at least *least* items."""
+
+    def __init__(self, kind, least=0):
+        self.kind, self.least = kind, least
+
+    def read(self, value, path, problems):
+        if not isinstance(value, list):
+            fix = "Write one item a line, each after '- '."
+            refuse(value, path, problems, f"{show(value)} is not a list", fix)
+            return None
+        if len(value) < self.least:
+            problems.append(Problem(path, "the list is empty", f"It needs at least {self.least}."))
+        kept, seen = [], {}
+        for place, item in enumerate(value):
+            item = self.kind.read(item, (*path, place), problems)
+            if item is None:
+                continue
+            if item in seen:
+                problems.append(
+                    Problem((*path, place), f"listed twice, first as item [{seen[item]}]", "Keep one.")
+                )
+                continue
+            seen[item] = place
+            kept.append(item)
+        return tuple(kept)
+
+
+class MapOf:
+    """A mapping whose keys are names of qubes and whose values are of one kind."""
+
+    def __init__(self, kind, example, least=0):
+        self.kind, self.example, self.least = kind, example, least
+        self.key = Name()
+
+    def read(self, value, path, problems):
+        if not isinstance(value, dict):
+            refuse(
+                value, path, problems, f"{show(value)} is not a mapping", f"Write '{self.example}'."
+            )
+            return None
+        if len(value) < self.least:
+            problems.append(Problem(path, "there is none", f"Write at least one: '{self.example}'."))
+        kept = {}
+        for key, item in value.items():
+            inside = (*path, key)
+            if names_a_secret(key) and not isinstance(item, dict):
+                problems.append(_SECRET._replace(path=inside))
+                continue
+            self.key.read(key, inside, problems)
+            item = self.kind.read(item, inside, problems)
+            if item is not None:
+                kept[str(key)] = item  # under a wrong name too, so that nothing else seems missing
+        return kept
+
+
+class Keys:
+    """A mapping of known keys; ``{key: (kind, default)}``, a default of ``...`` means required.
+
+    An empty mapping may be written as nothing at all (``sys-dns:``).
+    """
+
+    def __init__(self, fields):
+        self.fields = fields
+
+    def read(self, value, path, problems):
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            known = ", ".join(self.fields)
+            refuse(value, path, problems, f"{show(value)} is not a mapping", f"Keys here: {known}.")
+            return None
+        fields = self.fields
+        kept = {key: default for key, (_, default) in fields.items() if key not in value}
+        for key, item in value.items():
+            if key in fields:
+                item = fields[key][0].read(item, (*path, key), problems)
+                if item is None and fields[key][1] is not ...:
+                    item = fields[key][1]  # reported; the rest is checked as if it were not there
+                kept[key] = item
+            else:
+                refuse_key(key, (*path, key), problems, fields)
+        for key, default in kept.items():
+            if default is ...:
+                kept[key] = None
+                problems.append(
+                    Problem((*path, key), "missing", f"Add it under {path[-1]}; see pillar.example.")
+                )
+        return kept
