@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The call log of an embedded Qubes: which Admin API calls were made, and which of them write.
+
+One JSON line a call, in the order in which they were made, by whichever process made them. Payloads
+are left out, because some of them are secret.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+# The last word of every method that only reads; the rest changes the machine, or may. Source: the
+# read/write/execute marks in qubes/api/admin.py of qubes-core-admin 4.3.50.
+_READS = re.compile(
+    r"\.(List|ListDrivers|ListSnapshots|Get|GetAll|GetDefault|Help|Info|Index|UsageDetails|Events"
+    r"|Stats|CurrentState|CheckWith\w+|Available|Assigned|Attached)$"
+)
+
+
+class Call(NamedTuple):
+    """One Admin API call.
+
+    outcome: `ok`, `empty`, an error class, or `killed before`, `killed after`.
+    """
+
+    dest: str
+    method: str
+    arg: str
+    write: bool
+    outcome: str
+
+
+def is_write(method: str) -> bool:
+    """Whether an Admin API method may change the machine; setting what is set counts too."""
+    return not _READS.search(method)
+
+
+def append(path: Path, call: Call) -> None:
+    """Adds one call to the log file `path`."""
+    with path.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(call._asdict()) + "\n")
+
+
+def read(path: Path) -> list[Call]:
+    """All calls in the log file `path`, oldest first; none when there is no log yet."""
+    try:
+        with path.open(encoding="utf-8") as log:
+            return [Call(**json.loads(line)) for line in log]
+    except FileNotFoundError:
+        return []
