@@ -47,4 +47,4 @@ def plan(pillar=None, part="network"):
 
 
 def _document(pillar):
-    return __pillar__.get("qubes_vpn") if pillar is None else pillar  # noqa: F821
+    return __pillar__.get("qubes_vpn") if pillar is None else pillar

@@ -37,9 +37,12 @@ def present(name, label, template=None, settings=None):
     return _state(name, lambda machine: machine.present(name, label, template, settings))
 
 
-def firewall(name, rules):
-    """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them)."""
-    return _state(name, lambda machine: machine.firewall(name, rules))
+def firewall(name, rules, enforced_by=None):
+    """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them).
+
+    Refused when *enforced_by*, the netvm that has to enforce it, has its firewall switched off.
+    """
+    return _state(name, lambda machine: machine.firewall(name, rules, enforced_by))
 
 
 def qube(name, settings=None, features=None):
@@ -77,18 +80,18 @@ def _state(name, apply):
     except qubes_vpn_dom0.Refused as refused:
         return {**ret, "result": False, "changes": refused.changes, "comment": str(refused)}
     if ret["changes"]:
-        ret["comment"] = "would be changed" if __opts__["test"] else "changed"  # noqa: F821
-        ret["result"] = None if __opts__["test"] else True  # noqa: F821
+        ret["comment"] = "would be changed" if __opts__["test"] else "changed"
+        ret["result"] = None if __opts__["test"] else True
     return ret
 
 
 def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
-    key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"  # noqa: F821
-    if key not in __context__:  # noqa: F821
-        machine = qubes_vpn_dom0.Machine(qubes_vpn_dom0.connect(), dry=__opts__["test"])  # noqa: F821
-        __context__[key] = machine  # noqa: F821
-    return __context__[key]  # noqa: F821
+    key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"
+    if key not in __context__:
+        machine = qubes_vpn_dom0.Machine(qubes_vpn_dom0.connect(), dry=__opts__["test"])
+        __context__[key] = machine
+    return __context__[key]
 
 
 def _guard(shelters, services, outside_vpn):

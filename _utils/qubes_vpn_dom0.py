@@ -14,6 +14,8 @@ import qubes_vpn_guard
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 _NO_CLIENT = ("TemplateVM", "AdminVM")
+#: Every qube that provides network enforces its clients' lists unless this feature is empty.
+_FIREWALL = "service.qubes-firewall"
 
 
 class Refused(Exception):
@@ -142,9 +144,17 @@ class Machine:
             changes[key] = {"old": None, "new": value}
         return changes
 
-    def firewall(self, name, rules):
-        """Replaces the qube's whole firewall list, in one call."""
+    def firewall(self, name, rules, enforced_by=None):
+        """Replaces the qube's whole firewall list, in one call.
+
+        enforced_by: the netvm that has to enforce it; refused when its firewall is switched off.
+        """
         self._need(name)
+        if enforced_by and self.klass(enforced_by) and self.feature(enforced_by, _FIREWALL) == "":
+            raise Refused(
+                f"{enforced_by} would not enforce the list: its qubes-firewall service is switched "
+                f"off. Switch it on (qvm-service {enforced_by} qubes-firewall on) and restart it."
+            )
         new = [qubesadmin.firewall.Rule(rule) for rule in rules]
         old, wanted = self.rules(name), [rule.rule for rule in new]
         if old == wanted:

@@ -100,20 +100,30 @@ def read(document):
     values = PILLAR.read(document, top, problems)
     if values is None:
         return None, problems
-    problems += qubes_vpn_relations.names(values)
-    model = _model(values, problems)
-    problems += qubes_vpn_relations.wiring(model)
-    problems += qubes_vpn_relations.clients(model)
+    doubles = qubes_vpn_relations.names(values)
+    model, missing = _model(values)
+    # What follows from a problem that is reported already is not another problem.
+    found = {problem.path for problem in problems}
+    for problem in (
+        *doubles,
+        *(missing if not doubles else ()),
+        *qubes_vpn_relations.wiring(model),
+        *qubes_vpn_relations.clients(model),
+    ):
+        if problem.path not in found:
+            problems.append(problem)
     return model, problems
 
 
-def _model(values, problems):
+def _model(values):
+    """The model, and what its topology lacks."""
+    problems = []
     services, head = _services(values, problems)
     layout = {name: LayoutQube(name, **keys) for name, keys in values["layout"].items()}
     used = {service.template for service in services.values()}
     templates = {name: source for name, source in DEFAULT_TEMPLATES.items() if name in used}
     templates |= {name: keys["clone_of"] for name, keys in values["templates"].items()}
-    return Model(
+    model = Model(
         topology=values["topology"],
         uplink=values["uplink"],
         templates=templates,
@@ -127,6 +137,7 @@ def _model(values, problems):
         whonix_gateway=values["whonix_gateway"],
         layout=layout,
     )
+    return model, problems
 
 
 def _services(values, problems):
@@ -141,10 +152,12 @@ def _services(values, problems):
             qubes = {name: fields.read({}, (), [])} if name and role in roles else {}
         for name, keys in qubes.items():
             services.setdefault(name, Service(name=name, role=role, **keys))
-    chain = [_member(role, services, values["topology"], problems) for role in roles]
-    for name, upstream in zip(chain, [*chain[1:], values["uplink"]], strict=True):
+    chain = [values["uplink"]]
+    for role in reversed(roles):
+        name = _member(role, services, chain[0], values["topology"], problems)
         if name and not services[name].upstream:
-            services[name] = services[name]._replace(upstream=upstream)
+            services[name] = services[name]._replace(upstream=chain[0])
+        chain.insert(0, name)
     for service in services.values():
         if not service.upstream and service.name not in chain and None not in chain:
             problems.append(
@@ -154,22 +167,26 @@ def _services(values, problems):
                     "Name the qube that is next on the way to the uplink.",
                 )
             )
-    return services, (chain[0] if chain else None) or "keep"
+    return services, (chain[0] if roles else None) or "keep"
 
 
-def _member(role, services, topology, problems):
-    """The qube that has *role* in the chain: the one whose upstream is not spelled out."""
-    candidates = [
-        service.name for service in services.values() if service.role == role and not service.upstream
-    ]
-    if len(candidates) == 1:
-        return candidates[0]
-    every = [service.name for service in services.values() if service.role == role]
-    if not candidates and len(every) == 1:
-        return every[0]
-    what = f"topology '{topology}' has one {role}, and here are {len(candidates) or len(every)}"
-    fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to every one."
-    if not every:
+def _member(role, services, upstream, topology, problems):
+    """The qube that has *role* in the chain: the one that leaves its upstream to the topology.
+
+    Where all of them spell it out, the one that is on *upstream* (or the only one).
+    """
+    every = [service for service in services.values() if service.role == role]
+    open_ones = [service for service in every if not service.upstream]
+    fitting = [service for service in every if service.upstream == upstream]
+    for candidates in (open_ones, fitting, every):
+        if len(candidates) == 1:
+            return candidates[0].name
+        if candidates:
+            break
+    if every:
+        what = f"topology '{topology}' has one {role}, and here are {len(candidates)}"
+        fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to every one."
+    else:
         what = f"topology '{topology}' needs a {role}, and there is none"
         fix = f"Add one under {role}s, or write 'topology: custom'."
     if every or role != "tunnel":  # a pillar without any tunnel has been reported already

@@ -98,7 +98,11 @@ def _service(service, guard):
             Step(
                 f"{name}: may reach its endpoints only",
                 "firewall",
-                {"name": name, "rules": qubes_vpn_net.rules(service.endpoints)},
+                {
+                    "name": name,
+                    "rules": qubes_vpn_net.rules(service.endpoints),
+                    "enforced_by": service.upstream,
+                },
                 f"{service.upstream} drops whatever else {name} sends, and it does so before "
                 f"{name} carries anything (R12, R42)",
             )

@@ -69,6 +69,8 @@ def show(value):
     """*value* as it may be shown in a message: quoted, shortened, secrets hidden."""
     if looks_secret(value):
         return "(not shown: it looks like a secret)"
+    if value is None:
+        return "nothing"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

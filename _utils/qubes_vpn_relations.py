@@ -93,17 +93,16 @@ def _upstream(model, path, service):
     upstream = service.upstream
     if upstream is None:
         return []
-    if upstream in model.vaults:
-        return [Problem(path, f"'{upstream}' is a vault, which has no network", "Name a netvm.")]
-    if upstream in model.layout or upstream in model.routes and upstream not in _netvms(model):
-        fix = suggest(upstream, _netvms(model) - {service.name})
-        return [Problem(path, f"'{upstream}' provides no network", fix)]
     if upstream not in _netvms(model):
         what = f"there is no tunnel, resolver, firewall or uplink '{upstream}'"
+        if upstream in model.vaults:
+            what = f"'{upstream}' is a vault, which has no network"
+        elif upstream in model.layout or upstream in model.routes:
+            what = f"'{upstream}' provides no network"
         return [Problem(path, what, suggest(upstream, _netvms(model) - {service.name}))]
     path_up = model.path(service.name)
     last = model.services.get(path_up[-1])
-    if last is not None and last.upstream == service.name:
+    if last is not None and last.upstream == service.name == min(path_up):  # each loop once
         loop = " -> ".join([*path_up, service.name])
         return [Problem(path, f"a loop: {loop}", f"One of them must lead to {model.uplink}.")]
     return []
@@ -176,12 +175,10 @@ def _route(model, path, qube, netvm):
         return [Problem(path, "a vault has no netvm", "Write none, or take it out of vaults.")]
     if netvm == qube:
         return [Problem(path, "it is routed to itself", suggest(netvm, model.services))]
-    if netvm in model.layout or netvm in model.vaults or netvm in model.routes and (
-        netvm not in _netvms(model)
-    ):
-        return [Problem(path, f"'{netvm}' provides no network", suggest(netvm, model.services))]
     if netvm not in _netvms(model):
         what = f"there is no tunnel, resolver or firewall '{netvm}'"
+        if netvm in model.layout or netvm in model.vaults or netvm in model.routes:
+            what = f"'{netvm}' provides no network"
         return [Problem(path, what, suggest(netvm, model.services))]
     if model.in_clear(netvm) and qube not in model.outside_vpn:
         way = " -> ".join([qube, *model.path(netvm)])
@@ -195,7 +192,7 @@ def _route(model, path, qube, netvm):
 def _opt_in(model, path, qube):
     netvm = model.routes.get(qube)
     if netvm is None:
-        return [Problem(path, f"'{qube}' has no route", f"Add it under routes.qubes. {suggest(qube, model.routes)}")]
+        return [Problem(path, f"'{qube}' has no route", "Add it under routes.qubes.")]
     if netvm in _netvms(model) and not model.in_clear(netvm):
         what = f"'{qube}' is routed to {netvm}, which is not outside the VPN"
         return [Problem(path, what, "Change the route, or remove it from outside_vpn.")]
