@@ -7,7 +7,8 @@ from pathlib import Path
 def formula_root() -> Path:
     """The folder that holds `salt/`, `_modules/`, `_states/`, `_utils/` and `pillar.example`.
 
-    In an installed wheel that is the package's folder `formula`; an editable install has none and uses the checkout.
+    In an installed wheel that is the package's folder `formula`; an editable install has none and
+    uses the checkout.
 
     Raises FileNotFoundError when neither is complete.
     """

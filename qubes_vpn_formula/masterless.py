@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Salt without a master, as dom0 has it, in a folder of its own.
+
+The one way in which the demo, the tests and the benchmarks run the formula's SLS.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qubes_vpn_formula.embedded import front
+from qubes_vpn_formula.paths import formula_root
+
+#: the embedded Qubes' front imports this package, also where it is not installed
+_PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one `salt-call` gave."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def data(self) -> Any:
+        """The answer of a run with `--out=json`. ValueError when it printed something else."""
+        return json.loads(self.stdout)["local"]
+
+
+@dataclass(frozen=True)
+class Masterless:
+    """A minion `dom0` whose configuration, pillar, caches and logs are all in `folder`."""
+
+    folder: Path
+
+    def options(self) -> dict[str, Any]:
+        """The minion's configuration.
+
+        The formula's modules are loaded from where they are, without a sync, because
+        `saltutil.sync_all` and a highstate delete what they do not find in the file roots.
+        """
+        root = formula_root()
+        return {
+            "id": "dom0",
+            "file_client": "local",
+            "root_dir": str(self.folder),
+            "file_roots": {"base": [str(root / "salt")]},
+            "pillar_roots": {"base": [str(self.folder / "pillar")]},
+            "module_dirs": [str(root / "_modules")],
+            "states_dirs": [str(root / "_states")],
+            "utils_dirs": [str(root / "_utils")],
+            "extension_modules": str(self.folder / "extmods"),
+            "autoload_dynamic_modules": False,
+            # They look up names and devices of the machine that only plays dom0.
+            "enable_fqdns_grains": False,
+            "enable_gpu_grains": False,
+        }
+
+    def prepare(self, **more: Any) -> "Masterless":
+        """Writes the configuration, with `more` on top of `options()`, and an empty pillar."""
+        # Salt complains once about each cache whose folder it has not made yet.
+        (self.folder / "var/cache/salt/minion").mkdir(parents=True, exist_ok=True)
+        (self.folder / "pillar").mkdir(exist_ok=True)
+        (self.folder / "minion").write_text(yaml.safe_dump({**self.options(), **more}))
+        (self.folder / "pillar/top.sls").write_text("base: {dom0: [qubes_vpn]}\n")
+        self.set_pillar("{}\n")
+        return self
+
+    def set_pillar(self, text: str) -> None:
+        """Makes `text` (YAML, as a user writes it) dom0's pillar."""
+        (self.folder / "pillar/qubes_vpn.sls").write_text(text)
+
+    def environ(self, machine: str | os.PathLike) -> dict[str, str]:
+        """The environment in which `qubesadmin` is the embedded Qubes of state file `machine`."""
+        return front.environ(machine, {**os.environ, "PYTHONPATH": str(_PACKAGE_FOLDER)})
+
+    def salt_call(self, *args: str, machine: str | os.PathLike) -> Run:
+        """Runs `salt-call ARGS` on the embedded Qubes of state file `machine`.
+
+        The exit code is the states', as with qubesctl. FileNotFoundError when there is no Salt.
+        """
+        done = subprocess.run(
+            [
+                _salt_call(),
+                f"--config-dir={self.folder}",
+                "--local",
+                "--retcode-passthrough",
+                "--no-color",
+                *args,
+            ],
+            env=self.environ(machine),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+
+def _salt_call() -> str:
+    """The `salt-call` beside this Python, else the one on PATH."""
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if found := shutil.which("salt-call", path=beside):
+        return found
+    raise FileNotFoundError(
+        "salt-call is not installed: use the environment that `make` builds, or install Salt 3007."
+    )
