@@ -56,7 +56,7 @@ def play(qubesd, lines):
             yield answer(qubesd, line, now)
 
 
-@pytest.mark.parametrize(("calls", "recording"), recordings())
+@pytest.mark.parametrize(("calls", "recording"), list(recordings()))
 def test_answers_are_the_real_ones(calls, recording):
     release = recording.stem.rpartition("release")[2]
     recorded = [json.loads(line) for line in recording.read_text().splitlines()]

@@ -33,8 +33,8 @@ __all__ = ["AdminError", "EmptyAnswer", "Qubesd"]
 class Qubesd:
     """One machine.
 
-    release: "4.2" or "4.3". state: an earlier `state`; the initial one when not given. It is JSON-able,
-    and the order of its keys counts.
+    release: "4.2" or "4.3". state: an earlier `state`; the initial one when not given. It is
+    JSON-able, and the order of its keys counts.
     """
 
     def __init__(self, release: str = "4.3", state: dict | None = None) -> None:

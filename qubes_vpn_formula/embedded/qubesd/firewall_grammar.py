@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The grammar of one firewall rule, and its canonical form.
 
-Source: qubes/firewall.py of qubes-core-admin. A bad rule is a `ValueError` here, and no answer at all
-on the wire.
+Source: qubes/firewall.py of qubes-core-admin. A bad rule is a `ValueError` here, and no answer at
+all on the wire.
 """
 
 import datetime
@@ -14,6 +14,11 @@ from .names import LETTERS_DIGITS, only
 _VALUE = LETTERS_DIGITS + ":;,./-_[]"
 _HOST = string.ascii_lowercase + string.digits + "-._"
 _DESTINATIONS = ("dsthost", "dst4", "dst6", "dstname")
+_CHOICES = {
+    "action": ("accept", "drop"),
+    "proto": ("tcp", "udp", "icmp"),
+    "specialtarget": ("dns",),
+}
 _ORDER = ("action", "expire", "dsthost", "proto", "specialtarget", "dstports", "icmptype")
 
 
@@ -52,12 +57,7 @@ def _option(kind: str, value: str, release) -> str:
         return _icmp_type(value)
     if kind == "expire":
         return _expire(value)
-    choices = {
-        "action": ("accept", "drop"),
-        "proto": ("tcp", "udp", "icmp"),
-        "specialtarget": ("dns",),
-    }
-    if value not in choices[kind]:
+    if value not in _CHOICES[kind]:
         raise ValueError(f"{kind} cannot be {value}")
     return f"{kind}={value}"
 

@@ -18,10 +18,11 @@ _HIGHEST_QID = 10000
 _HIGHEST_DISPID = 10000
 
 
-def make(
-    machine, klass: str, name: str | None, label: str, template: Qube | None, **explicit
-) -> Qube:
-    """Add a qube, without disks: properties, features and tags as a new one has them."""
+def make(machine, klass: str, name: str | None, label: str | None, template, **explicit) -> Qube:
+    """Add a qube, without disks: properties, features and tags as a new one has them.
+
+    *template*: a `Qube`, or None for the default one.
+    """
     stored = {"qid": _free(machine, "qid", range(1, _HIGHEST_QID))}
     if klass in ("AppVM", "DispVM"):
         stored["template"] = _check_template(machine, klass, template).name

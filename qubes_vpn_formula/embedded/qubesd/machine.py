@@ -26,11 +26,11 @@ class Holder:
     stored: dict  # explicit property values
 
     def get(self, name: str):
-        """Value of a property; qubes by name; `Missing` when it has neither a value nor a default."""
+        """Value of a property, qubes by name; `Missing` without a value and a default."""
         return properties.get(self, name)
 
     def get_or(self, name: str, default=None):
-        """As `get`, with *default* for a property that is missing or does not exist for this class."""
+        """As `get`, with *default* for a property that is missing or does not exist."""
         try:
             return self.get(name)
         except Missing:

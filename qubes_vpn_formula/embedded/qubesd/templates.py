@@ -2,8 +2,8 @@
 """Couplings between templates, disposable templates and disposables.
 
 Preloaded disposables (R4.3) are not modelled beyond the checks of their features, which a template
-passes only with a service that none has from the start. Source: qubes/vm/{appvm,dispvm,adminvm}.py and
-qubes/vm/mix/dvmtemplate.py of qubes-core-admin.
+passes only with a service that none has from the start. Source: qubes/vm/{appvm,dispvm,adminvm}.py
+and qubes/vm/mix/dvmtemplate.py of qubes-core-admin.
 """
 
 from . import volumes

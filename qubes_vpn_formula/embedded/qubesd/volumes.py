@@ -24,7 +24,7 @@ _SNAPSHOTS = {"AppVM": ("root",), "DispVM": ("root", "private")}
 
 
 def create_all(qube, pools: dict[str, str]) -> None:
-    """Make the volumes of a new qube; *pools* says where those go that are not in the default pool."""
+    """Make the volumes of a new qube; *pools* names those that do not go to the default pool."""
     for name in NAMES:
         snapshot = name in _SNAPSHOTS.get(qube.klass, ())
         if snapshot and name in pools:
