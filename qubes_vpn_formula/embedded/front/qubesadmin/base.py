@@ -94,7 +94,7 @@ class PropertyHolder:
     def _property_call(
         self, action: str, name: str | None = None, payload: bytes | None = None
     ) -> bytes:
-        return self.qubesd_call(None, self._method_prefix + action, name, payload)
+        return self.qubesd_call(self._method_dest, self._method_prefix + action, name, payload)
 
     def _property(self, name: str) -> tuple[bool, Any]:
         """(is default, value).
