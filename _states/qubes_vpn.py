@@ -76,7 +76,8 @@ def _state(name, apply):
     """One state's answer from ``apply(machine) -> changes``."""
     ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
     try:
-        ret["changes"] = apply(_machine())
+        with qubes_vpn_dom0.in_words(f"{name}: qubesd said no"):
+            ret["changes"] = apply(_machine())
     except qubes_vpn_dom0.Refused as refused:
         return {**ret, "result": False, "changes": refused.changes, "comment": str(refused)}
     if ret["changes"]:

@@ -164,7 +164,7 @@ class Machine:
             self._pretended[name, "rules"] = wanted
             return changes
         vm = self.app.domains[name]
-        with _words(f"{name}: the firewall list was refused"):
+        with in_words(f"{name}: the firewall list was refused"):
             vm.firewall.save_rules(new)
             vm.firewall.load_rules()
         if self.rules(name) != wanted:
@@ -196,7 +196,7 @@ class Machine:
             if self.dry:
                 self._pretended[name, f"feature {key}"] = value
             else:
-                with _words(f"{name}: feature {key} was refused", changes):
+                with in_words(f"{name}: feature {key} was refused", changes):
                     self.app.domains[name].features[key] = value
                     if self.feature(name, key) != value:
                         raise Refused(f"{name}: feature {key} reads back differently.", changes)
@@ -249,7 +249,7 @@ class Machine:
         if self.dry:
             self._pretended_default = (netvm,)
         else:
-            with _words(f"default_netvm {netvm} was refused", changes):
+            with in_words(f"default_netvm {netvm} was refused", changes):
                 self.app.default_netvm = netvm
             self.app.clear_cache()
             for name in heirs:
@@ -267,7 +267,7 @@ class Machine:
         if self.dry:
             self._pretended["", name] = klass
             return
-        with _words(f"'{name}' could not be made"):
+        with in_words(f"'{name}' could not be made"):
             make()
         self.app.domains.clear_cache()
 
@@ -287,7 +287,7 @@ class Machine:
             self._pretended[name, key] = value
             return
         vm = self.app.domains[name]
-        with _words(f"{name}: {key} {'none' if value is None else value} was refused", done):
+        with in_words(f"{name}: {key} {'none' if value is None else value} was refused", done):
             setattr(vm, key, value)
         vm.clear_cache()
         if self.value(name, key) != value or self.inherits(name, key):
@@ -295,7 +295,7 @@ class Machine:
 
     def _start(self, name):
         if not self.dry:
-            with _words(f"{name} did not start"):
+            with in_words(f"{name} did not start"):
                 self.app.domains[name].start()
         self._started.update(qubes_vpn_guard.path(name, self.wiring()))  # its netvms start with it
 
@@ -350,7 +350,7 @@ class Machine:
 
 def connect():
     """A new ``qubesadmin.Qubes``; raises :class:`Refused` when there is no qubesd."""
-    with _words("dom0's qubesd does not answer"):
+    with in_words("dom0's qubesd does not answer"):
         return qubesadmin.Qubes()
 
 
@@ -362,7 +362,7 @@ def _inherited(netvm, inherits):
     return f"{netvm or 'none'}{' (inherited)' if inherits else ''}"
 
 
-class _words:
+class in_words:
     """Turns qubesadmin's exceptions into :class:`Refused` with *text* in front."""
 
     def __init__(self, text, changes=None):

@@ -31,15 +31,15 @@ class Step(NamedTuple):
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
     steps = [_template(name, source) for name, source in model.templates.items()]
-    guard = _guard(model)
+    promise = guard(model)
     for service in model.upstream_first():
-        steps += _service(service, guard)
+        steps += _service(service, promise)
     steps += [
-        _netvm(name, "none", guard, "a vault has no netvm (R09)") for name in model.vaults
+        _netvm(name, "none", promise, "a vault has no netvm (R09)") for name in model.vaults
     ]
     for name, netvm in _routes(model).items():
         if name not in model.vaults and name not in model.layout:
-            steps += _client(model, name, netvm, guard)
+            steps += _client(model, name, netvm, promise)
     steps += [
         _allowlist(model, name)
         for name in model.allowlists
@@ -50,7 +50,7 @@ def plan(model):
             Step(
                 f"default_netvm: {model.default}",
                 "default_netvm",
-                {"name": model.default, **guard},
+                {"name": model.default, **promise},
                 "last: it moves every qube that has no netvm of its own choice",
             )
         )
@@ -59,7 +59,7 @@ def plan(model):
 
 def layout(model):
     """The steps of ``qubes.layout`` in dom0: the user's own qubes, created when missing (R10)."""
-    guard = _guard(model)
+    promise = guard(model)
     steps = []
     for name, qube in model.layout.items():
         settings = {"memory": qube.memory, "maxmem": qube.maxmem}
@@ -67,12 +67,22 @@ def layout(model):
             settings["template_for_dispvms"] = True
         steps.append(_present(name, qube.template, qube.label, settings))
         if name in model.vaults:
-            steps.append(_netvm(name, "none", guard, "a vault has no netvm (R09)"))
+            steps.append(_netvm(name, "none", promise, "a vault has no netvm (R09)"))
         elif name in model.routes:
-            steps += _client(model, name, model.routes[name], guard)
+            steps += _client(model, name, model.routes[name], promise)
         elif name in model.allowlists:
             steps.append(_allowlist(model, name))
     return steps
+
+
+def guard(model):
+    """What :class:`qubes_vpn_guard.Guard` needs to know, as arguments of a state (plain data)."""
+    clear = [model.whonix_gateway] if model.whonix == "direct" else []
+    return {
+        "shelters": [*model.tunnels(), model.whonix_gateway],
+        "services": list(model.services),
+        "outside_vpn": [*model.outside_vpn, *clear],
+    }
 
 
 def _template(name, source):
@@ -127,16 +137,6 @@ def _service(service, guard):
     )
     why = f"{service.upstream} is ready: upstream qubes come first"
     return [*steps, _netvm(name, service.upstream, guard, why)]
-
-
-def _guard(model):
-    """What :class:`qubes_vpn_guard.Guard` needs to know, as arguments of a state."""
-    clear = [model.whonix_gateway] if model.whonix == "direct" else []
-    return {
-        "shelters": [*model.tunnels(), model.whonix_gateway],
-        "services": list(model.services),
-        "outside_vpn": [*model.outside_vpn, *clear],
-    }
 
 
 def _features(service):

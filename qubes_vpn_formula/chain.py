@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine's network as a tree, from the uplink to the clients."""
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,13 +13,12 @@ _COLOURS = {
 }
 
 
-def draw(wiring, labels, guard, stream):
-    """Prints the tree on *stream*: coloured on a terminal, plain text in a pipe.
+def draw(console, wiring, labels, guard):
+    """Prints the tree on *console* (a ``rich.console.Console``).
 
     wiring: every qube's netvm (a name or None).  labels: every qube's label.
     guard: a :class:`qubes_vpn_guard.Guard`, which knows what is in clear.
     """
-    console = Console(file=stream, highlight=False, soft_wrap=True)
     downstream = {}
     for name, netvm in wiring.items():
         downstream.setdefault(netvm, []).append(name)
