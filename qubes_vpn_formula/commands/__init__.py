@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands, in the order of ``qubes-vpn --help``.
+
+Each module has ``add(subparsers)``, which adds its parser, and ``run(args)``, which returns the
+exit code or raises :class:`qubes_vpn_formula.errors.UserError`.
+"""
+
+from qubes_vpn_formula.commands import check, demo, init, plan, set
+
+COMMANDS = (init, check, set, plan, demo)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``qubes-vpn init``: a provider's profile in, a commented pillar out."""
+
+import json
+
+import yaml
+
+from qubes_vpn_formula import files, pillarfile, pillarnew, profiles, report, resolve
+from qubes_vpn_formula.commands.parser import command, json_option
+from qubes_vpn_formula.console import say, tell
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.profiles import mullvad
+
+_EPILOG = """\
+The pillar goes to standard output, or to --output FILE; what else there is to know goes to
+standard error: secrets that stay out of the pillar (which, never what), anything unusual in the
+profile, and what to do next. What the profile lets run or route by itself is not taken over.
+
+A VPN server given by name is never looked up in silence: either --resolve asks this machine's
+resolver now, in clear, and pins the answers; or --address names them.
+
+exit codes: 0 done, 2 bad input (nothing was written)
+
+examples:
+  qubes-vpn init --from wg-se.conf --output pillar.sls
+  qubes-vpn init --from se.ovpn --resolve --topology simple --route work --route personal
+  qubes-vpn init --from se.ovpn --address se.example.net=198.51.100.7,2001:db8::7
+  qubes-vpn init --provider mullvad --relays relays.json --country se --owner owned
+"""
+
+
+def add(subparsers):
+    parser = command(
+        subparsers, "init", "make a commented pillar from a VPN provider's profile", _EPILOG
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--from",
+        dest="profile",
+        metavar="FILE",
+        help="a WireGuard profile (.conf) or an OpenVPN one (.ovpn), as the provider hands it out",
+    )
+    source.add_argument(
+        "--provider", choices=["mullvad"], help="a provider's own program and its relay list"
+    )
+    names = parser.add_argument_group("servers given by name (with --from)")
+    how = names.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resolve", action="store_true", help="ask this machine's resolver, once, now, in clear"
+    )
+    how.add_argument(
+        "--address",
+        metavar="NAME=ADDR[,ADDR...]",
+        action="append",
+        default=[],
+        help="pin these addresses; once for each name",
+    )
+    relays = parser.add_argument_group("Mullvad's relays (with --provider mullvad)")
+    relays.add_argument("--relays", metavar="FILE", help="relays.json, of the app or its API")
+    relays.add_argument(
+        "--country",
+        metavar="CC",
+        action="append",
+        default=[],
+        type=str.lower,
+        help="only relays there, such as se; may be repeated",
+    )
+    relays.add_argument(
+        "--owner",
+        nargs="?",
+        const="owned",
+        choices=["owned", "rented"],
+        help="only relays that Mullvad owns (the default of --owner), or rents",
+    )
+    relays.add_argument(
+        "--entry",
+        metavar="HOSTNAME",
+        action="append",
+        default=[],
+        type=str.lower,
+        help="only this relay, such as se-got-wg-001; may be repeated",
+    )
+    relays.add_argument(
+        "--port", type=int, default=51820, help="the app's WireGuard port (default: %(default)s)"
+    )
+    relays.add_argument("--ipv6", action="store_true", help="the relays' IPv6 addresses too")
+    pillar = parser.add_argument_group("the pillar")
+    pillar.add_argument(
+        "--tunnel", metavar="QUBE", default="sys-vpn", help="the VPN qube (default: %(default)s)"
+    )
+    pillar.add_argument(
+        "--topology",
+        choices=["dns", "simple"],
+        default="dns",
+        help="dns: firewall, resolver, tunnel, uplink (default); simple: tunnel, firewall, uplink",
+    )
+    pillar.add_argument(
+        "--template", help="the VPN qube's template (default: t-vpn, cloned when missing)"
+    )
+    pillar.add_argument(
+        "--route",
+        metavar="QUBE[=NETVM]",
+        action="append",
+        default=[],
+        help="put a qube behind the VPN; may be repeated",
+    )
+    pillar.add_argument(
+        "--vault",
+        metavar="QUBE",
+        action="append",
+        default=[],
+        help="a qube that never has a netvm; may be repeated",
+    )
+    parser.add_argument("--output", metavar="FILE", help="write the pillar there (mode 0600)")
+    parser.add_argument("--force", action="store_true", help="overwrite the file that is there")
+    json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    profile, source = _profile(args)
+    text = pillarnew.pillar_text(profile, _wishes(args), source)
+    pillarfile.refuse("new pillar", pillarfile.PillarFile("new pillar", text).problems())
+    if args.output:
+        files.write_new(args.output, text, args.force)
+    steps = report.next_steps(profile, args.tunnel, args.output or "pillar.sls", args.port)
+    if args.json:
+        say(json.dumps(_as_data(args.output, profile, text, steps), indent=2))
+        return 0
+    if not args.output:
+        say(text.rstrip("\n"))
+    report.tell_profile(profile)
+    report.tell_steps(steps)
+    return 0
+
+
+def _profile(args):
+    """The profile with all its servers pinned, and what it was made from."""
+    if args.provider:
+        return _relays(args)
+    _refuse_options(
+        args,
+        "--from",
+        {
+            "--relays": args.relays,
+            "--country": args.country,
+            "--owner": args.owner,
+            "--entry": args.entry,
+            "--ipv6": args.ipv6,
+        },
+    )
+    profile = profiles.read(args.profile)
+    return _pinned(args, profile), profile.name
+
+
+def _relays(args):
+    _refuse_options(args, "--provider", {"--resolve": args.resolve, "--address": args.address})
+    if not args.relays:
+        raise UserError(
+            "which relays?", f"Add --relays relays.json. {mullvad.WHERE}", key="--relays"
+        )
+    profile = mullvad.read(args.relays, args.country, args.owner, args.entry, args.port, args.ipv6)
+    wanted = [*args.country, *([args.owner] if args.owner else []), *args.entry]
+    return profile, " ".join(
+        ["Mullvad's relay list", *([f"({', '.join(wanted)})"] if wanted else [])]
+    )
+
+
+def _refuse_options(args, with_, options):
+    for name, given in options.items():
+        if given:
+            raise UserError(f"it means nothing with {with_}", "Leave it out.", key=name)
+
+
+def _pinned(args, profile):
+    """*profile* with host names replaced by addresses, as the user has chosen (R35)."""
+    names = list(dict.fromkeys(host.name for host in profile.hosts))
+    addresses = resolve.given(args.address)
+    for name in addresses:
+        if name not in names:
+            known = (
+                f"It has: {', '.join(names)}." if names else "It has addresses only: leave it out."
+            )
+            raise UserError(f"the profile has no server named {name}", known, key="--address")
+    if args.resolve and names:
+        tell(f"Asking this machine's resolver, in clear: {', '.join(names)}", "yellow")
+        for name in names:
+            addresses[name] = resolve.ask(name)
+            tell(f"  pinned: {name} = {', '.join(addresses[name])}", "yellow")
+    if names and not addresses:
+        raise UserError(
+            f"the server is given by name: {', '.join(names)}",
+            "A name is looked up once, in the open: add --resolve to ask this machine's resolver "
+            f"now, in clear, or --address {names[0]}=ADDRESS.",
+            file=args.profile,
+            line=profile.hosts[0].line,
+        )
+    return profile.pinned(addresses)
+
+
+def _wishes(args):
+    head = {"dns": "sys-firewall", "simple": args.tunnel}[args.topology]
+    routes = dict(route.split("=", 1) if "=" in route else (route, head) for route in args.route)
+    return pillarnew.Wishes(args.tunnel, args.topology, args.template, routes, tuple(args.vault))
+
+
+def _as_data(output, profile, text, steps):
+    return {
+        "pillar": yaml.load(text, yaml.CSafeLoader),
+        "file": output,
+        "kind": profile.kind,
+        "provider": profile.provider,
+        "secrets": [secret._asdict() for secret in profile.secrets],
+        "files": [reference._asdict() for reference in profile.files],
+        "findings": [finding._asdict() for finding in profile.findings],
+        "next": steps,
+    }

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the commands' parsers have in common."""
+
+import argparse
+
+
+def command(subparsers, name, summary, epilog):
+    """The parser of one command: its one line of help, and its examples as written."""
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def json_option(parser):
+    """Adds ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")

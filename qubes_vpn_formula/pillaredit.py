@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One value of a pillar's text changed, and every other character left as it is.
+
+The text is cut at the places that the YAML parser names, so that comments, quotes, order and
+indentation stay the user's.  Whatever was cut, the result is parsed again: unless it holds exactly
+the wanted data, :class:`UserError` says so and nothing is written.
+"""
+
+import re
+
+import yaml
+
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_problem import path_text
+
+_STEP = re.compile(r'\[(\d+)\]|(?:^|\.)(?:"([^"]*)"|([^."\[\]]+))')
+_BY_HAND = "Edit the file by hand, and run 'qubes-vpn check' on it."
+
+
+def keys(text):
+    """The keys of a KEY.PATH such as ``tunnels.sys-vpn.endpoints[0]``; ``"a.b"`` quotes a key.
+
+    ``qubes_vpn`` at its beginning may be left out.  Raises :class:`UserError`.
+    """
+    found, at = [], 0
+    while at < len(text):
+        step = _STEP.match(text, at)
+        if step is None:
+            raise UserError(
+                f"not a key path: {text}",
+                'Write tunnels.sys-vpn.endpoints[0]; a key with dots in quotes: allowlists."a.b".',
+            )
+        index, quoted, plain = step.groups()
+        found.append(int(index) if index else plain if quoted is None else quoted)
+        at = step.end()
+    if not found:
+        raise UserError("the key path is empty", "Name a key, such as tunnels.sys-vpn.memory.")
+    return tuple(found) if found[0] == "qubes_vpn" else ("qubes_vpn", *found)
+
+
+def put(text, path, value):
+    """*text* with *value* at *path*; mappings on the way are made as needed."""
+    return _Edit(text, path).put(value)
+
+
+def append(text, path, value):
+    """*text* with *value* as another item of the list at *path*, which is made if need be."""
+    return _Edit(text, path).append(value)
+
+
+def delete(text, path):
+    """*text* without the key or item at *path*."""
+    return _Edit(text, path).delete()
+
+
+class _Edit:
+    def __init__(self, text, path):
+        self.text, self.path = text, path
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        # The pure Python parser: its marks count characters, whatever the text holds.
+        try:
+            self.root = yaml.compose(text, yaml.SafeLoader)
+        except yaml.YAMLError:
+            self._no("the layout is too unusual for a safe edit", _BY_HAND)
+        self.wanted = _unshared(yaml.load(text, yaml.CSafeLoader))
+        self.nodes = [self.root]  # from the root to the value, or as far as there is one
+        self.places = []  # for each step the pair's or item's place in its parent
+        for key in path:
+            place = _place(self.nodes[-1], key)
+            if place is None:
+                break
+            self.places.append(place)
+            child = self.nodes[-1].value[place]
+            self.nodes.append(child[1] if isinstance(child, tuple) else child)
+
+    def put(self, value):
+        parent = self._data(self.path[:-1], make=True)
+        self._check_index(parent, self.path[-1])
+        parent[self.path[-1]] = value
+        if len(self.places) == len(self.path):
+            return self._done(self._replaced(self.nodes[-1], value))
+        return self._done(self._added(value))
+
+    def append(self, value):
+        parent = self._data(self.path[:-1], make=True)
+        self._check_index(parent, self.path[-1])
+        if isinstance(parent, dict) and parent.get(self.path[-1]) is None:
+            return self.put([value])
+        listed = parent[self.path[-1]]
+        if not isinstance(listed, list):
+            self._no("is not a list", "Leave --append out to replace the value.")
+        node = self.nodes[-1]
+        if len(self.places) < len(self.path):
+            self._no("it comes from another place by '<<'", _BY_HAND)
+        listed.append(value)
+        if node.flow_style:
+            return self._done(self._into_flow(node, _flow(value)))
+        return self._done(self._line_after(node, f"- {_flow(value)}", node.start_mark.column))
+
+    def delete(self):
+        if len(self.places) < len(self.path) or len(self.path) < 2:
+            self._no("there is no such key", "Look at the file for what is there.")
+        del self._data(self.path[:-1])[self.path[-1]]
+        parent, place = self.nodes[-2], self.places[-1]
+        if len(parent.value) == 1:
+            return self._done(
+                self._replaced(parent, {} if isinstance(parent, yaml.MappingNode) else [])
+            )
+        starts = [_start(child) for child in parent.value]
+        end = self._end(self.nodes[-1])
+        if parent.flow_style:
+            if place + 1 < len(starts):
+                return self._done(self._cut(starts[place], starts[place + 1]))
+            return self._done(self._cut(self._end(_value(parent.value[place - 1])), end))
+        begin = self.text.rfind("\n", 0, starts[place]) + 1
+        if not self.text[begin : starts[place]].strip(" -"):
+            dash = "-" in self.text[begin : starts[place]]
+            if not (dash and isinstance(parent, yaml.MappingNode)):
+                return self._done(self._cut(begin, self._line_end(end) + len(self.newline)))
+        return self._done(self._cut(starts[place], starts[min(place + 1, len(starts) - 1)]))
+
+    def _data(self, path, make=False):
+        """The wanted data at *path*; with *make*, mappings that are missing are added."""
+        data = self.wanted
+        for depth, key in enumerate(path):
+            self._check_index(data, key)
+            if isinstance(data, dict) and make and data.get(key) is None:
+                data[key] = {}
+            data = data[key]
+            if not isinstance(data, (dict, list)) and depth + 1 < len(self.path):
+                self._no(f"{path_text(path[: depth + 1])} holds a single value", "Delete it first.")
+        return data
+
+    def _check_index(self, data, key):
+        if isinstance(data, list) and not (isinstance(key, int) and key < len(data)):
+            self._no("there is no such item in the list", "Count from [0]; --append adds one.")
+        if isinstance(data, dict) and isinstance(key, int):
+            self._no("it is a mapping, not a list", 'Write a key that is a number in quotes: "1".')
+
+    def _replaced(self, node, value):
+        """The text with *value* where *node* is."""
+        start, end = node.start_mark.index, self._end(node)
+        block = isinstance(node, yaml.CollectionNode) and not node.flow_style
+        if block and isinstance(value, (dict, list)) and value:
+            lines = _block(value, node.start_mark.column, self.newline)
+            return self.text[:start] + lines.lstrip() + self.text[end:]
+        if block:  # ends up on the line of its key, unless a comment stands there
+            before = self.text[:start].rstrip()
+            if before.endswith((":", "-")):
+                return f"{before} {_flow(value)}{self.text[end:]}"
+        if start == end:  # an empty value, right after the colon
+            return f"{self.text[:start]} {_flow(value)}{self.text[end:]}"
+        return self.text[:start] + _flow(value) + self.text[end:]
+
+    def _added(self, value):
+        """The text with a new key below the deepest node that is there."""
+        node, missing = self.nodes[-1], self.path[len(self.places) :]
+        for key in reversed(missing[1:]):
+            value = {key: value}
+        key = missing[0]
+        if self._is_null(node) and len(self.nodes) > 1:
+            holder = self.nodes[-2]
+            if holder.flow_style or node.start_mark.index != node.end_mark.index:
+                return self._replaced(node, {key: value})
+            column = holder.value[self.places[-1]][0].start_mark.column + 2
+            return self._lines_at(
+                self._line_end(node.end_mark.index), _block({key: value}, column, self.newline)
+            )
+        if not isinstance(node, yaml.MappingNode):
+            self._no("it cannot have keys", "Delete it first.")
+        if node.flow_style:
+            return self._into_flow(node, _flow({key: value})[1:-1])
+        lines = _block({key: value}, node.start_mark.column, self.newline)
+        return self._lines_at(self._line_end(self._end(node)), lines)
+
+    def _into_flow(self, node, item):
+        """The text with *item* as the last one of the flow collection *node*."""
+        if not node.value:
+            at = node.start_mark.index + 1
+            return self.text[:at] + item + self.text[at:]
+        at = self._end(_value(node.value[-1]))
+        return f"{self.text[:at]}, {item}{self.text[at:]}"
+
+    def _line_after(self, node, line, column):
+        return self._lines_at(self._line_end(self._end(node)), " " * column + line)
+
+    def _lines_at(self, at, lines):
+        return self.text[:at] + self.newline + lines + self.text[at:]
+
+    def _cut(self, start, end):
+        return self.text[:start] + self.text[end:]
+
+    def _line_end(self, at):
+        """Where the line of position *at* ends, before its line break."""
+        end = self.text.find("\n", at)
+        end = len(self.text) if end < 0 else end
+        return end - 1 if self.text[end - 1 : end] == "\r" else end
+
+    def _end(self, node):
+        """Where the value *node* ends: a block collection ends with its last value."""
+        if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+            return self._end(_value(node.value[-1]))
+        start, end = node.start_mark.index, node.end_mark.index
+        return start + len(self.text[start:end].rstrip())
+
+    @staticmethod
+    def _is_null(node):
+        return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+    def _done(self, text):
+        """*text*, if it holds the wanted data."""
+        try:
+            right = yaml.load(text, yaml.CSafeLoader) == self.wanted
+        except (yaml.YAMLError, ValueError):
+            right = False
+        if not right:
+            self._no("anchors or an unusual layout stand in the way of a safe edit", _BY_HAND)
+        return text
+
+    def _no(self, what, fix):
+        raise UserError(what, fix, key=path_text(self.path))
+
+
+def _place(node, key):
+    """The place of *key* in *node*'s value, or None; of a key that stands twice, the last."""
+    if isinstance(node, yaml.SequenceNode):
+        return key if isinstance(key, int) and key < len(node.value) else None
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    places = [
+        place
+        for place, (key_node, _) in enumerate(node.value)
+        if key_node.tag.endswith(":str") and key_node.value == key
+    ]
+    return places[-1] if places else None
+
+
+def _value(child):
+    return child[1] if isinstance(child, tuple) else child
+
+
+def _start(child):
+    return (child[0] if isinstance(child, tuple) else child).start_mark.index
+
+
+def _flow(value):
+    """*value* on one line, quoted so that it is right inside brackets too."""
+    text = yaml.safe_dump([value], default_flow_style=True, width=2**31, allow_unicode=True)
+    return text.rstrip("\n")[1:-1]
+
+
+def _block(value, column, newline):
+    """*value* (a mapping or list that is not empty) in lines that begin at *column*."""
+    text = yaml.safe_dump(
+        value, default_flow_style=False, width=2**31, allow_unicode=True, sort_keys=False
+    )
+    return newline.join(" " * column + line for line in text.rstrip("\n").split("\n"))
+
+
+def _unshared(data):
+    """A copy of *data* in which nothing is the same object twice, as anchors make it."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_unshared(value) for value in data]
+    return data

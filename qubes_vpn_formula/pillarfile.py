@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A pillar file with its line numbers.
+
+One pass of the C parser gives the nodes; the data is built from them directly, which takes less
+time than PyYAML's constructor and finds keys that stand twice.  Lines are looked up in the nodes
+only for what has a problem.
+"""
+
+from typing import NamedTuple
+
+import yaml
+
+import qubes_vpn_check
+from qubes_vpn_formula.errors import UserError, read_text
+from qubes_vpn_problem import Problem, show
+
+#: What Salt would evaluate before it reads the YAML.
+_JINJA = ("{{", "{%", "{#")
+_TAG = "tag:yaml.org,2002:"
+_STR, _MERGE = f"{_TAG}str", f"{_TAG}merge"
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
+_SCALARS = {
+    f"{_TAG}{name}": getattr(_CONSTRUCTOR, f"construct_yaml_{name}")
+    for name in ("null", "bool", "int", "float", "timestamp", "binary")
+}
+
+
+class Located(NamedTuple):
+    """A :class:`qubes_vpn_problem.Problem` and its line, from 1."""
+
+    line: int
+    problem: Problem
+
+
+class PillarFile:
+    """A pillar file that could be read.  document: the value under ``qubes_vpn``.
+
+    path: as the user named it.  text: all of it.  data: all of it, as Salt would have it.
+    """
+
+    def __init__(self, path, text):
+        self.path, self.text = path, text
+        self.root = _compose(path, text)
+        builder = _Builder(path)
+        self.data = builder.build(self.root)
+        self.has_duplicates = builder.has_duplicates
+        if not isinstance(self.data, dict):
+            raise UserError(
+                "the file is not a mapping",
+                "Write it as 'qubes_vpn:' and its keys below.",
+                file=path,
+                line=self.root.start_mark.line + 1,
+            )
+        if "qubes_vpn" not in self.data:
+            raise UserError(
+                "there is no key 'qubes_vpn' at the top", "Start from pillar.example.", file=path
+            )
+        self.document = self.data["qubes_vpn"]
+
+    def problems(self):
+        """Every problem of the file as :class:`Located`, by line."""
+        found = [
+            Located(self.line(problem.path), problem)
+            for problem in qubes_vpn_check.check(self.document)
+        ]
+        if self.has_duplicates:
+            found += _duplicates(self.root, ())
+        return sorted(found, key=lambda located: located.line)
+
+    def line(self, path):
+        """The line (from 1) of the key *path*, or of the nearest key above it."""
+        node, line = self.root, 1
+        for key in path:
+            at = _child(node, key)
+            if at is None:
+                break
+            where, node = at
+            line = where.start_mark.line + 1
+        return line
+
+
+def read(path):
+    """The :class:`PillarFile` at *path*; raises :class:`UserError` when it cannot be understood."""
+    return PillarFile(path, read_text(path))
+
+
+def document(path):
+    """The value under ``qubes_vpn`` in the file *path*; raises :class:`UserError` if it is bad."""
+    found = read(path)
+    refuse(path, found.problems())
+    return found.document
+
+
+def refuse(path, located):
+    """Raises one :class:`UserError` that says all of *located*, if there is anything."""
+    if located:
+        lines = "\n".join(problem.text(f"{path}:{line}") for line, problem in located)
+        raise UserError.of_text(lines)
+
+
+def _compose(path, text):
+    """The YAML nodes of *text*, one document; raises :class:`UserError`."""
+    if any(mark in text for mark in _JINJA):
+        number, mark = next(
+            (number, mark)
+            for number, line in enumerate(text.split("\n"), 1)
+            for mark in _JINJA
+            if mark in line
+        )
+        raise UserError(
+            f"Jinja ('{mark}'): Salt would evaluate it before anything can be checked",
+            "Write the values themselves.",
+            file=path,
+            line=number,
+        )
+    try:
+        node = yaml.compose(text, yaml.CSafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(path, error) from None
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1
+        raise UserError(
+            "a control character", "Type the line again.", file=path, line=line
+        ) from None
+    except RecursionError:
+        raise UserError("nested too deeply", "Take brackets away.", file=path) from None
+    if node is None:
+        raise UserError("the file is empty", "Start from pillar.example.", file=path)
+    return node
+
+
+def _syntax_error(path, error):
+    line = error.problem_mark.line + 1 if error.problem_mark else None
+    what = f"not YAML: {error.problem}"
+    fix = "Look at the indentation, colons and quotes here and on the line before."
+    if error.context == "expected a single document in the stream":
+        what, fix = "a second document begins here ('---')", "Keep one document in the file."
+    elif "\\t" in (error.problem or "") or "cannot start any token" in (error.problem or ""):
+        what, fix = (
+            "not YAML: a tab, '@' or '`' where a value should begin",
+            "Indent with blanks; quote the value.",
+        )
+    elif "alias" in (error.problem or ""):
+        fix = "Define the anchor ('&name') above its use."
+    return UserError(what, fix, file=path, line=line)
+
+
+class _Builder:
+    """Data from nodes.  has_duplicates: whether some mapping had a key twice."""
+
+    def __init__(self, path):
+        self.path = path
+        self.has_duplicates = False
+        self._built = {}  # anchors are built once
+
+    def build(self, node):
+        kind = node.__class__
+        if kind is yaml.ScalarNode:
+            return node.value if node.tag == _STR else self._scalar(node)
+        known = self._built.get(id(node))
+        if known is not None:
+            return known
+        if kind is yaml.MappingNode and node.tag == f"{_TAG}map":
+            return self._mapping(node)
+        if kind is yaml.SequenceNode and node.tag == f"{_TAG}seq":
+            built = self._built[id(node)] = []
+            built.extend([self.build(item) for item in node.value])
+            return built
+        raise self._refused(node)
+
+    def _mapping(self, node):
+        built = self._built[id(node)] = {}
+        merged = []
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged.append(value_node)
+                continue
+            key = self.build(key_node)
+            try:
+                self.has_duplicates |= key in built
+            except TypeError:
+                raise UserError(
+                    "a list or mapping cannot be a key",
+                    "Write a name before the colon.",
+                    file=self.path,
+                    line=key_node.start_mark.line + 1,
+                ) from None
+            built[key] = self.build(value_node)
+        for value_node in merged:
+            several = isinstance(value_node, yaml.SequenceNode)
+            for each in value_node.value if several else [value_node]:
+                if not isinstance(each, yaml.MappingNode):
+                    raise UserError(
+                        "'<<' merges mappings only",
+                        "Name the anchor of a mapping.",
+                        file=self.path,
+                        line=each.start_mark.line + 1,
+                    )
+                for key, value in self.build(each).items():
+                    built.setdefault(key, value)
+        return built
+
+    def _scalar(self, node):
+        read_scalar = _SCALARS.get(node.tag)
+        if read_scalar is None:
+            raise self._refused(node)
+        try:
+            return read_scalar(node)
+        except (ValueError, yaml.constructor.ConstructorError):
+            raise UserError(
+                f"{show(node.value)} is not a {node.tag.removeprefix(_TAG)}",
+                "Put it in quotes.",
+                file=self.path,
+                line=node.start_mark.line + 1,
+            ) from None
+
+    def _refused(self, node):
+        return UserError(
+            "a YAML tag ('!...') that a pillar cannot have",
+            "Remove it.",
+            file=self.path,
+            line=node.start_mark.line + 1,
+        )
+
+
+def _child(node, key):
+    """(node whose line it is, value node) of *key* in *node*, or None."""
+    if isinstance(node, yaml.SequenceNode):
+        inside = isinstance(key, int) and 0 <= key < len(node.value)
+        return (node.value[key], node.value[key]) if inside else None
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    for key_node, value_node in reversed(node.value):
+        if _is_key(key_node, key):
+            return key_node, value_node
+    for key_node, value_node in node.value:
+        if key_node.tag == _MERGE:
+            several = isinstance(value_node, yaml.SequenceNode)
+            for each in value_node.value if several else [value_node]:
+                found = _child(each, key)
+                if found:
+                    return key_node, found[1]
+    return None
+
+
+def _is_key(node, key):
+    if not isinstance(node, yaml.ScalarNode) or node.tag == _MERGE:
+        return False
+    return (node.value if node.tag == _STR else _SCALARS[node.tag](node)) == key
+
+
+def _duplicates(node, path):
+    """A :class:`Located` problem for every key that stands twice, at its second line."""
+    if isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield from _duplicates(item, (*path, place))
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == _MERGE:
+            continue
+        key = _Builder("").build(key_node)
+        line = key_node.start_mark.line + 1
+        here = (*path, key)
+        if key in lines:
+            yield Located(
+                line,
+                Problem(
+                    here,
+                    f"two of one name: {show(key)} stands on line {lines[key]} already",
+                    "Rename or remove one of them.",
+                ),
+            )
+        lines[key] = line
+        yield from _duplicates(value_node, here)

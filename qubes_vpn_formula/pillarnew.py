@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A commented pillar from a profile."""
+
+import io
+import textwrap
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+
+class Wishes(NamedTuple):
+    """What the user chose on the command line.  routes: client -> netvm."""
+
+    tunnel: str = "sys-vpn"
+    topology: str = "dns"
+    template: str | None = None
+    routes: dict = {}  # noqa: RUF012 - never changed
+    vaults: tuple = ()
+
+
+def pillar_text(profile, wishes, source):
+    """The pillar as text.  *source* says what it was made from, for the first line."""
+    top = CommentedMap(qubes_vpn=_body(profile, wishes))
+    top.yaml_set_start_comment(
+        f"A machine's network for qubes-vpn-formula, made from {source}.\n"
+        "Every key there is: pillar.example.  Check after each edit: qubes-vpn check FILE\n"
+        "No secret belongs here: keys and passwords stay in the VPN qube.\n\n"
+    )
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 2**31
+    stream = io.StringIO()
+    yaml.dump(top, stream)
+    return stream.getvalue()
+
+
+def _body(profile, wishes):
+    body = CommentedMap()
+    body["topology"] = wishes.topology
+    _explain(
+        body,
+        "topology",
+        2,
+        {
+            "dns": "firewall -> resolver -> tunnel -> uplink; also: simple, custom",
+            "simple": "tunnel -> firewall -> uplink; also: dns, custom",
+        }[wishes.topology],
+        gap=False,
+    )
+    body["uplink"] = "sys-net"
+    _explain(body, "uplink", 2, "The qube with the network hardware; it is never changed.")
+    body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes)})
+    _explain(body, "tunnels", 2, "The VPN qubes, any number of them.")
+    body["routes"] = _routes(wishes)
+    _explain(
+        body,
+        "routes",
+        2,
+        "Who goes where.  dom0's default_netvm follows the topology; 'default: keep' leaves it.",
+    )
+    body["vaults"] = _list(wishes.vaults)
+    _explain(body, "vaults", 2, "Qubes that never have a netvm.")
+    return body
+
+
+def _tunnel(profile, wishes):
+    tunnel = CommentedMap(kind=profile.kind)
+    who = f" (it looks like {profile.provider}'s)" if profile.provider and profile.name else ""
+    if profile.name:
+        tunnel["profile"] = profile.name
+        _explain(
+            tunnel,
+            "profile",
+            6,
+            f"The provider's file{who}.  It never comes to dom0: it belongs in\n"
+            f"{wishes.tunnel}:/rw/config/vpn/credentials/",
+            gap=False,
+        )
+    tunnel["endpoints"] = _endpoints(profile)
+    _explain(
+        tunnel,
+        "endpoints",
+        6,
+        "All that the VPN qube may reach: ADDRESS:PORT/PROTOCOL, numbers only.",
+        gap=False,
+    )
+    tunnel["template"] = wishes.template or "t-vpn"
+    _explain(
+        tunnel,
+        "template",
+        6,
+        "The template with the VPN software."
+        if wishes.template
+        else "The template with the VPN software; cloned from debian-13-minimal when missing.",
+        gap=False,
+    )
+    tunnel["label"] = "orange"
+    _explain(tunnel, "label", 6, _optional(wishes), gap=False)
+    return tunnel
+
+
+def _optional(wishes):
+    """Options that are worth knowing, switched off."""
+    upstream = {"dns": "sys-net", "simple": "sys-firewall"}[wishes.topology]
+    return textwrap.dedent(f"""\
+        More keys, with their defaults:
+        upstream: {upstream}
+        memory: 400
+        maxmem: 600
+        autostart: true""")
+
+
+def _endpoints(profile):
+    endpoints = CommentedSeq(found.text for found in profile.endpoints)
+    quotes = 2  # around an IPv6 address; ten columns of indentation and dash
+    column = 10 + max(len(found.text) for found in profile.endpoints) + quotes + 2
+    for place, found in enumerate(profile.endpoints):
+        endpoints.yaml_add_eol_comment(found.origin, place, column=column)
+    return endpoints
+
+
+def _routes(wishes):
+    routes = CommentedMap(qubes=CommentedMap(wishes.routes))
+    if not wishes.routes:
+        routes["qubes"].fa.set_flow_style()
+        _explain(
+            routes,
+            "qubes",
+            4,
+            "One line a qube, such as 'work: sys-firewall', or 'none'.",
+            gap=False,
+        )
+    return routes
+
+
+def _list(items):
+    listed = CommentedSeq(items)
+    listed.fa.set_flow_style()
+    return listed
+
+
+def _explain(mapping, key, indent, text, gap=True):
+    """Puts *text* as a comment above *key*, after an empty line when there is a *gap*."""
+    mapping.yaml_set_comment_before_after_key(
+        key, before=("\n" if gap else "") + text, indent=indent
+    )

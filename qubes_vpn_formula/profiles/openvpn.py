@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""OpenVPN client profiles, as openvpn(8) reads them.
+
+Which server, port and protocol: ``src/openvpn/options.c`` of OpenVPN 2.7.  ``port``, ``rport`` and
+``proto`` count for every ``remote`` of the file wherever they stand, but for a <connection> block
+only when they stand before it; with such a block, the other remotes do not count at all.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.profiles.openvpn_lines import options
+from qubes_vpn_formula.profiles.openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, SERVER
+from qubes_vpn_formula.profiles.profile import (
+    Finding,
+    Host,
+    Profile,
+    Reference,
+    Secret,
+    endpoint,
+    is_address,
+    is_host_name,
+    once,
+    port_number,
+    shown,
+    shown_key,
+)
+
+_FIRST_LINE = re.compile(
+    r"(--)?(client|remote\s+\S+.*|dev\s+(tun|tap)\w*|<(ca|cert|key|connection)>)$"
+)
+
+#: A file and a key direction, or the word "dir".
+_TWO_WORDS = ("tls-auth", "tls-crypt", "tls-crypt-v2", "secret", "crl-verify")
+
+
+def is_first_line(line):
+    """Whether *line* (stripped, lower case) shows that a file is OpenVPN's."""
+    return bool(_FIRST_LINE.match(line))
+
+
+def parse(lines, path):
+    """The :class:`Profile` in *lines* of the file *path*; raises :class:`UserError`."""
+    return _Reader(path).read(options(lines, path), lines)
+
+
+class _Remote(NamedTuple):
+    """A server as the file gives it, its port and protocol perhaps still open (None)."""
+
+    line: int
+    host: str
+    port: int | None
+    proto: str | None
+
+
+class _Reader:
+    """One pass over the options; what it collects becomes the profile."""
+
+    def __init__(self, path):
+        self.path = path
+        self.port, self.proto = 1194, "udp"
+        self.only = None  # proto-force
+        self.remotes, self.blocks = [], []
+        self.files, self.findings, self.secrets = [], [], []
+        self.seen = {}
+
+    def read(self, found, lines):
+        for option in found:
+            self._option(option)
+        self._whole()
+        endpoints, hosts = [], []
+        for server in map(self._server, self._servers()):
+            (hosts if isinstance(server, Host) else endpoints).append(server)
+        return Profile(
+            kind="openvpn",
+            name=Path(self.path).name,
+            provider=_provider(lines, hosts),
+            endpoints=once(endpoints),
+            hosts=tuple({host[:4]: host for host in reversed(hosts)}.values())[::-1],
+            secrets=tuple(self.secrets),
+            files=tuple(self.files),
+            findings=tuple(sorted(self.findings, key=lambda finding: finding.line)),
+        )
+
+    def _option(self, option):
+        line, name, words = option.line, option.name, option.words
+        self.seen.setdefault(name, option)
+        if name in SERVER or (name, words[:1]) == ("mode", ("server",)):
+            raise self._error(
+                line, name, "this is a server's configuration", "Take the client's profile."
+            )
+        if name in ("http-proxy", "socks-proxy"):
+            raise self._error(
+                line,
+                name,
+                "a proxy stands between the qube and the VPN server",
+                "Only the server itself can be pinned: remove the line.",
+            )
+        if name == "connection" and option.inside is not None:
+            self.blocks.append(self._connection(option))
+        elif name == "remote":
+            self.remotes.append(self._remote(option))
+        elif name in ("port", "rport"):
+            self.port = self._port(line, name, words[:1])
+        elif name == "proto":
+            self.proto = self._protocol(line, name, words[:1])
+        elif name == "proto-force":
+            self.only = PROTOCOLS[self._protocol(line, name, words[:1])][0]
+        elif name in FILES:
+            self._file(option)
+        else:
+            self._other(option)
+
+    def _connection(self, option):
+        """The server of one <connection> block: what stands in it goes over what stood before."""
+        remote, port, proto = None, self.port, self.proto
+        for inner in option.inside:
+            if inner.name == "remote":
+                remote = self._remote(inner)
+                port, proto = remote.port or port, remote.proto or proto
+            elif inner.name in ("port", "rport"):
+                port = self._port(inner.line, inner.name, inner.words[:1])
+            elif inner.name == "proto":
+                proto = self._protocol(inner.line, inner.name, inner.words[:1])
+            else:
+                self._option(inner)
+        if remote is None:
+            raise self._error(
+                option.line,
+                "<connection>",
+                "the block names no server",
+                "Add 'remote ADDRESS PORT' to it.",
+            )
+        return remote._replace(port=port, proto=proto)
+
+    def _remote(self, option):
+        line, words = option.line, option.words
+        if not words or len(words) > 3:
+            raise self._error(
+                line, "remote", "not 'remote HOST [PORT [PROTO]]'", "Write it that way."
+            )
+        port = self._port(line, "remote", words[1:2]) if words[1:] else None
+        proto = self._protocol(line, "remote", words[2:3]) if words[2:] else None
+        return _Remote(line, words[0], port, proto)
+
+    def _port(self, line, name, words):
+        port = port_number(words[0]) if words else None
+        if port is None:
+            what = f"{shown(words[0])} is not a port" if words else "there is no port"
+            raise self._error(line, name, what, "Ports are 1 to 65535.")
+        return port
+
+    def _protocol(self, line, name, words):
+        if not words or words[0] not in PROTOCOLS:
+            what = (
+                f"{shown(words[0])} is not a client's protocol" if words else "there is no protocol"
+            )
+            raise self._error(line, name, what, f"Known: {', '.join(PROTOCOLS)}.")
+        return words[0]
+
+    def _servers(self):
+        if self.blocks and self.remotes:
+            self._find(
+                self.remotes[0].line,
+                "remote",
+                "OpenVPN ignores it, because there are <connection> blocks",
+            )
+        servers = self.blocks or [
+            remote._replace(port=remote.port or self.port, proto=remote.proto or self.proto)
+            for remote in self.remotes
+        ]
+        if not servers:
+            raise self._error(
+                None,
+                "remote",
+                "missing: there is no server to connect to",
+                "Add 'remote ADDRESS PORT PROTO', or download the profile again.",
+            )
+        kept = [server for server in servers if self.only in (None, PROTOCOLS[server.proto][0])]
+        if not kept:
+            raise self._error(
+                self.seen["proto-force"].line,
+                "proto-force",
+                f"no server speaks {self.only}",
+                "Remove the line, or take the profile for that protocol.",
+            )
+        return kept
+
+    def _server(self, server):
+        """A server as an endpoint, or as a :class:`Host` that is still to be pinned."""
+        proto, version = PROTOCOLS[server.proto]
+        host = server.host
+        if is_address(host):
+            if version and version != (6 if ":" in host else 4):
+                raise self._error(
+                    server.line,
+                    "remote",
+                    f"{host} is not an IPv{version} address, as '{server.proto}' asks for",
+                    f"Write {proto} instead of {server.proto}.",
+                )
+            return endpoint(
+                host,
+                server.port,
+                proto,
+                f"line {server.line}",
+                file=self.path,
+                line=server.line,
+                key="remote",
+            )
+        if host.startswith("[") and is_address(host.strip("[]")):
+            raise self._error(
+                server.line,
+                "remote",
+                "OpenVPN takes IPv6 addresses without brackets",
+                f"Write {host.strip('[]')}.",
+            )
+        if not is_host_name(host):
+            raise self._error(
+                server.line,
+                "remote",
+                f"{shown(host)} is neither an address nor a host name",
+                "Write 'remote 198.51.100.7 1194' or the server's name.",
+            )
+        return Host(host.rstrip(".").lower(), server.port, proto, version, server.line)
+
+    def _file(self, option):
+        line, name, words = option.line, option.name, option.words
+        inline = option.inline or words[:1] == ("[inline]",)
+        if FILES[name] and option.inline:
+            self.secrets.append(Secret(name, line))
+        if inline:
+            return
+        if not words or words[0] in ("stdin", "username-only"):
+            self.secrets.append(Secret(f"{name}: asked for at every start", line))
+            if name in ("auth-user-pass", "askpass"):
+                self._find(
+                    line,
+                    name,
+                    "asks at every start; the tunnel needs it from a file in the VPN qube",
+                )
+            return
+        if len(words) > (2 if name in _TWO_WORDS else 1):
+            raise self._error(
+                line,
+                name,
+                "more than the name of one file",
+                "User name and password go into a file of two lines."
+                if name == "auth-user-pass"
+                else "Put a name with blanks in quotes.",
+            )
+        self.files.append(Reference(name, words[0], line))
+        if FILES[name]:
+            self.secrets.append(Secret(f"{name}, in the file {words[0]}", line))
+        if "/" in words[0] or "\\" in words[0] or ":" in words[0]:
+            self._find(
+                line, name, "a path of another machine; in the VPN qube the files lie side by side"
+            )
+
+    def _other(self, option):
+        line, name, words = option.line, option.name, option.words
+        if name in ("setenv", "setenv-safe") and words[:1] == ("opt",) and words[1:]:
+            self._other(option._replace(name=words[1], words=words[2:]))
+            return
+        if name == "auth-token":
+            self.secrets.append(Secret("auth-token", line))
+        said = self._said(name, words)
+        if said:
+            self._find(line, shown_key(name), *said)
+
+    def _said(self, name, words):
+        """What the user should know of an option: (text, danger), or None."""
+        first = words[0] if words else ""
+        if name in NAMED:
+            quiet = (
+                (name == "compress" and first in ("", "stub", "stub-v2", "migrate"))
+                or (name == "comp-lzo" and first == "no")
+                or (name == "dns-updown" and first in ("disable", "force"))
+            )
+            return None if quiet else NAMED[name]
+        if name not in QUIET:
+            return "unknown option; OpenVPN would refuse the file", False
+        if name == "script-security" and first not in ("0", "1"):
+            return "lets programs of the profile run", True
+        if name in ("dev", "dev-type") and not first.startswith("tun"):
+            return "only 'tun' is supported: the killswitch knows the tunnel by that name", True
+        if name in (
+            "cipher",
+            "data-ciphers",
+            "data-ciphers-fallback",
+            "ncp-ciphers",
+        ) and "none" in (first.lower().split(":")):
+            return "'none' means no encryption", True
+        if name == "redirect-gateway" and {"!ipv4", "bypass-dns"} & set(words):
+            return "some traffic would go past the tunnel; it is not taken over", True
+        return None
+
+    def _whole(self):
+        """What only the whole file shows."""
+        if "client" not in self.seen and "pull" not in self.seen:
+            self._find(1, "client", "missing: the server's routes and DNS would not be taken")
+        if "dev" not in self.seen:
+            self._find(1, "dev", "missing: OpenVPN would not start; add 'dev tun'")
+        if not {
+            "remote-cert-tls",
+            "remote-cert-eku",
+            "verify-x509-name",
+            "ns-cert-type",
+            "peer-fingerprint",
+            "secret",
+        } & set(self.seen):
+            self._find(
+                1,
+                "remote-cert-tls",
+                "missing: any client of the provider could pose as the server",
+                True,
+            )
+        if not {"ca", "capath", "pkcs12", "peer-fingerprint", "secret"} & set(self.seen):
+            raise self._error(
+                None,
+                "ca",
+                "missing: the server could not be verified",
+                "Add <ca>...</ca> or 'ca FILE', or download the profile again.",
+            )
+
+    def _find(self, line, key, what, danger=False):
+        self.findings.append(Finding(line, key, what, danger))
+
+    def _error(self, line, key, what, fix):
+        return UserError(what, fix, file=self.path, line=line, key=key)
+
+
+def _provider(lines, hosts):
+    """The provider by its host names and comments.  Empty when unsure."""
+    names = " ".join(host.name for host in hosts)
+    comments = " ".join(line for line in lines if line.lstrip().startswith(("#", ";"))).lower()
+    if ".protonvpn." in names or "proton" in comments:
+        return "Proton VPN"
+    if ".ivpn.net" in names or "ivpn" in comments:
+        return "IVPN"
+    if ".mullvad.net" in names or "mullvad" in comments:
+        return "Mullvad"
+    return ""

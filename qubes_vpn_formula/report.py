@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `init` tells beside the pillar: remarks on the profile, its secrets, and what to do next."""
+
+import shlex
+from pathlib import PurePath, PureWindowsPath
+
+from qubes_vpn_formula.console import tell
+
+_CREDENTIALS = "/rw/config/vpn/credentials"
+
+
+def tell_profile(profile):
+    """Findings, and which secrets were left out (never their values)."""
+    for finding in profile.findings:
+        style = "bold red" if finding.danger else "yellow"
+        tell(f"{profile.name}:{finding.line}: {finding.key}: {finding.what}", style)
+    if profile.secrets:
+        tell(f"Left out of the pillar, because it is secret ({profile.name} stays as it is):")
+        for secret in profile.secrets:
+            tell(f"  line {secret.line}: {secret.what}")
+
+
+def tell_steps(steps):
+    """The steps of :func:`next_steps`, numbered."""
+    tell("Next:", "bold")
+    for number, step in enumerate(steps, 1):
+        tell(f"  {number}. {step['do']}")
+        for line in step["type"]:
+            tell(f"       {line}", "cyan")
+
+
+def next_steps(profile, tunnel, pillar, port):
+    """What the user does next: a list of ``{"do": sentence, "type": command lines}``.
+
+    tunnel: the VPN qube.  pillar: the pillar's file.  port: the Mullvad app's WireGuard port.
+    """
+    software = (
+        _mullvad_app(tunnel, port) if profile.kind == "mullvad" else _profile(profile, tunnel)
+    )
+    return [_dom0(pillar), *software]
+
+
+def _dom0(pillar):
+    # A login shell's folder is the qube's home: a path that the user gave holds from there.
+    read = shlex.quote(f"cat {shlex.quote(pillar)}")
+    return {
+        "do": f"In dom0: take {pillar} over from the qube that holds it, here QUBE, and apply it.",
+        "type": [
+            "sudo mkdir -p /srv/pillar/qubes_vpn",
+            f"qvm-run --pass-io QUBE {read} | sudo tee /srv/pillar/qubes_vpn/init.sls",
+            "echo 'base: {dom0: [qubes_vpn]}' | sudo tee /srv/pillar/qubes_vpn/init.top",
+            "sudo qubesctl top.enable qubes_vpn pillar=True",
+            "sudo qubesctl --show-output state.sls qubes.network.sys-vpn",
+        ],
+    }
+
+
+def _mullvad_app(tunnel, port):
+    return [
+        {
+            "do": f"In {tunnel}, never in its template: log in, and pin the app to its port.",
+            "type": [
+                "mullvad account login",
+                f"mullvad anti-censorship set wireguard-port --port {port}",
+            ],
+        }
+    ]
+
+
+def _profile(profile, tunnel):
+    paths = [profile.name, *dict.fromkeys(reference.path for reference in profile.files)]
+    incoming = [f"~/QubesIncoming/QUBE/{shlex.quote(_base(path))}" for path in paths]
+    return [
+        {
+            "do": f"In the qube that holds the profile: copy it to {tunnel}, never through dom0.",
+            "type": [f"qvm-copy {shlex.join(paths)}"],
+        },
+        {
+            "do": f"In {tunnel}: put it where only root can read it.",
+            "type": [
+                f"sudo install -d -m 0700 {_CREDENTIALS}",
+                f"sudo install -m 0600 -o root -g root {' '.join(incoming)} {_CREDENTIALS}/",
+                f"rm {' '.join(incoming)}",
+            ],
+        },
+    ]
+
+
+def _base(path):
+    """The bare name of a file, also of one that a Windows program wrote down."""
+    return (PureWindowsPath if "\\" in path else PurePath)(path).name
