@@ -81,7 +81,10 @@ class Masterless:
 
     def environ(self, machine: str | os.PathLike) -> dict[str, str]:
         """The environment in which `qubesadmin` is the embedded Qubes of state file `machine`."""
-        return front.environ(machine, {**os.environ, "PYTHONPATH": str(_PACKAGE_FOLDER)})
+        base = {**os.environ, "PYTHONPATH": str(_PACKAGE_FOLDER)}
+        # Some machines set it; without kept bytecode each run compiles the formula anew.
+        base.pop("PYTHONDONTWRITEBYTECODE", None)
+        return front.environ(machine, base)
 
     def salt_call(self, *args: str, machine: str | os.PathLike) -> Run:
         """Runs `salt-call ARGS` on the embedded Qubes of state file `machine`.
