@@ -41,6 +41,7 @@ class Machine:
         self.dry = dry
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
+        self._cloner = None  # a second connection, see _clone
         self._started = set()  # qubesadmin goes on showing what it listed before a start
 
     # --- reading
@@ -121,7 +122,7 @@ class Machine:
             self._make(name, "TemplateVM", lambda: self._clone(source, name))
         netvm = self.value(name, "netvm")
         if netvm is not None:
-            self._set(name, "netvm", None, changes)
+            self._set(name, {"netvm": None}, changes)
             changes["netvm"] = {"old": netvm, "new": "none"}
         return changes
 
@@ -138,10 +139,9 @@ class Machine:
         self._make(
             name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template)
         )
-        self._set(name, "netvm", None, changes)
-        for key, value in (settings or {}).items():
-            self._set(name, key, value, changes)
-            changes[key] = {"old": None, "new": value}
+        made = {}
+        self._set(name, {"netvm": None, **(settings or {})}, made)
+        changes |= {key: {"old": None, "new": _shown(made[key]["new"])} for key in made}
         return changes
 
     def firewall(self, name, rules, enforced_by=None):
@@ -174,15 +174,12 @@ class Machine:
     def settings(self, name, settings):
         """Sets properties that differ; their names and values are qubesd's."""
         self._need(name)
+        wrong = {key: value for key, value in settings.items() if self.value(name, key) != value}
+        if "template" in wrong:
+            self._new_template(name, wrong["template"])
         changes = {}
-        for key, value in settings.items():
-            old = self.value(name, key)
-            if old == value and not (key == "provides_network" and self.inherits(name, key)):
-                continue
-            if key == "template":
-                self._new_template(name, value)
-            self._set(name, key, value, changes)
-            changes[key] = {"old": old, "new": value}
+        if wrong:
+            self._set(name, wrong, changes)
         return changes
 
     def features(self, name, features):
@@ -214,13 +211,13 @@ class Machine:
         if netvm is not None:
             self._need_netvm(name, netvm)
         wiring = self.wiring()
-        self._refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {netvm or 'none'}")
+        self._refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {_shown(netvm)}")
         changes = {}
         if netvm is not None and self.running(name) and not self.running(netvm):
             self._start(netvm)
             changes[netvm] = {"old": "halted", "new": "running"}
-        self._set(name, "netvm", netvm, changes)
-        changes["netvm"] = {"old": _inherited(old, inherits), "new": netvm or "none"}
+        self._set(name, {"netvm": netvm}, changes)
+        changes["netvm"] = {"old": _inherited(old, inherits), "new": _shown(netvm)}
         return changes
 
     def default_netvm(self, netvm, guard):
@@ -241,7 +238,7 @@ class Machine:
                 "netvm of its own first."
             )
         after = {**wiring, **dict.fromkeys(heirs, netvm)}
-        self._refuse_opening(wiring, after, guard, f"default_netvm {netvm or 'none'}")
+        self._refuse_opening(wiring, after, guard, f"default_netvm {_shown(netvm)}")
         changes = {}
         if netvm is not None and not self.running(netvm) and any(map(self.running, heirs)):
             self._start(netvm)
@@ -256,7 +253,7 @@ class Machine:
                 self.app.domains[name].clear_cache()
             if _plain(self.app.default_netvm) != netvm:
                 raise Refused("default_netvm reads back differently.", changes)
-        changes["default_netvm"] = {"old": old or "none", "new": netvm or "none"}
+        changes["default_netvm"] = {"old": _shown(old), "new": _shown(netvm)}
         if heirs:
             changes["with it"] = {"old": None, "new": ", ".join(heirs)}
         return changes
@@ -274,24 +271,33 @@ class Machine:
     def _clone(self, source, name):
         # With its cache on, clone_vm asks dom0 for a property that dom0 lacks and stops half way;
         # with an empty cache it asks one by one for each property of the source.  So the source
-        # is cached, and nothing else.
-        app = type(self.app)()
+        # is cached, and nothing else; and naming the source's pools saves it seventeen questions.
+        if self._cloner is None:
+            self._cloner = type(self.app)()
+        app = self._cloner
         app.cache_enabled = True
         template = app.domains[source]
         template.property_is_default("netvm")
         app.cache_enabled = False
-        app.clone_vm(template, name)
+        pools = {volume: template.volumes[volume].pool for volume in ("root", "private")}
+        app.clone_vm(template, name, pools=pools, ignore_devices=True)
 
-    def _set(self, name, key, value, done):
+    def _set(self, name, settings, done):
+        """Sets properties and adds them to *done*; one read for all of them says whether it worked."""
+        old = {key: self.value(name, key) for key in settings}
+        for key, value in settings.items():
+            if self.dry:
+                self._pretended[name, key] = value
+            else:
+                with in_words(f"{name}: {key} {_shown(value)} was refused", done):
+                    setattr(self.app.domains[name], key, value)
+            done[key] = {"old": old[key], "new": value}
         if self.dry:
-            self._pretended[name, key] = value
             return
-        vm = self.app.domains[name]
-        with in_words(f"{name}: {key} {'none' if value is None else value} was refused", done):
-            setattr(vm, key, value)
-        vm.clear_cache()
-        if self.value(name, key) != value or self.inherits(name, key):
-            raise Refused(f"{name}: {key} reads back differently.", done)
+        self.app.domains[name].clear_cache()
+        for key, value in settings.items():
+            if self.value(name, key) != value or self.inherits(name, key):
+                raise Refused(f"{name}: {key} reads back differently.", done)
 
     def _start(self, name):
         if not self.dry:
@@ -359,7 +365,11 @@ def _plain(value):
 
 
 def _inherited(netvm, inherits):
-    return f"{netvm or 'none'}{' (inherited)' if inherits else ''}"
+    return f"{_shown(netvm)}{' (inherited)' if inherits else ''}"
+
+
+def _shown(value):
+    return "none" if value is None else value
 
 
 class in_words:

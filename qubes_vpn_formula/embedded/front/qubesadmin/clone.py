@@ -21,19 +21,23 @@ def clone(
     src_vm: Any,
     new_name: str,
     new_cls: str,
+    pools: dict[str, str] | None = None,
     ignore_errors: bool = False,
     ignore_volumes: Collection[str] = (),
     ignore_devices: bool = False,
 ) -> Any:
     """Makes `new_name` a copy of `src_vm`.
 
+    pools: volume -> pool for the copy; without it the source's are asked for.
+
     Copied: non-default properties, tags, features, notes, firewall, volumes. An error removes the
-    new qube again; with `ignore_errors` only one of copying volumes does. Any other exception leaves
+    new qube again; with `ignore_errors` only one of copying volumes does. Another exception leaves
     it half made; with `app.cache_enabled` there always is one (AttributeError), before the volumes.
     """
     template = getattr(src_vm, "template", None)
     label = src_vm.label
-    pools = dict(_other_pools(app, src_vm, ignore_volumes))
+    if pools is None:
+        pools = dict(_other_pools(app, src_vm, ignore_volumes))
     dst_vm = app._create(new_cls, template and str(template), new_name, label, pools)
     try:
         _copy_settings(app, src_vm, dst_vm, ignore_errors)
