@@ -24,14 +24,17 @@ class Guard(NamedTuple):
 def opened(before, after, guard):
     """Names of qubes that are in clear *after* and were not *before*.
 
-    *before* and *after* map every qube of the machine to its netvm's name or None.
+    *before* and *after* map every qube of the machine to its netvm's name or None.  A qube that had
+    a netvm and loses it is no uplink: its clients are offline.
     """
+    cut = [name for name in after if after[name] is None and before.get(name) is not None]
+    wired = guard._replace(services=(*guard.services, *cut))
     return sorted(
         name
         for name in after
         if name not in guard.services
         and name not in guard.outside_vpn
-        and in_clear(name, after, guard)
+        and in_clear(name, after, wired)
         and not in_clear(name, before, guard)
     )
 

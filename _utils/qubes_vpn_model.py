@@ -64,6 +64,14 @@ class Model(NamedTuple):
             name = self.services[name].upstream if name in self.services else None
         return names
 
+    def sources(self, template):
+        """The template *template*, what it is cloned from, and so on."""
+        names = []
+        while template is not None and template not in names:
+            names.append(template)
+            template = self.templates.get(template)
+        return names
+
     def tunnels(self):
         """Names of the tunnel qubes."""
         return [name for name, service in self.services.items() if service.role == "tunnel"]
@@ -100,6 +108,7 @@ def read(document):
     values = PILLAR.read(document, top, problems)
     if values is None:
         return None, problems
+    values = _with_default_qubes(values)
     doubles = qubes_vpn_relations.names(values)
     model, missing = _model(values)
     # What follows from a problem that is reported already is not another problem.
@@ -113,6 +122,17 @@ def read(document):
         if problem.path not in found:
             problems.append(problem)
     return model, problems
+
+
+def _with_default_qubes(values):
+    """*values* with the service qubes of the topology that the pillar leaves out."""
+    roles = TOPOLOGIES[values["topology"]]
+    filled = {}
+    for role, name in DEFAULT_QUBES.items():
+        if values[f"{role}s"] is None:
+            fields = PILLAR.fields[f"{role}s"][0].kind
+            filled[f"{role}s"] = {name: fields.read({}, (), [])} if role in roles else {}
+    return {**values, **filled}
 
 
 def _model(values):
@@ -145,12 +165,7 @@ def _services(values, problems):
     roles = TOPOLOGIES[values["topology"]]
     services = {}
     for role in ("tunnel", "resolver", "firewall"):
-        qubes = values[f"{role}s"]
-        if qubes is None:
-            name = DEFAULT_QUBES.get(role)
-            fields = PILLAR.fields[f"{role}s"][0].kind
-            qubes = {name: fields.read({}, (), [])} if name and role in roles else {}
-        for name, keys in qubes.items():
+        for name, keys in (values[f"{role}s"] or {}).items():
             services.setdefault(name, Service(name=name, role=role, **keys))
     chain = [values["uplink"]]
     for role in reversed(roles):
@@ -185,7 +200,7 @@ def _member(role, services, upstream, topology, problems):
             break
     if every:
         what = f"topology '{topology}' has one {role}, and here are {len(candidates)}"
-        fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to every one."
+        fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to all."
     else:
         what = f"topology '{topology}' needs a {role}, and there is none"
         fix = f"Add one under {role}s, or write 'topology: custom'."

@@ -15,17 +15,22 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-#: Bytes that one ``admin.vm.firewall.Set`` may carry (measured against qubesd: 1,129 typical
-#: rules pass, 1,130 do not).
-FIREWALL_LIMIT = 65536
+from qubes_vpn_problem import show
+
+#: Bytes of rules that one ``admin.vm.firewall.Set`` may carry: qubesd hangs up on a request of more
+#: than 65,536, of which the line before the rules takes up to 65 (``qubes/api/__init__.py``).
+FIREWALL_LIMIT = 65536 - len("admin.vm.firewall.Set+ dom0 name \0") - 31
 #: An endpoint prefix wider than this is a network, not a VPN server (bits, by IP version).
 WIDEST_ENDPOINT = {4: 16, 6: 32}
 
 _FORM = re.compile(
-    r"(?P<host>\[[^\]]*\]|[^\[\]:]*):(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?/(?P<proto>[A-Za-z0-9]+)\Z"
+    r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*):"
+    r"(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?/(?P<proto>[A-Za-z0-9]+)\Z",
+    re.ASCII,
 )
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*\Z")
-_EXAMPLE = "185.65.135.68:51820/udp, [2001:db8::1]:443/tcp"
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\Z")
+_EXAMPLE = '185.65.135.68:51820/udp, "[2001:db8::1]:443/tcp"'
 
 
 class Destination(NamedTuple):
@@ -47,7 +52,8 @@ class Destination(NamedTuple):
         if self.version:
             address, _, bits = host.partition("/")
             host = address if bits == ("32" if self.version == 4 else "128") else host
-        return f"[{host}]:{ports}/{self.proto}" if self.version == 6 else f"{host}:{ports}/{self.proto}"
+            host = f"[{host}]" if self.version == 6 else host
+        return f"{host}:{ports}/{self.proto}"
 
     @property
     def rule(self):
@@ -57,7 +63,8 @@ class Destination(NamedTuple):
         if self.host == "icmp":
             return "action=accept proto=icmp"
         kind = f"dst{self.version}" if self.version else "dsthost"
-        return f"action=accept {kind}={self.host} proto={self.proto} dstports={self.first}-{self.last}"
+        ports = f"{self.first}-{self.last}"
+        return f"action=accept {kind}={self.host} proto={self.proto} dstports={ports}"
 
 
 class NotADestination(ValueError):
@@ -84,7 +91,8 @@ def endpoint(text):
         )
     network = ipaddress.ip_network(found.host)
     if network.is_loopback or network.is_multicast or network.is_unspecified:
-        raise NotADestination(f"{network} cannot be a VPN server", f"Write its address: {_EXAMPLE}.")
+        what = f"{network} cannot be a VPN server"
+        raise NotADestination(what, f"Write its address: {_EXAMPLE}.")
     if network.prefixlen < WIDEST_ENDPOINT[network.version]:
         raise NotADestination(
             f"{network} is too wide for an endpoint",
@@ -115,10 +123,11 @@ def _parse(text):
     if not form:
         if text.count(":") > 2 and "[" not in text:
             raise NotADestination(
-                f"'{text}' is an IPv6 address without brackets", f"Write it as in {_EXAMPLE}."
+                f"{show(text)} is an IPv6 address without brackets",
+                'Write it in brackets and in quotes: "[2001:db8::1]:443/tcp".',
             )
         raise NotADestination(
-            f"'{text}' is not ADDRESS:PORT/PROTOCOL", f"Write it as in {_EXAMPLE}."
+            f"{show(text)} is not ADDRESS:PORT/PROTOCOL", f"Write it as in {_EXAMPLE}."
         )
     host, proto = form["host"], form["proto"]
     first = int(form["first"])
@@ -126,10 +135,8 @@ def _parse(text):
     if proto not in ("udp", "tcp"):
         raise NotADestination(f"protocol '{proto}' is not known", "Write udp or tcp.")
     if not 1 <= first <= last <= 65535:
-        raise NotADestination(
-            f"ports {form['first']}{'-' + form['last'] if form['last'] else ''} are not possible",
-            "Ports are 1 to 65535, the lower one first.",
-        )
+        what = f"ports {first}-{last} are" if form["last"] else f"port {first} is"
+        raise NotADestination(f"{what} not possible", "Ports are 1 to 65535, the lower one first.")
     version, host = _host(host.strip("[]"), bracketed=host.startswith("["))
     return Destination(version, host, first, last, proto)
 
@@ -137,10 +144,12 @@ def _parse(text):
 def _host(host, bracketed):
     if bracketed or re.fullmatch(r"[0-9./]+", host):
         try:
+            if "%" in host:  # an IPv6 zone, which Python takes and qubesd does not
+                raise ValueError
             network = ipaddress.ip_network(host, strict=False)
         except ValueError:
             raise NotADestination(
-                f"'{host}' is not an IP address", f"Write it as in {_EXAMPLE}."
+                f"{show(host)} is not an IP address", f"Write it as in {_EXAMPLE}."
             ) from None
         if bracketed != (network.version == 6):
             raise NotADestination(
@@ -154,11 +163,11 @@ def _host(host, bracketed):
         return network.version, str(network)
     if "*" in host:
         raise NotADestination(
-            f"'{host}' has a wildcard, and the Qubes firewall knows none",
+            f"{show(host)} has a wildcard, and the Qubes firewall knows none",
             "List every host name by itself.",
         )
     if host != host.lower() and _HOST.match(host.lower()):
         raise NotADestination(f"'{host}' has capital letters", f"Write {host.lower()}.")
     if not _HOST.match(host):
-        raise NotADestination(f"'{host}' is not a host name", f"Write it as in {_EXAMPLE}.")
+        raise NotADestination(f"{show(host)} is not a host name", f"Write it as in {_EXAMPLE}.")
     return 0, host

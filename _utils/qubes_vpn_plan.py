@@ -30,20 +30,25 @@ class Step(NamedTuple):
 
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
-    steps = [_template(name, source) for name, source in model.templates.items()]
-    promise = guard(model)
-    for service in model.upstream_first():
-        steps += _service(service, promise)
-    steps += [
-        _netvm(name, "none", promise, "a vault has no netvm (R09)") for name in model.vaults
+    steps = [
+        _template(name, model.templates[name])
+        for name in sorted(model.templates, key=lambda name: len(model.sources(name)))
     ]
-    for name, netvm in _routes(model).items():
+    promise, routes = guard(model), _routes(model)
+    for service in model.upstream_first():
+        steps += _service(model, service, promise)
+    steps += [
+        _netvm(name, "none", promise, "a vault has no netvm (R09)")
+        for name in model.vaults
+        if name not in model.layout
+    ]
+    for name, netvm in routes.items():
         if name not in model.vaults and name not in model.layout:
             steps += _client(model, name, netvm, promise)
     steps += [
         _allowlist(model, name)
         for name in model.allowlists
-        if name not in model.routes and name not in model.layout
+        if not any(name in handled for handled in (routes, model.layout, model.services))
     ]
     if model.default != "keep":
         steps.append(
@@ -94,7 +99,7 @@ def _template(name, source):
     )
 
 
-def _service(service, guard):
+def _service(model, service, guard):
     name = service.name
     adopted = service.role == "firewall"
     settings = {
@@ -117,6 +122,8 @@ def _service(service, guard):
                 f"{name} carries anything (R12, R42)",
             )
         )
+    if name in model.allowlists:
+        steps.append(_allowlist(model, name))
     if not adopted:
         settings = {"template": service.template, "label": service.label, **settings}
         steps.append(
@@ -156,7 +163,9 @@ def _present(name, template, label, settings):
     if settings:
         args["settings"] = settings
     return Step(
-        f"{name}: present", "present", args,
+        f"{name}: present",
+        "present",
+        args,
         "made without a netvm; a qube that exists stays as it is",
     )
 

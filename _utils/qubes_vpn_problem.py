@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 #: A WireGuard key (32 bytes in base64), a Mullvad account number (16 digits), or PEM text.
-_SECRET_VALUE = re.compile(r"[A-Za-z0-9+/]{43}=|\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}(?!\d)|-----BEGIN")
+_SECRET_VALUE = re.compile(r"[A-Za-z0-9+/]{43}=|(\d{4}[ -]?){3}\d{4}(?!\d)|-----BEGIN")
 _SECRET_KEY = re.compile(
     r"private|presharedkey|psk|passw|passphrase|secret|token|account|login|^auth|^key$|^pass$"
 )
@@ -44,14 +44,14 @@ def path_text(path):
     """``qubes_vpn.tunnels.sys-vpn.endpoints[0]``; a key with other characters is quoted."""
     text = ""
     for key in path:
-        if isinstance(key, int) and not isinstance(key, bool):
-            text += f"[{key}]"
-        elif looks_secret(key):
+        if looks_secret(key):
             text += ".(not shown)"
+        elif isinstance(key, int) and not isinstance(key, bool):
+            text += f"[{key}]"
         elif _PLAIN_KEY.match(str(key)):
             text += f".{key}"
         else:
-            text += f'."{key}"'
+            text += f".{show(str(key))}"
     return text.removeprefix(".")
 
 
@@ -69,9 +69,9 @@ def show(value):
     """*value* as it may be shown in a message: quoted, shortened, secrets hidden."""
     if looks_secret(value):
         return "(not shown: it looks like a secret)"
-    if value is None:
-        return "nothing"
     text = repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, bool):
+        text = text.lower()  # as YAML writes it
     return text if len(text) <= 60 else text[:57] + "..."
 
 

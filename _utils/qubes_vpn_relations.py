@@ -14,14 +14,18 @@ _ROLES = ("tunnels", "resolvers", "firewalls", "templates", "layout")
 def names(values):
     """Two qubes of one name: the sections share one name space, as Qubes does."""
     problems = []
-    owner = {values["uplink"]: "uplink", values["whonix_gateway"]: "whonix_gateway"}
+    owner = {values["whonix_gateway"]: "whonix_gateway", values["uplink"]: "uplink"}
+    if len(owner) == 1:
+        problems.append(
+            Problem((_TOP, "whonix_gateway"), "it is the uplink", "Name Whonix' gateway.")
+        )
     for section in _ROLES:
         for name in values[section] or ():
             if name in owner:
                 problems.append(
                     Problem(
                         (_TOP, section, name),
-                        f"two qubes of one name: '{name}' is also in '{owner[name]}'",
+                        f"two qubes of one name: {_TOP}.{owner[name]} has '{name}' too",
                         "Rename or remove one of them.",
                     )
                 )
@@ -34,12 +38,12 @@ def wiring(model):
     """Templates, upstreams, loops, tunnels."""
     problems = []
     for name, source in model.templates.items():
-        problems += _template(model, (_TOP, "templates", name, "clone_of"), source)
-        if source == name:
-            problems.append(
-                Problem((_TOP, "templates", name, "clone_of"), "it is cloned from itself",
-                        "Name the template to start from.")
-            )
+        path = (_TOP, "templates", name, "clone_of")
+        problems += _template(model, path, source)
+        sources = model.sources(name)
+        if model.templates.get(sources[-1]) == name == min(sources):  # each loop once
+            loop = " from ".join([*sources, name])
+            problems.append(Problem(path, f"a loop: {loop}", "Name a template to start from."))
     for name, qube in model.layout.items():
         problems += _template(model, (_TOP, "layout", name, "template"), qube.template)
         if qube.memory and qube.maxmem:
@@ -62,11 +66,16 @@ def clients(model):
     for place, qube in enumerate(model.outside_vpn):
         problems += _opt_in(model, (_TOP, "outside_vpn", place), qube)
     for place, qube in enumerate(model.vaults):
-        if qube in model.services or qube in (model.uplink, model.whonix_gateway):
+        path = (_TOP, "vaults", place)
+        if qube in _netvms(model):
             problems.append(
-                Problem((_TOP, "vaults", place), f"'{qube}' carries the network",
-                        "A vault has no netvm; list qubes that hold data.")
+                Problem(
+                    path,
+                    f"'{qube}' carries the network",
+                    "A vault has no netvm; list qubes that hold data.",
+                )
             )
+        problems += _no_template(model, path, qube)
     for qube, entries in model.allowlists.items():
         problems += _allowlist(model, (_TOP, "allowlists", qube), qube, entries)
     return problems + _whonix(model)
@@ -80,6 +89,13 @@ def _template(model, path, name):
     if name in model.services or name == model.uplink or name in model.layout:
         return [Problem(path, f"'{name}' is a qube, not a template", "Name a template.")]
     return []
+
+
+def _no_template(model, path, name):
+    if name not in model.templates:
+        return []
+    what = f"'{name}' is a template, which never has a netvm"
+    return [Problem(path, what, "Remove it, or name a qube.")]
 
 
 def _memory(at, qube):
@@ -112,19 +128,30 @@ def _tunnel(at, tunnel):
     problems = []
     if tunnel.kind == "mullvad" and tunnel.profile:
         problems.append(
-            Problem((*at, "profile"), "the Mullvad app reads no profile", "Remove it, or write "
-                    "'kind: wireguard' to use Mullvad's profile without the app.")
+            Problem(
+                (*at, "profile"),
+                "the Mullvad app reads no profile",
+                "Remove it, or write 'kind: wireguard' to use Mullvad's profile without the app.",
+            )
         )
     if tunnel.kind in ("wireguard", "openvpn") and not tunnel.profile:
         problems.append(
-            Problem((*at, "profile"), "missing", f"Name the provider's file in {tunnel.name}:"
-                    "/rw/config/vpn/credentials/, for example 'profile: wg0.conf'.")
+            Problem(
+                (*at, "profile"),
+                "missing",
+                f"Name the provider's file in {tunnel.name}:"
+                "/rw/config/vpn/credentials/, for example 'profile: wg0.conf'.",
+            )
         )
     if tunnel.kind == "wireguard":
         problems += [
-            Problem((*at, "endpoints"), f"{endpoint.text}: WireGuard speaks udp only",
-                    "Write /udp, or the right kind.")
-            for endpoint in tunnel.endpoints or () if endpoint.proto == "tcp"
+            Problem(
+                (*at, "endpoints"),
+                f"{endpoint.text}: WireGuard speaks udp only",
+                "Write /udp, or the right kind.",
+            )
+            for endpoint in tunnel.endpoints or ()
+            if endpoint.proto == "tcp"
         ]
     return problems + _size((*at, "endpoints"), tunnel.endpoints or ())
 
@@ -154,13 +181,21 @@ def _default(model):
     if model.in_clear(netvm):
         way = " -> ".join(model.path(netvm))
         return [
-            Problem(path, f"{way} passes no tunnel, and every new qube would go there",
-                    "Route single qubes there (routes.qubes, outside_vpn), or write 'keep'.")
+            Problem(
+                path,
+                f"{way} passes no tunnel, and every new qube would go there",
+                "Name one behind a tunnel, or 'keep'; routes.qubes and outside_vpn lead single "
+                "qubes there.",
+            )
         ]
     return []
 
 
 def _route(model, path, qube, netvm):
+    return _no_client(model, path, qube) or _way(model, path, qube, netvm)
+
+
+def _no_client(model, path, qube):
     if qube in model.services:
         key = f"{model.services[qube].role}s.{qube}.upstream"
         return [Problem(path, f"'{qube}' is a service qube", f"Its netvm is {key}.")]
@@ -169,12 +204,16 @@ def _route(model, path, qube, netvm):
     if qube == model.whonix_gateway and model.whonix != "unmanaged":
         what = f"'whonix: {model.whonix}' routes {qube} already"
         return [Problem(path, what, "Remove one of the two.")]
+    return _no_template(model, path, qube)
+
+
+def _way(model, path, qube, netvm):
     if netvm == "none":
         return []
     if qube in model.vaults:
         return [Problem(path, "a vault has no netvm", "Write none, or take it out of vaults.")]
-    if netvm == qube:
-        return [Problem(path, "it is routed to itself", suggest(netvm, model.services))]
+    if qube in (netvm, model.whonix_gateway) and qube in model.path(netvm):
+        return [_loop(path, [qube, *model.path(netvm)], qube)]
     if netvm not in _netvms(model):
         what = f"there is no tunnel, resolver or firewall '{netvm}'"
         if netvm in model.layout or netvm in model.vaults or netvm in model.routes:
@@ -183,10 +222,18 @@ def _route(model, path, qube, netvm):
     if model.in_clear(netvm) and qube not in model.outside_vpn:
         way = " -> ".join([qube, *model.path(netvm)])
         return [
-            Problem(path, f"{way} passes no tunnel",
-                    f"Route it to a netvm behind a tunnel, or add {qube} to outside_vpn.")
+            Problem(
+                path,
+                f"{way} passes no tunnel",
+                f"Route it to a netvm behind a tunnel, or add {qube} to outside_vpn.",
+            )
         ]
     return []
+
+
+def _loop(path, names, name):
+    loop = " -> ".join(names[: names.index(name, 1) + 1])
+    return Problem(path, f"a loop: {loop}", "Name a netvm whose way does not lead back.")
 
 
 def _opt_in(model, path, qube):
@@ -203,17 +250,25 @@ def _allowlist(model, path, qube, entries):
     service = model.services.get(qube)
     if service and service.role == "tunnel":
         return [
-            Problem(path, f"'{qube}' is a tunnel, and its endpoints are its allowlist",
-                    f"Write them under tunnels.{qube}.endpoints.")
+            Problem(
+                path,
+                f"'{qube}' is a tunnel, and its endpoints are its allowlist",
+                f"Write them under tunnels.{qube}.endpoints.",
+            )
         ]
     if qube in model.vaults:
         return [Problem(path, "a vault reaches nothing", "Remove it.")]
-    problems = _size(path, entries)
+    if qube == model.uplink:
+        return [Problem(path, f"'{qube}' is the uplink, which is never changed", "Remove it.")]
+    problems = _no_template(model, path, qube) + _size(path, entries)
     named = [entry for entry in entries if not entry.version and entry.proto]
     if named and not any(entry.host == "dns" for entry in entries):
         problems.append(
-            Problem(path, f"'{named[0].host}' cannot be looked up: dns is not in the list",
-                    "Add 'dns', or write addresses.")
+            Problem(
+                path,
+                f"'{named[0].host}' cannot be looked up: dns is not in the list",
+                "Add 'dns', or write addresses.",
+            )
         )
     return problems
 
@@ -222,22 +277,31 @@ def _whonix(model):
     path = (_TOP, "whonix")
     if model.whonix == "behind_vpn" and model.default in ("keep", "none"):
         return [
-            Problem(path, f"behind_vpn follows routes.default, which is '{model.default}'",
-                    f"Name a netvm there, or write whonix: unmanaged and route {model.whonix_gateway}.")
+            Problem(
+                path,
+                f"behind_vpn follows routes.default, which is '{model.default}'",
+                "Name a netvm there, or write whonix: unmanaged, and route "
+                f"{model.whonix_gateway} under routes.qubes.",
+            )
         ]
-    if model.whonix == "direct" and len(clear_firewalls(model)) != 1:
-        return [
-            Problem(path, "direct needs exactly one firewall outside the VPN, and here are "
-                    f"{len(clear_firewalls(model))}",
-                    f"For example 'firewalls: sys-firewall-novpn: {{upstream: {model.uplink}}}'.")
-        ]
+    way = [model.whonix_gateway, *model.path(model.default)]
+    if model.whonix == "behind_vpn" and model.whonix_gateway in way[1:]:
+        return [_loop(path, way, model.whonix_gateway)]
+    clear = clear_firewalls(model)
+    if model.whonix == "direct" and len(clear) != 1:
+        fix = f"Add 'sys-firewall-novpn: {{upstream: {model.uplink}}}' beside the other firewalls."
+        if clear:
+            fix = f"Write whonix: unmanaged, and route {model.whonix_gateway} under routes.qubes."
+        what = f"direct needs exactly one firewall outside the VPN, and here are {len(clear)}"
+        return [Problem(path, what, fix)]
     return []
 
 
 def clear_firewalls(model):
-    """Names of firewalls whose clients are outside the VPN (R05), those upstream of a tunnel excepted."""
+    """Firewalls that lead clients out in clear (R05), by name; none that a service is behind."""
     upstreams = {service.upstream for service in model.services.values()}
     return [
-        name for name, service in model.services.items()
+        name
+        for name, service in model.services.items()
         if service.role == "firewall" and name not in upstreams and model.in_clear(name)
     ]

@@ -25,47 +25,59 @@ def _qube(template, label):
     }
 
 
-TUNNEL = Keys({
-    "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
-    "profile": (File(), None),
-    "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
-    **_qube("t-vpn", "orange"),
-})
+TUNNEL = Keys(
+    {
+        "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
+        "profile": (File(), None),
+        "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
+        **_qube("t-vpn", "orange"),
+    }
+)
 RESOLVER = Keys(_qube("t-dns", "orange"))
 FIREWALL = Keys(_qube(None, "green"))
-LAYOUT_QUBE = Keys({
-    "template": (Name(), None),
-    "label": (Choice(*LABELS), ...),
-    "memory": (_MEMORY, None),
-    "maxmem": (_MEMORY, None),
-    "disposable_template": (Switch(), False),
-})
+LAYOUT_QUBE = Keys(
+    {
+        "template": (Name(), None),
+        "label": (Choice(*LABELS), ...),
+        "memory": (_MEMORY, None),
+        "maxmem": (_MEMORY, None),
+        "disposable_template": (Switch(), False),
+    }
+)
 
-PILLAR = Keys({
-    "topology": (Choice("dns", "simple", "custom"), "dns"),
-    "uplink": (Name(), "sys-net"),
-    "templates": (
-        MapOf(Keys({"clone_of": (Name(), ...)}), "t-vpn: {clone_of: debian-13-minimal}"), {},
-    ),
-    "tunnels": (MapOf(TUNNEL, "sys-vpn: {kind: wireguard, ...}", least=1), ...),
-    "resolvers": (MapOf(RESOLVER, "sys-dns: {}"), None),
-    "firewalls": (MapOf(FIREWALL, "sys-firewall: {}"), None),
-    "routes": (
-        Keys({
-            "default": (Name("none", "keep"), None),
-            "qubes": (MapOf(Name("none"), "work: sys-firewall"), {}),
-        }),
-        {"default": None, "qubes": {}},
-    ),
-    "outside_vpn": (ListOf(Name()), ()),
-    "vaults": (ListOf(Name()), ()),
-    "allowlists": (
-        MapOf(ListOf(Address(qubes_vpn_net.destination)), "banking: [bank.example:443/tcp, dns]"), {},
-    ),
-    "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
-    "whonix_gateway": (Name(), "sys-whonix"),
-    "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}"), {}),
-})
+PILLAR = Keys(
+    {
+        "topology": (Choice("dns", "simple", "custom"), "dns"),
+        "uplink": (Name(), "sys-net"),
+        "templates": (
+            MapOf(Keys({"clone_of": (Name(), ...)}), "t-vpn: {clone_of: debian-13-minimal}"),
+            {},
+        ),
+        "tunnels": (MapOf(TUNNEL, "sys-vpn: {kind: wireguard, ...}", least=1), ...),
+        "resolvers": (MapOf(RESOLVER, "sys-dns: {}"), None),
+        "firewalls": (MapOf(FIREWALL, "sys-firewall: {}"), None),
+        "routes": (
+            Keys(
+                {
+                    "default": (Name("none", "keep"), None),
+                    "qubes": (MapOf(Name("none"), "work: sys-firewall"), {}),
+                }
+            ),
+            {"default": None, "qubes": {}},
+        ),
+        "outside_vpn": (ListOf(Name()), ()),
+        "vaults": (ListOf(Name()), ()),
+        "allowlists": (
+            MapOf(
+                ListOf(Address(qubes_vpn_net.destination)), "banking: [bank.example:443/tcp, dns]"
+            ),
+            {},
+        ),
+        "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
+        "whonix_gateway": (Name(), "sys-whonix"),
+        "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}"), {}),
+    }
+)
 
 #: Templates that exist without being written down, because defaults above name them.
 DEFAULT_TEMPLATES = {"t-vpn": "debian-13-minimal", "t-dns": "debian-13-minimal"}

@@ -13,18 +13,19 @@ from qubes_vpn_problem import Problem, looks_secret, names_a_secret, show, sugge
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*\Z")
-_YAML_WORDS = {False: "no", True: "yes"}
 _SECRET = Problem(
     (),
-    "a secret does not belong in the pillar, which every management qube can read",
-    "Take it out, treat it as disclosed, and keep it in the VPN qube under /rw/config/vpn/credentials/.",
+    "a secret does not belong in the pillar, which is copied to management qubes",
+    "Take it out, treat it as disclosed, and keep it in the VPN qube, /rw/config/vpn/credentials/.",
 )
 
 
 def refuse(value, path, problems, what, fix):
     """Adds a problem about *value* at *path*: the given one, or a more urgent one."""
-    if isinstance(value, str) and looks_secret(value):
+    if not isinstance(value, (dict, list)) and looks_secret(value):
         what, fix = _SECRET.what, _SECRET.fix
+    elif value is None:
+        what = "there is no value"
     elif isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
         what = "Salt would evaluate the text between the braces"
         fix = "Write the value itself, without '{{', '{%' or '{#'."
@@ -74,15 +75,14 @@ class Name:
         return None
 
     def _reason(self, value):
-        words = f" or {', '.join(self.words)}" if self.words else ""
+        if isinstance(value, bool):
+            what = f"YAML reads this word as {show(value)}, not as a name"
+            return what, f"Write {' or '.join([*self.words, 'a name in quotes'])}."
         if not isinstance(value, str):
-            meant = f"'{_YAML_WORDS[value]}' in quotes" if isinstance(value, bool) else "a name"
-            if value is None or value is False:
-                meant = "none" if "none" in self.words else "a name"
-            return f"{show(value)} is not the name of a qube", f"Write {meant}{'' if meant == 'none' else words}."
-        if not _NAME.match(value):
+            return f"{show(value)} is not a name", f"Write {' or '.join([*self.words, 'a name'])}."
+        if not _NAME.match(value) or looks_secret(value):
             return (
-                f"{show(value)} is not the name of a qube",
+                f"{show(value)} cannot be the name of a qube",
                 "Names begin with a letter and hold letters, digits, '-', '_' and '.'.",
             )
         if len(value) > 31:
@@ -99,12 +99,14 @@ class File:
     """The bare name of a file (no folder)."""
 
     def read(self, value, path, problems):
-        if isinstance(value, str) and _FILE.match(value):
+        if isinstance(value, str) and _FILE.match(value) and not looks_secret(value):
             return value
         refuse(
-            value, path, problems,
+            value,
+            path,
+            problems,
             f"{show(value)} is not a bare file name",
-            "Write the name only; the file itself goes to the VPN qube, /rw/config/vpn/credentials/.",
+            "Write the name only; the file goes to the VPN qube, /rw/config/vpn/credentials/.",
         )
         return None
 
@@ -119,9 +121,11 @@ class Whole:
         if type(value) is int and self.low <= value <= self.high:
             return value
         refuse(
-            value, path, problems,
-            f"{show(value)} is not a number of {self.unit}",
-            f"Write a whole number from {self.low} to {self.high}.",
+            value,
+            path,
+            problems,
+            f"{show(value)} is not possible here",
+            f"Write a whole number of {self.unit} from {self.low} to {self.high}.",
         )
         return None
 
@@ -144,8 +148,9 @@ class Address:
 
     def read(self, value, path, problems):
         if not isinstance(value, str):
-            hint = "Put it in quotes." if isinstance(value, list) else "Write ADDRESS:PORT/PROTOCOL."
-            refuse(value, path, problems, f"{show(value)} is not ADDRESS:PORT/PROTOCOL", hint)
+            form = "ADDRESS:PORT/PROTOCOL"
+            hint = "Put it in quotes." if isinstance(value, list) else f"Write {form}."
+            refuse(value, path, problems, f"{show(value)} is not {form}", hint)
             return None
         try:
             return self.parse(value)
@@ -173,9 +178,8 @@ class ListOf:
             if item is None:
                 continue
             if item in seen:
-                problems.append(
-                    Problem((*path, place), f"listed twice, first as item [{seen[item]}]", "Keep one.")
-                )
+                what = f"listed twice, first as item [{seen[item]}]"
+                problems.append(Problem((*path, place), what, "Keep one."))
                 continue
             seen[item] = place
             kept.append(item)
@@ -196,16 +200,17 @@ class MapOf:
             )
             return None
         if len(value) < self.least:
-            problems.append(Problem(path, "there is none", f"Write at least one: '{self.example}'."))
+            fix = f"Write at least one: '{self.example}'."
+            problems.append(Problem(path, "there is none", fix))
         kept = {}
         for key, item in value.items():
-            inside = (*path, key)
-            if names_a_secret(key) and not isinstance(item, dict):
-                problems.append(_SECRET._replace(path=inside))
-                continue
-            self.key.read(key, inside, problems)
+            inside, before = (*path, key), len(problems)
             item = self.kind.read(item, inside, problems)
-            if item is not None:
+            if looks_secret(key) or (item is None and names_a_secret(key)):
+                problems[before:] = [_SECRET._replace(path=inside)]
+                continue
+            named = self.key.read(key, inside, problems)
+            if item is not None and (named or str(key).isprintable()):
                 kept[str(key)] = item  # under a wrong name too, so that nothing else seems missing
         return kept
 
@@ -239,7 +244,5 @@ class Keys:
         for key, default in kept.items():
             if default is ...:
                 kept[key] = None
-                problems.append(
-                    Problem((*path, key), "missing", f"Add it under {path[-1]}; see pillar.example.")
-                )
+                problems.append(Problem((*path, key), "missing", "Add it, as in pillar.example."))
         return kept
