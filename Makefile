@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+#   make venv    only what the commands need, in .venv
 #   make demo    the whole way once, on an embedded Qubes
 #   make test    all tests (one part: make test-main, make test-salt-3006)
 #   make lint    what pre-commit runs, over all files
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
 # Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
-.PHONY: demo test test-main test-salt-3006 lint bench clean
+.PHONY: venv demo test test-main test-salt-3006 lint bench clean
 export PYTHON
 
 VENV := .venv
 VENV_3006 := .venv-3006
 READY := $(VENV)/ready
 READY_3006 := $(VENV_3006)/ready
+
+venv: $(READY)
 
 demo: $(READY)
 	@$(VENV)/bin/qubes-vpn demo

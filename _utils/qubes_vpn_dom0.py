@@ -348,8 +348,8 @@ class Machine:
         names = qubes_vpn_guard.opened(before, after, guard)
         if names:
             raise Refused(
-                f"{what} would let {', '.join(names)} out in clear, and now it does not. Nothing was "
-                f"changed by this step. Route each of them behind a tunnel, take it offline "
+                f"{what} would put {', '.join(names)} in clear, and now they are not. This step "
+                "changed nothing. Take each of them offline first and run this again "
                 f"(qvm-prefs {names[0]} netvm none), or name it in outside_vpn."
             )
 
