@@ -13,7 +13,7 @@ import yaml
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_problem import path_text
 
-_STEP = re.compile(r'\[(\d+)\]|(?:^|\.)(?:"([^"]*)"|([^."\[\]]+))')
+_STEP = re.compile(r'\[(\d+)\]|(?:^|\.)(?:(["\'])(.*?)\2|([^."\'\[\]]+))')
 _BY_HAND = "Edit the file by hand, and run 'qubes-vpn check' on it."
 
 
@@ -30,7 +30,7 @@ def keys(text):
                 f"not a key path: {text}",
                 'Write tunnels.sys-vpn.endpoints[0]; a key with dots in quotes: allowlists."a.b".',
             )
-        index, quoted, plain = step.groups()
+        index, _, quoted, plain = step.groups()
         found.append(int(index) if index else plain if quoted is None else quoted)
         at = step.end()
     if not found:

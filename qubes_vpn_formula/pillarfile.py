@@ -6,6 +6,8 @@ time than PyYAML's constructor and finds keys that stand twice.  Lines are looke
 only for what has a problem.
 """
 
+import difflib
+import re
 from typing import NamedTuple
 
 import yaml
@@ -16,6 +18,7 @@ from qubes_vpn_problem import Problem, show
 
 #: What Salt would evaluate before it reads the YAML.
 _JINJA = ("{{", "{%", "{#")
+_BARE_IPV6 = re.compile(r"(^|[\s,\[-])\[[0-9A-Fa-f:]*:[0-9A-Fa-f:]*\]")
 _TAG = "tag:yaml.org,2002:"
 _STR, _MERGE = f"{_TAG}str", f"{_TAG}merge"
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
@@ -52,8 +55,12 @@ class PillarFile:
                 line=self.root.start_mark.line + 1,
             )
         if "qubes_vpn" not in self.data:
+            near = difflib.get_close_matches("qubes_vpn", map(str, self.data), n=1)
             raise UserError(
-                "there is no key 'qubes_vpn' at the top", "Start from pillar.example.", file=path
+                "there is no key 'qubes_vpn' at the top",
+                f"Rename '{near[0]}'." if near else "Start from pillar.example.",
+                file=path,
+                line=self.line(near) if near else None,
             )
         self.document = self.data["qubes_vpn"]
 
@@ -116,7 +123,7 @@ def _compose(path, text):
     try:
         node = yaml.compose(text, yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(path, error) from None
+        raise _syntax_error(path, text, error) from None
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         raise UserError(
@@ -129,20 +136,22 @@ def _compose(path, text):
     return node
 
 
-def _syntax_error(path, error):
-    line = error.problem_mark.line + 1 if error.problem_mark else None
+def _syntax_error(path, text, error):
+    number = error.problem_mark.line + 1 if error.problem_mark else 1
+    near = list(enumerate(text.split("\n"), 1))[max(0, number - 2) : number]
     what = f"not YAML: {error.problem}"
     fix = "Look at the indentation, colons and quotes here and on the line before."
+    address = next((place for place, line in near if _BARE_IPV6.search(line)), None)
     if error.context == "expected a single document in the stream":
         what, fix = "a second document begins here ('---')", "Keep one document in the file."
-    elif "\\t" in (error.problem or "") or "cannot start any token" in (error.problem or ""):
-        what, fix = (
-            "not YAML: a tab, '@' or '`' where a value should begin",
-            "Indent with blanks; quote the value.",
-        )
+    elif near and near[-1][1].lstrip(" ").startswith("\t"):
+        what, fix = "not YAML: a tab stands in the indentation", "Indent with blanks."
+    elif address:
+        number = address
+        what, fix = "not YAML: an IPv6 endpoint without quotes", 'Write "[ADDRESS]:PORT/PROTOCOL".'
     elif "alias" in (error.problem or ""):
         fix = "Define the anchor ('&name') above its use."
-    return UserError(what, fix, file=path, line=line)
+    return UserError(what, fix, file=path, line=number)
 
 
 class _Builder:

@@ -32,16 +32,21 @@ def add(subparsers):
 
 
 def run(args):
-    found = [line for path in args.files for line in _problems(path)]
-    if args.json:
+    return report(args.files, args.json)
+
+
+def report(paths, as_json=False):
+    """Prints every problem of the pillar files *paths*; returns the exit code."""
+    found = [line for path in paths for line in _problems(path)]
+    if as_json:
         say(json.dumps(found, indent=2))
-    else:
-        for line in found:
-            say(line["text"], "red")
-        bad = {line["file"] for line in found}
-        for path in args.files:
-            if path not in bad:
-                say(f"{path}: no problem", "green")
+        return 2 if found else 0
+    for line in found:
+        say(line["text"], "red")
+    bad = {line["file"] for line in found}
+    for path in paths:
+        if path not in bad:
+            say(f"{path}: no problem", "green")
     return 2 if found else 0
 
 

@@ -188,10 +188,11 @@ def _pinned(args, profile):
             addresses[name] = resolve.ask(name)
             tell(f"  pinned: {name} = {', '.join(addresses[name])}", "yellow")
     if names and not addresses:
+        options = " ".join(f"--address {name}=ADDRESS" for name in names)
         raise UserError(
             f"the server is given by name: {', '.join(names)}",
             "A name is looked up once, in the open: add --resolve to ask this machine's resolver "
-            f"now, in clear, or --address {names[0]}=ADDRESS.",
+            f"now, in clear, or {options}",
             file=args.profile,
             line=profile.hosts[0].line,
         )

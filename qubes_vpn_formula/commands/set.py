@@ -15,7 +15,7 @@ from qubes_vpn_problem import looks_secret, names_a_secret, path_text
 
 _EPILOG = """\
 KEY.PATH as problems print it: keys joined by dots, [N] for the item N of a list, counted from 0.
-A key with a dot or another unusual character stands in double quotes. A leading "qubes_vpn." may
+A key with a dot or another unusual character stands in quotes. A leading "qubes_vpn." may
 be left out. VALUE is YAML: 500, true, none, sys-firewall, [a, b], "{label: red}".
 
 Comments, quotes, order and indentation stay. The result is checked first: an edit that makes a

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import qubes_vpn_types
 from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_formula.profiles import openvpn, wireguard
 from qubes_vpn_formula.profiles.profile import Profile
@@ -20,6 +21,12 @@ def read(path):
         raise UserError(
             "the name ends neither in .conf (WireGuard) nor in .ovpn (OpenVPN)",
             "Give the file the ending that fits.",
+            file=path,
+        )
+    if qubes_vpn_types.File().read(Path(path).name, (), []) is None:
+        raise UserError(
+            "the pillar cannot hold this file's name",
+            "Rename it with letters, digits, '-', '_' and '.'.",
             file=path,
         )
     text = read_text(path)

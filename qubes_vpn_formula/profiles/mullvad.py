@@ -52,19 +52,17 @@ def read(path, countries=(), owner=None, entries=(), port=51820, ipv6=False):
     ]
     active = [relay for relay in fitting if relay.active]
     if not active:
-        what = (
-            f"none of the {len(fitting)} relays that fit is active" if fitting else "no relay fits"
-        )
+        what = "every relay that fits is inactive" if fitting else "no relay fits"
         raise UserError(what, "Choose another country, owner or entry.", file=path)
     return Profile(
         kind="mullvad",
         name="",
         provider="Mullvad",
-        endpoints=(*_endpoints(active, port, ipv6), endpoint(*API, "api.mullvad.net")),
+        endpoints=(*_endpoints(active, port, ipv6, path), endpoint(*API, "api.mullvad.net")),
     )
 
 
-def _endpoints(relays, port, ipv6):
+def _endpoints(relays, port, ipv6, path):
     """Exactly the relays' addresses, in as few prefixes as that takes."""
     names = {address: relay.hostname for relay in relays for address in relay.addresses}
     for version in (4, 6) if ipv6 else (4,):
@@ -73,7 +71,9 @@ def _endpoints(relays, port, ipv6):
             inside = [names[address] for address in network if address in names]
             origin = inside[0] if len(inside) == 1 else f"{inside[0]} and {len(inside) - 1} more"
             single = network.prefixlen == network.max_prefixlen
-            yield endpoint(network.network_address if single else network, port, "udp", origin)
+            yield endpoint(
+                str(network.network_address if single else network), port, "udp", origin, file=path
+            )
 
 
 def _parse(text, path):

@@ -70,15 +70,18 @@ class _Reader:
         for option in found:
             self._option(option)
         self._whole()
-        endpoints, hosts = [], []
+        endpoints, hosts = [], {}
         for server in map(self._server, self._servers()):
-            (hosts if isinstance(server, Host) else endpoints).append(server)
+            if isinstance(server, Host):
+                hosts.setdefault(server._replace(line=0), server)
+            else:
+                endpoints.append(server)
         return Profile(
             kind="openvpn",
             name=Path(self.path).name,
-            provider=_provider(lines, hosts),
+            provider=_provider(lines, hosts.values()),
             endpoints=once(endpoints),
-            hosts=tuple({host[:4]: host for host in reversed(hosts)}.values())[::-1],
+            hosts=tuple(hosts.values()),
             secrets=tuple(self.secrets),
             files=tuple(self.files),
             findings=tuple(sorted(self.findings, key=lambda finding: finding.line)),
@@ -175,7 +178,7 @@ class _Reader:
             raise self._error(
                 None,
                 "remote",
-                "missing: there is no server to connect to",
+                "missing, so there is no server to connect to",
                 "Add 'remote ADDRESS PORT PROTO', or download the profile again.",
             )
         kept = [server for server in servers if self.only in (None, PROTOCOLS[server.proto][0])]
@@ -320,7 +323,7 @@ class _Reader:
             raise self._error(
                 None,
                 "ca",
-                "missing: the server could not be verified",
+                "missing, so nobody could verify the server",
                 "Add <ca>...</ca> or 'ca FILE', or download the profile again.",
             )
 

@@ -131,8 +131,11 @@ def endpoint(address, port, proto, origin, **place):
 
 
 def once(endpoints):
-    """The endpoints in their order, each once."""
-    return tuple({found.text: found for found in reversed(endpoints)}.values())[::-1]
+    """The endpoints in their order, each where it comes first."""
+    kept = {}
+    for found in endpoints:
+        kept.setdefault(found.text, found)
+    return tuple(kept.values())
 
 
 def is_address(text):

@@ -128,7 +128,9 @@ class _Reader:
         written, equals, value = plain.partition("=")
         written, value = written.strip(), value.strip()
         if not equals:
-            raise self._error(number, None, "not 'KEY = VALUE'", "Put '#' before a comment.")
+            raise self._error(
+                number, None, "not 'KEY = VALUE'", "Write it so; a comment begins with '#'."
+            )
         if self.section is None:
             raise self._error(
                 number,
@@ -248,7 +250,7 @@ class _Reader:
             raise self._error(
                 self.peers[0][""][0][0],
                 "Endpoint",
-                "missing: there is no server to connect to",
+                "missing, so there is no server to connect to",
                 "Add 'Endpoint = ADDRESS:PORT' under [Peer].",
             )
         return endpoints, hosts
