@@ -103,7 +103,7 @@ def read(document):
     """``(Model or None, problems)`` of *document*; see the module's text."""
     top = ("qubes_vpn",)
     if not document:
-        return None, [Problem(top, "there is no such pillar", "Start from pillar.example.")]
+        return None, [Problem(top, "no such pillar, or an empty one", "Start from pillar.example.")]
     problems = []
     values = PILLAR.read(document, top, problems)
     if values is None:
@@ -166,10 +166,11 @@ def _services(values, problems):
     services = {}
     for role in ("tunnel", "resolver", "firewall"):
         for name, keys in (values[f"{role}s"] or {}).items():
-            services.setdefault(name, Service(name=name, role=role, **keys))
+            if name != values["uplink"]:
+                services.setdefault(name, Service(name=name, role=role, **keys))
     chain = [values["uplink"]]
     for role in reversed(roles):
-        name = _member(role, services, chain[0], values["topology"], problems)
+        name = _member(role, services, chain[0], values, problems)
         if name and not services[name].upstream:
             services[name] = services[name]._replace(upstream=chain[0])
         chain.insert(0, name)
@@ -185,12 +186,19 @@ def _services(values, problems):
     return services, (chain[0] if roles else None) or "keep"
 
 
-def _member(role, services, upstream, topology, problems):
+def _member(role, services, upstream, values, problems):
     """The qube that has *role* in the chain: the one that leaves its upstream to the topology.
 
-    Where all of them spell it out, the one that is on *upstream* (or the only one).
+    Where all of them spell it out, the one that is on *upstream*, or the only one (but none that is
+    past the tunnel).
     """
-    every = [service for service in services.values() if service.role == role]
+    topology, uplink = values["topology"], values["uplink"]
+    every = [
+        service
+        for service in services.values()
+        if service.role == role
+        and (role == "tunnel" or upstream == uplink or service.upstream != uplink)
+    ]
     open_ones = [service for service in every if not service.upstream]
     fitting = [service for service in every if service.upstream == upstream]
     for candidates in (open_ones, fitting, every):
@@ -202,7 +210,8 @@ def _member(role, services, upstream, topology, problems):
         what = f"topology '{topology}' has one {role}, and here are {len(candidates)}"
         fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to all."
     else:
-        what = f"topology '{topology}' needs a {role}, and there is none"
+        behind = f" behind {upstream}" if upstream else ""
+        what = f"topology '{topology}' needs a {role}{behind}, and there is none"
         fix = f"Add one under {role}s, or write 'topology: custom'."
     if every or role != "tunnel":  # a pillar without any tunnel has been reported already
         problems.append(Problem(("qubes_vpn", "topology"), what, fix))

@@ -91,7 +91,7 @@ def endpoint(text):
         )
     network = ipaddress.ip_network(found.host)
     if network.is_loopback or network.is_multicast or network.is_unspecified:
-        what = f"{network} cannot be a VPN server"
+        what = f"'{text}' cannot be a VPN server"
         raise NotADestination(what, f"Write its address: {_EXAMPLE}.")
     if network.prefixlen < WIDEST_ENDPOINT[network.version]:
         raise NotADestination(
@@ -169,5 +169,6 @@ def _host(host, bracketed):
     if host != host.lower() and _HOST.match(host.lower()):
         raise NotADestination(f"'{host}' has capital letters", f"Write {host.lower()}.")
     if not _HOST.match(host):
-        raise NotADestination(f"{show(host)} is not a host name", f"Write it as in {_EXAMPLE}.")
+        fix = "Names hold letters, digits and '-', at most 63 between dots; addresses are as in"
+        raise NotADestination(f"{show(host)} is not a host name", f"{fix} {_EXAMPLE}.")
     return 0, host

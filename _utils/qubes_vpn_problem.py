@@ -69,10 +69,11 @@ def show(value):
     """*value* as it may be shown in a message: quoted, shortened, secrets hidden."""
     if looks_secret(value):
         return "(not shown: it looks like a secret)"
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else str(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
     if isinstance(value, bool):
-        text = text.lower()  # as YAML writes it
-    return text if len(text) <= 60 else text[:57] + "..."
+        return text.lower()  # as YAML writes it
+    return repr(text) if isinstance(value, str) or not text.isprintable() else text
 
 
 def suggest(word, known):

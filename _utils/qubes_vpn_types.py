@@ -149,7 +149,9 @@ class Address:
     def read(self, value, path, problems):
         if not isinstance(value, str):
             form = "ADDRESS:PORT/PROTOCOL"
-            hint = "Put it in quotes." if isinstance(value, list) else f"Write {form}."
+            hint = "Write it as in 185.65.135.68:51820/udp."
+            if isinstance(value, list):
+                hint = "Put it in quotes."
             refuse(value, path, problems, f"{show(value)} is not {form}", hint)
             return None
         try:
@@ -167,7 +169,9 @@ class ListOf:
 
     def read(self, value, path, problems):
         if not isinstance(value, list):
-            fix = "Write one item a line, each after '- '."
+            fix = (
+                f"Write one item a line, each after '- '{'' if self.least else ', or [] for none'}."
+            )
             refuse(value, path, problems, f"{show(value)} is not a list", fix)
             return None
         if len(value) < self.least:

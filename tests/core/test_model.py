@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a pillar means: the model, read as a specification."""
+
+import pytest
+import qubes_vpn_model
+import qubes_vpn_schema
+import yaml
+from qubes_vpn_problem import PillarError
+from qubes_vpn_types import Keys, ListOf, MapOf
+
+from .pillars import past_vpn, pillar, tunnel
+
+
+def build(**keys):
+    return qubes_vpn_model.build(pillar(**keys))
+
+
+def problems(document):
+    """``{key path: what is wrong}``."""
+    found = qubes_vpn_model.read(document)[1]
+    return {".".join(map(str, problem.path[1:])): problem.what for problem in found}
+
+
+# --- topologies
+
+
+def test_dns_is_the_default_topology():
+    """R03: AppVM -> sys-firewall -> sys-dns -> sys-vpn -> sys-net."""
+    model = build()
+    assert model.topology == "dns"
+    assert model.path("sys-firewall") == ["sys-firewall", "sys-dns", "sys-vpn", "sys-net"]
+    assert model.default == "sys-firewall"
+
+
+def test_simple_topology():
+    """R02: AppVM -> sys-vpn -> sys-firewall -> sys-net, and no resolver."""
+    model = build(topology="simple")
+    assert model.path("sys-vpn") == ["sys-vpn", "sys-firewall", "sys-net"]
+    assert model.default == "sys-vpn"
+    assert set(model.services) == {"sys-vpn", "sys-firewall"}
+
+
+def test_custom_topology_has_only_what_is_written():
+    """R04: a firewall on both sides, every upstream spelled out; the default stays as it is."""
+    model = build(
+        topology="custom",
+        tunnels={"sys-vpn": tunnel(upstream="sys-firewall")},
+        firewalls={"sys-firewall": {"upstream": "sys-net"}, "sys-inner": {"upstream": "sys-vpn"}},
+    )
+    assert model.path("sys-inner") == ["sys-inner", "sys-vpn", "sys-firewall", "sys-net"]
+    assert model.default == "keep"
+
+
+def test_names_are_free():
+    """A chain of the user's own names."""
+    model = qubes_vpn_model.build(
+        {
+            "uplink": "net",
+            "tunnels": {"out": tunnel()},
+            "resolvers": {"names": {}},
+            "firewalls": {"wall": {}},
+        }
+    )
+    assert model.path(model.default) == ["wall", "names", "out", "net"]
+
+
+def test_an_upstream_of_its_own_wins_over_the_topology():
+    """R88: the tunnel behind Tor."""
+    model = build(tunnels={"sys-vpn": tunnel(upstream="sys-whonix")})
+    assert model.path("sys-firewall")[-2:] == ["sys-vpn", "sys-whonix"]
+
+
+def test_second_tunnel_hangs_on_the_first():
+    """R01, R88: any number of tunnels; only one of them leaves its upstream to the topology."""
+    model = build(tunnels={"sys-vpn": tunnel(), "sys-vpn-2": tunnel(upstream="sys-vpn")})
+    assert model.path("sys-firewall")[2:] == ["sys-vpn", "sys-net"]
+    assert model.path("sys-vpn-2") == ["sys-vpn-2", "sys-vpn", "sys-net"]
+
+
+def test_two_tunnels_without_upstreams_are_ambiguous():
+    found = problems(pillar(tunnels={"sys-vpn": tunnel(), "sys-vpn-2": tunnel()}))
+    assert found == {"topology": "topology 'dns' has one tunnel, and here are 2"}
+
+
+def test_upstream_qubes_come_first():
+    """The order in which a plan may wire them."""
+    names = [service.name for service in build().upstream_first()]
+    assert names == ["sys-vpn", "sys-dns", "sys-firewall"]
+
+
+# --- service qubes
+
+
+def test_a_tunnel_by_default():
+    """R01: label orange, memory 400, maxmem 600, autostart."""
+    service = build().services["sys-vpn"]
+    assert service.template == "t-vpn"
+    assert (service.label, service.memory, service.maxmem) == ("orange", 400, 600)
+    assert service.autostart is True
+
+
+def test_a_firewall_by_default():
+    """R13: nothing extra: dom0's default template."""
+    service = build().services["sys-firewall"]
+    assert (service.template, service.label) == (None, "green")
+
+
+def test_templates_of_the_defaults_need_not_be_written():
+    """R20: t-vpn and t-dns, only where something is made from them."""
+    assert build().templates == dict.fromkeys(("t-vpn", "t-dns"), "debian-13-minimal")
+    assert set(build(topology="simple").templates) == {"t-vpn"}
+    assert set(build(tunnels={"sys-vpn": tunnel(template="mine")}).templates) == {"t-dns"}
+
+
+def test_a_written_template_replaces_the_default():
+    model = build(templates={"t-vpn": {"clone_of": "fedora-43-minimal"}})
+    assert model.templates["t-vpn"] == "fedora-43-minimal"
+
+
+def test_an_empty_mapping_may_be_left_out():
+    """`sys-dns:` in YAML is the same as `sys-dns: {}`."""
+    assert build(resolvers={"sys-dns": None}) == build()
+
+
+# --- clients
+
+
+def test_a_client_in_clear_needs_an_opt_in():
+    """R05: a second path past the VPN, by name and for whom it is meant."""
+    route = {"qubes": {"games": "sys-firewall-novpn"}}
+    assert problems(past_vpn(routes=route)) == {
+        "routes.qubes.games": "games -> sys-firewall-novpn -> sys-net passes no tunnel"
+    }
+    assert problems(past_vpn(routes=route, outside_vpn=["games"])) == {}
+
+
+def test_an_opt_in_for_nothing_is_an_error():
+    found = problems(
+        past_vpn(routes={"qubes": {"work": "sys-firewall"}}, outside_vpn=["work", "x"])
+    )
+    assert set(found) == {"outside_vpn.0", "outside_vpn.1"}
+
+
+@pytest.mark.parametrize("netvm", ["sys-vpn", "sys-dns", "sys-firewall", "sys-whonix", "none"])
+def test_a_client_goes_where_it_is_routed(netvm):
+    """R06, R15: VPN, Tor or nowhere, qube by qube."""
+    assert build(routes={"qubes": {"work": netvm}}).routes == {"work": netvm}
+
+
+def test_the_uplink_itself_is_in_clear():
+    assert "passes no tunnel" in problems(pillar(routes={"default": "sys-net"}))["routes.default"]
+
+
+def test_default_netvm_can_stay_or_be_none():
+    """R07."""
+    assert build(routes={"default": "keep"}).default == "keep"
+    assert build(routes={"default": "none"}).default == "none"
+
+
+def test_a_vault_has_no_netvm():
+    """R09."""
+    assert problems(pillar(vaults=["vault"], routes={"qubes": {"vault": "none"}})) == {}
+    found = problems(pillar(vaults=["vault"], routes={"qubes": {"vault": "sys-vpn"}}))
+    assert found == {"routes.qubes.vault": "a vault has no netvm"}
+
+
+def test_an_allowlist_takes_what_the_qubes_firewall_takes():
+    """R11: numbers, prefixes, names, dns, icmp."""
+    entries = ["203.0.113.0/24:443/tcp", "[2001:db8::1]:443/tcp", "bank.example:443/tcp", "dns"]
+    model = build(allowlists={"banking": [*entries, "icmp"], "mute": []})
+    assert [entry.text for entry in model.allowlists["banking"]] == [*entries, "icmp"]
+    assert model.allowlists["mute"] == ()
+
+
+def test_whonix_is_unmanaged_by_default():
+    """R08."""
+    assert build().whonix == "unmanaged"
+
+
+def test_whonix_behind_the_vpn_follows_the_default():
+    """R08: it needs one, and one that does not lead through Tor itself."""
+    assert problems(pillar(whonix="behind_vpn")) == {}
+    assert "whonix" in problems(pillar(whonix="behind_vpn", routes={"default": "keep"}))
+    assert (
+        "loop" in problems(pillar(whonix="behind_vpn", routes={"default": "sys-whonix"}))["whonix"]
+    )
+
+
+def test_whonix_direct_needs_one_way_past_the_vpn():
+    """R08."""
+    assert problems(past_vpn(whonix="direct")) == {}
+    assert "here are 0" in problems(pillar(whonix="direct"))["whonix"]
+
+
+def test_layout_qubes():
+    """R10: what is not written is Qubes' default."""
+    qube = build(layout={"banking": {"label": "green"}}).layout["banking"]
+    assert (qube.template, qube.memory, qube.maxmem, qube.disposable_template) == (
+        None,
+        None,
+        None,
+        False,
+    )
+
+
+# --- the document itself
+
+
+@pytest.mark.parametrize("document", [None, {}, [], "", 0])
+def test_nothing_is_one_problem(document):
+    assert problems(document) == {"": "no such pillar, or an empty one"}
+
+
+def test_build_raises_every_problem_at_once():
+    with pytest.raises(PillarError) as error:
+        qubes_vpn_model.build({"topolgy": "dns", "uplink": 5})
+    assert len(error.value.problems) == 3
+    assert str(error.value).count("\n") == 2
+
+
+def test_a_name_may_sound_like_a_secret():
+    """A qube may be called `passwords`; a value under such a name is refused where none belongs."""
+    assert problems(pillar(routes={"qubes": {"passwords": "none"}}, vaults=["passwords"])) == {}
+    assert "secret" in problems(pillar(templates={"password": "hunter2"}))["templates.password"]
+
+
+# --- pillar.example
+
+
+@pytest.fixture(scope="module")
+def example(pillar_example):
+    return yaml.safe_load(pillar_example)["qubes_vpn"]
+
+
+def test_example_is_right(example):
+    assert qubes_vpn_model.read(example)[1] == []
+
+
+def _keys(kind, value, path=()):
+    """Paths of the keys that *kind* has and of those that *value* has, names of qubes as `*`."""
+    if isinstance(kind, Keys):
+        known = {(*path, key) for key in kind.fields}
+        there = {(*path, key) for key in value}
+        for key in kind.fields.keys() & value.keys():
+            inner = _keys(kind.fields[key][0], value[key], (*path, key))
+            known, there = known | inner[0], there | inner[1]
+        return known, there
+    if isinstance(kind, MapOf):
+        inner = [_keys(kind.kind, item or {}, (*path, "*")) for item in value.values()]
+        return set().union(*(each[0] for each in inner)), set().union(*(each[1] for each in inner))
+    return set(), set()
+
+
+def test_example_has_every_key_and_no_other(example, pillar_example):
+    """So that it cannot go stale.  A firewall's template is there as a comment: it has no fixed value."""
+    known, there = _keys(qubes_vpn_schema.PILLAR, example)
+    assert known - there == {("firewalls", "*", "template")}
+    assert there - known == set()
+    assert "# template: left out, it is dom0's default template" in pillar_example
+
+
+def test_example_shows_the_defaults(example):
+    """ "Whatever is left out has the value shown here": left out, the service qubes are the same."""
+    shown = qubes_vpn_model.build(example)
+    least = qubes_vpn_model.build(
+        {"tunnels": {"sys-vpn": {key: example["tunnels"]["sys-vpn"][key]
+                                 for key in ("kind", "profile", "endpoints")}}}
+    )  # fmt: skip
+    novpn = shown.services.pop("sys-firewall-novpn")  # "not there by default"
+    assert novpn == least.services["sys-firewall"]._replace(name=novpn.name, upstream="sys-net")
+    for name in (
+        "topology",
+        "uplink",
+        "templates",
+        "services",
+        "default",
+        "whonix",
+        "whonix_gateway",
+    ):
+        assert getattr(shown, name) == getattr(least, name), name
+    assert (least.routes, least.layout, least.allowlists) == ({}, {}, {})
+    assert (least.outside_vpn, least.vaults) == ((), ())
+
+
+def test_example_names_every_choice(example, pillar_example):
+    """Each word that a key takes stands in the comments."""
+
+    def words(kind):
+        if isinstance(kind, Keys):
+            for field, _ in kind.fields.values():
+                yield from words(field)
+        elif isinstance(kind, (MapOf, ListOf)):
+            yield from words(kind.kind)
+        else:
+            yield from getattr(kind, "words", ())
+
+    assert [word for word in words(qubes_vpn_schema.PILLAR) if word not in pillar_example] == []
