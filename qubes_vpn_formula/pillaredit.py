@@ -78,7 +78,7 @@ class _Edit:
         self._check_index(parent, self.path[-1])
         parent[self.path[-1]] = value
         if len(self.places) == len(self.path):
-            return self._done(self._replaced(self.nodes[-1], value))
+            return self._done(self._replaced(self.nodes[-1], value, self.nodes[-2]))
         return self._done(self._added(value))
 
     def append(self, value):
@@ -95,7 +95,7 @@ class _Edit:
         listed.append(value)
         if node.flow_style:
             return self._done(self._into_flow(node, _flow(value)))
-        return self._done(self._line_after(node, f"- {_flow(value)}", node.start_mark.column))
+        return self._done(self._line_after(node, f"- {_line(value)}", node.start_mark.column))
 
     def delete(self):
         if len(self.places) < len(self.path) or len(self.path) < 2:
@@ -103,9 +103,8 @@ class _Edit:
         del self._data(self.path[:-1])[self.path[-1]]
         parent, place = self.nodes[-2], self.places[-1]
         if len(parent.value) == 1:
-            return self._done(
-                self._replaced(parent, {} if isinstance(parent, yaml.MappingNode) else [])
-            )
+            empty = {} if isinstance(parent, yaml.MappingNode) else []
+            return self._done(self._replaced(parent, empty, self.nodes[-3]))
         starts = [_start(child) for child in parent.value]
         end = self._end(self.nodes[-1])
         if parent.flow_style:
@@ -137,20 +136,20 @@ class _Edit:
         if isinstance(data, dict) and isinstance(key, int):
             self._no("it is a mapping, not a list", 'Write a key that is a number in quotes: "1".')
 
-    def _replaced(self, node, value):
-        """The text with *value* where *node* is."""
+    def _replaced(self, node, value, parent):
+        """The text with *value* where *node*, a child of *parent*, is."""
         start, end = node.start_mark.index, self._end(node)
+        line = _flow(value) if parent.flow_style else _line(value)
         block = isinstance(node, yaml.CollectionNode) and not node.flow_style
         if block and isinstance(value, (dict, list)) and value:
-            lines = _block(value, node.start_mark.column, self.newline)
-            return self.text[:start] + lines.lstrip() + self.text[end:]
-        if block:  # ends up on the line of its key, unless a comment stands there
+            line = _block(value, node.start_mark.column, self.newline).lstrip()
+        elif block:  # ends up on the line of its key, unless a comment stands there
             before = self.text[:start].rstrip()
             if before.endswith((":", "-")):
-                return f"{before} {_flow(value)}{self.text[end:]}"
-        if start == end:  # an empty value, right after the colon
-            return f"{self.text[:start]} {_flow(value)}{self.text[end:]}"
-        return self.text[:start] + _flow(value) + self.text[end:]
+                return f"{before} {line}{self.text[end:]}"
+        elif start == end:  # an empty value, right after the colon
+            line = f" {line}"
+        return self.text[:start] + line + self.text[end:]
 
     def _added(self, value):
         """The text with a new key below the deepest node that is there."""
@@ -161,7 +160,7 @@ class _Edit:
         if self._is_null(node) and len(self.nodes) > 1:
             holder = self.nodes[-2]
             if holder.flow_style or node.start_mark.index != node.end_mark.index:
-                return self._replaced(node, {key: value})
+                return self._replaced(node, {key: value}, holder)
             column = holder.value[self.places[-1]][0].start_mark.column + 2
             return self._lines_at(
                 self._line_end(node.end_mark.index), _block({key: value}, column, self.newline)
@@ -244,9 +243,18 @@ def _start(child):
 
 
 def _flow(value):
-    """*value* on one line, quoted so that it is right inside brackets too."""
+    """*value* on one line, quoted so that it is right inside brackets."""
     text = yaml.safe_dump([value], default_flow_style=True, width=2**31, allow_unicode=True)
     return text.rstrip("\n")[1:-1]
+
+
+def _line(value):
+    """*value* on one line, quoted as little as is right outside brackets."""
+    if isinstance(value, (dict, list)):
+        return _flow(value)
+    text = yaml.safe_dump(value, width=2**31, allow_unicode=True)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return _flow(value) if "\n" in text else text
 
 
 def _block(value, column, newline):

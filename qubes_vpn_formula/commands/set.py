@@ -16,7 +16,8 @@ from qubes_vpn_problem import looks_secret, names_a_secret, path_text
 _EPILOG = """\
 KEY.PATH as problems print it: keys joined by dots, [N] for the item N of a list, counted from 0.
 A key with a dot or another unusual character stands in quotes. A leading "qubes_vpn." may
-be left out. VALUE is YAML: 500, true, none, sys-firewall, [a, b], "{label: red}".
+be left out. VALUE is YAML: 500, true, none, sys-firewall, [a, b], "{label: red}"; an endpoint such
+as [2001:db8::7]:51820/udp needs no quotes here.
 
 Comments, quotes, order and indentation stay. The result is checked first: an edit that makes a
 new problem is refused, and the file is not touched. Secrets are refused always.
@@ -30,6 +31,7 @@ examples:
   qubes-vpn set pillar.sls 'allowlists."my.qube"' '[bank.example:443/tcp, dns]'
   qubes-vpn set pillar.sls 'tunnels.sys-vpn.endpoints[0]' --delete --dry-run
 """
+_IPV6 = re.compile(r"\[[0-9A-Fa-f:./]+\]:")
 _BOM = "\ufeff"
 _LINE_KEY = re.compile(r"""[-+ ]\s*(?:- )?["']?([\w-]+)["']?\s*:\s*\S""")
 
@@ -77,13 +79,13 @@ def _edited(args, old, path):
         if args.delete:
             return pillaredit.delete(old, path)
         text = args.append if args.append is not None else args.value
-        if any(map(names_a_secret, path)) or looks_secret(text):
+        value = _yaml(text)
+        if looks_secret(text) or any(map(names_a_secret, [*path, *_keys(value)])):
             raise UserError(
                 "a secret does not belong in the pillar",
                 "It belongs in the VPN qube, under /rw/config/vpn/credentials/.",
                 key=path_text(path),
             )
-        value = _yaml(text)
         if args.append is not None:
             return pillaredit.append(old, path, value)
         return pillaredit.put(old, path, value)
@@ -92,12 +94,23 @@ def _edited(args, old, path):
 
 
 def _yaml(text):
+    if _IPV6.match(text):
+        return text
     try:
         return yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         raise UserError(
             "the value is not YAML", "Put it in quotes, twice for the shell: '\"...\"'."
         ) from None
+
+
+def _keys(value):
+    """All keys in *value*, however deep."""
+    inside = list(value.values()) if isinstance(value, dict) else value
+    own = list(value) if isinstance(value, dict) else []
+    return (
+        own + [key for each in inside for key in _keys(each)] if isinstance(inside, list) else own
+    )
 
 
 def _new_problems(before, after):

@@ -20,7 +20,9 @@ PINS = {
     "ivpn-names.ovpn": [
         "--address", "se.gw.ivpn.net=198.51.100.21", "--address", "no.gw.ivpn.net=198.51.100.22",
     ],
-    "ipv6.ovpn": ["--address", "dual.example.net=198.51.100.23", "--address", "six.example.net=2001:db8::2"],
+    "ipv6.ovpn": [
+        "--address", "dual.example.net=198.51.100.23", "--address", "six.example.net=2001:db8::2",
+    ],
 }  # fmt: skip
 MULLVAD = str(PROFILES / "mullvad-se-mma-wg-001.conf")
 
