@@ -8,11 +8,12 @@ only for what has a problem.
 
 import difflib
 import re
+from functools import cached_property
 from typing import NamedTuple
 
 import yaml
 
-import qubes_vpn_check
+import qubes_vpn_model
 from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_problem import Problem, show
 
@@ -36,9 +37,10 @@ class Located(NamedTuple):
 
 
 class PillarFile:
-    """A pillar file that could be read.  document: the value under ``qubes_vpn``.
+    """A pillar file that could be read.
 
     path: as the user named it.  text: all of it.  data: all of it, as Salt would have it.
+    document: the value under ``qubes_vpn``.
     """
 
     def __init__(self, path, text):
@@ -64,12 +66,18 @@ class PillarFile:
             )
         self.document = self.data["qubes_vpn"]
 
+    @cached_property
+    def _read(self):
+        return qubes_vpn_model.read(self.document)
+
+    @property
+    def model(self):
+        """The :class:`qubes_vpn_model.Model`, to be used only when there are no problems."""
+        return self._read[0]
+
     def problems(self):
         """Every problem of the file as :class:`Located`, by line."""
-        found = [
-            Located(self.line(problem.path), problem)
-            for problem in qubes_vpn_check.check(self.document)
-        ]
+        found = [Located(self.line(problem.path), problem) for problem in self._read[1]]
         if self.has_duplicates:
             found += _duplicates(self.root, ())
         return sorted(found, key=lambda located: located.line)
@@ -89,13 +97,6 @@ class PillarFile:
 def read(path):
     """The :class:`PillarFile` at *path*; raises :class:`UserError` when it cannot be understood."""
     return PillarFile(path, read_text(path))
-
-
-def document(path):
-    """The value under ``qubes_vpn`` in the file *path*; raises :class:`UserError` if it is bad."""
-    found = read(path)
-    refuse(path, found.problems())
-    return found.document
 
 
 def refuse(path, located):

@@ -3,9 +3,7 @@
 
 import json
 
-import qubes_vpn_model
 import qubes_vpn_plan
-
 from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.commands import check
 from qubes_vpn_formula.commands.parser import command, json_option
@@ -27,7 +25,9 @@ def add(subparsers):
     parser = command(subparsers, "plan", "print the steps that dom0 takes for a pillar", _EPILOG)
     parser.add_argument("file", metavar="FILE", help="a pillar file (YAML)")
     parser.add_argument(
-        "--part", choices=_PARTS, default="network",
+        "--part",
+        choices=_PARTS,
+        default="network",
         help="network: qubes.network.sys-vpn (default); layout: qubes.layout",
     )
     json_option(parser)
@@ -38,7 +38,7 @@ def run(args):
     file = pillarfile.read(args.file)
     if file.problems():
         return check.report([args.file])
-    steps = _PARTS[args.part](qubes_vpn_model.build(file.document))
+    steps = _PARTS[args.part](file.model)
     if args.json:
         say(json.dumps([step._asdict() for step in steps], indent=2))
         return 0

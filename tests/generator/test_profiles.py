@@ -198,3 +198,47 @@ def test_ports(text, port):
 def test_endpoint_refuses_what_is_no_server():
     with pytest.raises(UserError, match="cannot be a VPN server"):
         endpoint("::1", 443, "tcp", "")
+
+
+_CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["drop", "double", "cut", "join", "strip", "swap"]), st.integers(0, 60)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def _damaged(text, changes):
+    for change, place in changes:
+        lines = text.split("\n")
+        place %= len(lines)
+        line = lines[place]
+        if change == "cut":
+            text = text[: max(1, len(text) * place // 60)]
+            continue
+        lines[place : place + 1] = {
+            "drop": [],
+            "double": [line, line],
+            "join": [line + " "],
+            "strip": [line.partition("=")[2] or line[1:]],
+            "swap": [line.replace("=", ":").replace("<", "")],
+        }[change]
+        text = "\n".join(lines)
+    return text
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
+@given(changes=_CHANGES)
+def test_damaged_profiles_give_a_message_and_no_secret(path, tmp_path_factory, changes):
+    """R33: whatever is missing or out of place, no piece of a secret is shown, no traceback."""
+    secrets = secrets_of(path)
+    file = tmp_path_factory.getbasetemp() / path.name
+    text = path.read_text(encoding="utf-8-sig")
+    file.write_text(_damaged(text, changes), encoding="utf-8")
+    try:
+        shown = repr(profiles.read(str(file)))
+    except UserError as error:
+        shown = str(error)
+    pieces = {secret[at : at + 16] for secret in secrets for at in range(len(secret) - 15)}
+    assert not [piece for piece in pieces if piece in shown]
