@@ -8,8 +8,12 @@ Standard library only (dom0 has nothing else).
 import re
 from typing import NamedTuple
 
-#: A WireGuard key (32 bytes in base64), a Mullvad account number (16 digits), or PEM text.
-_SECRET_VALUE = re.compile(r"[A-Za-z0-9+/]{43}=|(\d{4}[ -]?){3}\d{4}(?!\d)|-----BEGIN")
+#: A WireGuard key (32 bytes in base64), a Mullvad account number (16 digits), PEM text, or a line
+#: such as "password=..." taken over from a profile.
+_SECRET_VALUE = re.compile(
+    r"[A-Za-z0-9+/]{43}=|(\d{4}[ -]?){3}\d{4}(?!\d)|-----BEGIN"
+    r"|(?i:(key|psk|pass\w*|secret|token|account\w*)[\"']?\s*[:=])"
+)
 _SECRET_KEY = re.compile(
     r"private|presharedkey|psk|passw|passphrase|secret|token|account|login|^auth|^key$|^pass$"
 )
@@ -67,6 +71,8 @@ def names_a_secret(key):
 
 def show(value):
     """*value* as it may be shown in a message: quoted, shortened, secrets hidden."""
+    if isinstance(value, dict | list | tuple | set):
+        return "a mapping" if isinstance(value, dict) else "a list"  # it may hold anything
     if looks_secret(value):
         return "(not shown: it looks like a secret)"
     text = value if isinstance(value, str) else str(value)
