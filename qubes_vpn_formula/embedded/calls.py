@@ -6,21 +6,14 @@ are left out, because some of them are secret.
 """
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
-
-# The last word of every method that only reads; the rest changes the machine, or may. Source: the
-# read/write/execute marks in qubes/api/admin.py of qubes-core-admin 4.3.50.
-_READS = re.compile(
-    r"\.(List|ListDrivers|ListSnapshots|Get|GetAll|GetDefault|Help|Info|Index|UsageDetails|Events"
-    r"|Stats|CurrentState|CheckWith\w+|Available|Assigned|Attached)$"
-)
 
 
 class Call(NamedTuple):
     """One Admin API call.
 
+    write: it changes the machine, or may; setting what is set already counts too.
     outcome: `ok`, `empty`, an error class, or `killed before`, `killed after`.
     """
 
@@ -29,11 +22,6 @@ class Call(NamedTuple):
     arg: str
     write: bool
     outcome: str
-
-
-def is_write(method: str) -> bool:
-    """Whether an Admin API method may change the machine; setting what is set counts too."""
-    return not _READS.search(method)
 
 
 def append(path: Path, call: Call) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from qubes_vpn_formula.embedded import calls, faults
 from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, Qubesd
+from qubes_vpn_formula.embedded.qubesd.method import writes
 
 DEFAULT_RELEASE = "4.3"
 
@@ -50,7 +51,7 @@ class EmbeddedQubes:
         pid: the process that a `kill` fault hits; this one when not given.
         Raises AdminError or EmptyAnswer, as qubesd answers.
         """
-        write = calls.is_write(method)
+        write = writes(method)
         with self._exclusive():
             fault = faults.due(self._beside("faults"), dest, method, arg, write)
             outcome = "ok"

@@ -1,70 +1,61 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fake qubesd answers as the real one did, call by call (see README.md)."""
 
-import json
-import re
-import time
-from pathlib import Path
+import contextlib
+import socket
 
 import pytest
+from replay import differences, recordings
 
+from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, Qubesd
-
-HERE = Path(__file__).parent
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-REPEAT = re.compile(r"@repeat (\d+) (.*)")
-LONGEST = 3000
+from qubes_vpn_formula.embedded.server import serving
 
 
-def recordings():
-    """Every list of calls with its recording, per release."""
-    for path in sorted(HERE.glob("*release4.?.jsonl")):
-        calls = path.name.split("release")[0].rstrip("-") or "scenario"
-        yield pytest.param(HERE / f"{calls}.txt", path, id=path.stem)
+class OverSocket:
+    """A qubesd at the other end of a socket; `qubesdb` is looked up in the state file."""
+
+    def __init__(self, address, machine):
+        self.address = str(address)
+        self.machine = machine
+
+    def call(self, dest, method, arg, payload):
+        answer = self._talk(f"{method}+{arg} dom0 name {dest}\0".encode() + payload)
+        kind, _, rest = answer.partition(b"\0")
+        if kind == b"0":
+            return rest
+        if kind == b"2":
+            error, _, message = rest.split(b"\0")[:3]
+            raise AdminError(error.decode(), message.decode())
+        raise EmptyAnswer
+
+    def qubesdb(self, name):
+        return dict(sorted(self.machine.snapshot()["qubes"][name]["qubesdb"].items()))
+
+    def _talk(self, request):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.address)
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def answer(qubesd, call: str, now: int) -> dict:
-    """Play one line of a list, and give the answer as a recording has it."""
-    dest, method, arg, payload = call.split("|", 3)
-    sent = payload
-    if repeated := REPEAT.fullmatch(payload):
-        times, text = int(repeated[1]), repeated[2]
-        sent = "".join(text.replace("%", str(number)) for number in range(times))
-    sent = sent.replace("\\n", "\n")
-    sent = sent.replace("@now+60", str(now + 60)).replace("@now-60", str(now - 60))
-    shown = {"call": [dest, method, arg, payload]}
-    try:
-        text = qubesd.call(dest, method, arg, sent.encode()).decode()
-    except AdminError as error:
-        return {**shown, "error": error.error}
-    except EmptyAnswer:
-        return {**shown, "empty": True}
-    text = UUID.sub("UUID", text).replace(str(now + 60), "@now+60")
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}...({len(text)})"
-    return {**shown, "ok": text}
+@contextlib.contextmanager
+def direct(release, _folder):
+    yield Qubesd(release)
 
 
-def play(qubesd, lines):
-    now = int(time.time())
-    for line in lines:
-        if line.startswith("!qdb "):
-            _, qube, prefix = line.split()
-            entries = {k: v for k, v in qubesd.qubesdb(qube).items() if k.startswith(prefix)}
-            yield {"qdb": qube, "entries": entries}
-        elif line and line[0] not in "#!":
-            yield answer(qubesd, line, now)
+@contextlib.contextmanager
+def over_socket(release, folder):
+    machine = EmbeddedQubes(folder / "qubes.json", release)
+    with serving(folder / "qubesd.sock", machine):
+        yield OverSocket(folder / "qubesd.sock", machine)
 
 
+@pytest.mark.parametrize("way", [direct, over_socket])
 @pytest.mark.parametrize(("calls", "recording"), list(recordings()))
-def test_answers_are_the_real_ones(calls, recording):
+def test_answers_are_the_real_ones(calls, recording, way, tmp_path):
     release = recording.stem.rpartition("release")[2]
-    recorded = [json.loads(line) for line in recording.read_text().splitlines()]
-    wanted = [
-        {key: value for key, value in entry.items() if key != "msg"}
-        for entry in recorded
-        if "#" not in entry
-    ]
-    got = list(play(Qubesd(release), calls.read_text().splitlines()))
-    different = [pair for pair in zip(wanted, got, strict=True) if pair[0] != pair[1]]
-    assert not different, f"{len(different)} of {len(wanted)}, first: {different[0]}"
+    with way(release, tmp_path) as qubesd:
+        different = differences(qubesd, calls, recording)
+    assert not different, f"{len(different)}, first: {different[0]}"

@@ -6,31 +6,29 @@ and devices are left out; as an unknown class they arrive as QubesException.
 """
 
 
-class QubesException(Exception):  # noqa: N818 (the real name, as all here)
+class QubesException(Exception):
     """Something qubesd refused. `message` is a %-format for `args`, as it comes over the wire."""
 
     def __init__(self, message: str, *args: str) -> None:
         super().__init__(message % tuple(int(arg) if arg.isdigit() else arg for arg in args))
 
-
-class _NotFoundError(QubesException, KeyError):
-    # KeyError would show the message in quotes.
-    __str__ = QubesException.__str__
+    # Some are KeyErrors too, which would show their text in quotes.
+    __str__ = Exception.__str__
 
 
-class QubesVMNotFoundError(_NotFoundError):
+class QubesVMNotFoundError(QubesException, KeyError):
     """No such qube."""
 
 
-class QubesFeatureNotFoundError(_NotFoundError):
+class QubesFeatureNotFoundError(QubesException, KeyError):
     """The feature is not set."""
 
 
-class QubesTagNotFoundError(_NotFoundError):
+class QubesTagNotFoundError(QubesException, KeyError):
     """The tag is not set."""
 
 
-class QubesLabelNotFoundError(_NotFoundError):
+class QubesLabelNotFoundError(QubesException, KeyError):
     """No such label."""
 
 
@@ -110,7 +108,7 @@ class ProtocolError(AssertionError):
     """A request that qubesd takes as malformed. 4.3.50 answers it empty; later ones by name."""
 
 
-class PermissionDenied(Exception):  # noqa: N818
+class PermissionDenied(Exception):
     """A request that qubesd's policy or checks refuse.
 
     4.3.50 answers it empty; later ones by name.

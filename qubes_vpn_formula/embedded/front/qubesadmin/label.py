@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Labels, the colours of qubes."""
 
+import functools
 from typing import Any
 
 
@@ -11,12 +12,12 @@ class Label:
         self.app = app
         self.name = name
 
-    @property
+    @functools.cached_property
     def color(self) -> str:
         """The colour as 0xRRGGBB."""
         return self.app.qubesd_call("dom0", "admin.label.Get", self.name).decode()
 
-    @property
+    @functools.cached_property
     def index(self) -> int:
         """The label's number."""
         return int(self.app.qubesd_call("dom0", "admin.label.Index", self.name))

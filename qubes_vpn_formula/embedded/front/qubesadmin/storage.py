@@ -20,10 +20,6 @@ class Volume:
         self.name = name
         self._vm = vm
 
-    def resize(self, size: int) -> None:
-        """Grows the volume to `size` bytes."""
-        self._call("Resize", str(size).encode())
-
     def clone(self, source: "Volume") -> None:
         """Replaces this volume's content by that of another qube's volume."""
         token = source._call("CloneFrom")
