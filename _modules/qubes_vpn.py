@@ -23,7 +23,7 @@ def check(pillar=None):
 
     CLI Example::
 
-        qubesctl --dom0-only --show-output qubes_vpn.check
+        qubesctl qubes_vpn.check
     """
     return [problem.text() for problem in qubes_vpn_check.check(_document(pillar))]
 
@@ -37,7 +37,7 @@ def plan(pillar=None, part="network"):
 
     CLI Example::
 
-        qubesctl --dom0-only --show-output qubes_vpn.plan
+        qubesctl qubes_vpn.plan
     """
     model, problems = qubes_vpn_model.read(_document(pillar))
     if problems:

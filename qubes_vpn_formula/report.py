@@ -2,7 +2,7 @@
 """What `init` tells beside the pillar: remarks on the profile, its secrets, and what to do next."""
 
 import shlex
-from pathlib import PurePath, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 
 from qubes_vpn_formula.console import tell
 
@@ -41,16 +41,18 @@ def next_steps(profile, tunnel, pillar, port):
 
 
 def _dom0(pillar):
-    # A login shell's folder is the qube's home: a path that the user gave holds from there.
-    read = shlex.quote(f"cat {shlex.quote(pillar)}")
+    # Into a file first: a qube's bytes on dom0's terminal could drive it.
+    read = shlex.quote(f"cat {shlex.quote(str(Path(pillar).absolute()))}")
     return {
-        "do": f"In dom0: take {pillar} over from the qube that holds it, here QUBE, and apply it.",
+        "do": f"In dom0, where the formula is (README.md, Install it in dom0): take {pillar} over "
+        "from the qube that holds it, here QUBE; look, and apply it.",
         "type": [
-            "sudo mkdir -p /srv/pillar/qubes_vpn",
-            f"qvm-run --pass-io QUBE {read} | sudo tee /srv/pillar/qubes_vpn/init.sls",
+            f"qvm-run --pass-io QUBE {read} > pillar.sls",
+            "sudo install -D -m 0600 pillar.sls /srv/pillar/qubes_vpn/init.sls",
             "echo 'base: {dom0: [qubes_vpn]}' | sudo tee /srv/pillar/qubes_vpn/init.top",
             "sudo qubesctl top.enable qubes_vpn pillar=True",
-            "sudo qubesctl --show-output state.sls qubes.network.sys-vpn",
+            "sudo qubesctl state.sls qubes.network.sys-vpn test=True",
+            "sudo qubesctl state.sls qubes.network.sys-vpn",
         ],
     }
 
