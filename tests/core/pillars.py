@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small pillars for the tests of the core."""
+"""Pillars for the tests of the core: small ones, and the one that users start from."""
+
+from pathlib import Path
+
+import yaml
+
+_TOP = Path(__file__).resolve().parents[2]
+#: The value of `qubes_vpn` in pillar.example.
+EXAMPLE = yaml.safe_load((_TOP / "pillar.example").read_text(encoding="utf-8"))["qubes_vpn"]
 
 
 def tunnel(**keys):

@@ -7,14 +7,15 @@
 from pathlib import Path
 
 import pytest
-import qubes_vpn_check
 import yaml
+
+import qubes_vpn_check
 from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "bad" / "pillars"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yml"))
-#: What is wrong in these is the YAML, which dom0's Salt refuses by itself (or takes the last of two keys).
+#: What is wrong in these is the YAML: dom0's Salt refuses it by itself (of two keys it takes one).
 YAML_IS_WRONG = {
     "empty",
     "endpoint-ipv6-unquoted",
@@ -33,7 +34,7 @@ def expected(name):
 
 
 def test_none_is_left_over():
-    assert NAMES == sorted(path.stem for path in FOLDER.glob("*.expected"))
+    assert sorted(path.stem for path in FOLDER.glob("*.expected")) == NAMES
     assert len(NAMES) >= 40
 
 

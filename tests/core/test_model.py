@@ -2,13 +2,13 @@
 """What a pillar means: the model, read as a specification."""
 
 import pytest
+
 import qubes_vpn_model
 import qubes_vpn_schema
-import yaml
 from qubes_vpn_problem import PillarError
 from qubes_vpn_types import Keys, ListOf, MapOf
 
-from .pillars import past_vpn, pillar, tunnel
+from .pillars import EXAMPLE, past_vpn, pillar, tunnel
 
 
 def build(**keys):
@@ -227,13 +227,8 @@ def test_a_name_may_sound_like_a_secret():
 # --- pillar.example
 
 
-@pytest.fixture(scope="module")
-def example(pillar_example):
-    return yaml.safe_load(pillar_example)["qubes_vpn"]
-
-
-def test_example_is_right(example):
-    assert qubes_vpn_model.read(example)[1] == []
+def test_example_is_right():
+    assert qubes_vpn_model.read(EXAMPLE)[1] == []
 
 
 def _keys(kind, value, path=()):
@@ -251,19 +246,19 @@ def _keys(kind, value, path=()):
     return set(), set()
 
 
-def test_example_has_every_key_and_no_other(example, pillar_example):
-    """So that it cannot go stale.  A firewall's template is there as a comment: it has no fixed value."""
-    known, there = _keys(qubes_vpn_schema.PILLAR, example)
+def test_example_has_every_key_and_no_other(pillar_example):
+    """It cannot go stale.  A firewall's template is a comment there: it has no fixed value."""
+    known, there = _keys(qubes_vpn_schema.PILLAR, EXAMPLE)
     assert known - there == {("firewalls", "*", "template")}
     assert there - known == set()
     assert "# template: left out, it is dom0's default template" in pillar_example
 
 
-def test_example_shows_the_defaults(example):
-    """ "Whatever is left out has the value shown here": left out, the service qubes are the same."""
-    shown = qubes_vpn_model.build(example)
+def test_example_shows_the_defaults():
+    """Whatever is left out has the value shown: left out, the service qubes are the same."""
+    shown = qubes_vpn_model.build(EXAMPLE)
     least = qubes_vpn_model.build(
-        {"tunnels": {"sys-vpn": {key: example["tunnels"]["sys-vpn"][key]
+        {"tunnels": {"sys-vpn": {key: EXAMPLE["tunnels"]["sys-vpn"][key]
                                  for key in ("kind", "profile", "endpoints")}}}
     )  # fmt: skip
     novpn = shown.services.pop("sys-firewall-novpn")  # "not there by default"
@@ -282,7 +277,7 @@ def test_example_shows_the_defaults(example):
     assert (least.outside_vpn, least.vaults) == ((), ())
 
 
-def test_example_names_every_choice(example, pillar_example):
+def test_example_names_every_choice(pillar_example):
     """Each word that a key takes stands in the comments."""
 
     def words(kind):

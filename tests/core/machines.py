@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Valid pillars of many shapes, and a machine of nothing but netvms to try their plans on."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+
+UPLINK, GATEWAY = "sys-net", "sys-whonix"
+TUNNELS = ("sys-vpn", "sys-vpn-2", "sys-vpn-3")
+RESOLVERS = ("sys-dns", "sys-dns-2")
+FIREWALLS = ("sys-firewall", "sys-firewall-2", "sys-firewall-3")
+CLIENTS = ("work", "personal", "games", "banking")
+VAULTS = ("vault", "keys")
+BYSTANDERS = ("other", "older")
+
+_ENDPOINTS = ("203.0.113.7:51820/udp", "198.51.100.0/24:443-500/udp", "[2001:db8::7]:51820/udp")
+_ALLOWED = ("dns", "icmp", "203.0.113.9:443/tcp", "[2001:db8::/48]:443/tcp")
+
+
+def way(name, upstreams):
+    """Names from *name* to the end of *upstreams* (a mapping, without loops)."""
+    names = [name]
+    while upstreams.get(names[-1]) is not None:
+        names.append(upstreams[names[-1]])
+    return names
+
+
+def is_clear(name, upstreams):
+    """Whether *name* gets to the uplink past every tunnel and past Tor, itself included."""
+    names = way(name, upstreams)
+    return names[-1] == UPLINK and not any(here in (*TUNNELS, GATEWAY) for here in names)
+
+
+def _subset(draw, names, least=0):
+    return draw(st.lists(st.sampled_from(names), min_size=least, unique=True))
+
+
+def _wired(draw):
+    """A tree of service qubes: ``{name: upstream}``, names in any order."""
+    names = _subset(draw, TUNNELS, 1) + _subset(draw, RESOLVERS) + _subset(draw, FIREWALLS)
+    upstreams = {}
+    for name in draw(st.permutations(names)):
+        upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, GATEWAY, *upstreams]))
+    return {name: upstreams[name] for name in names}
+
+
+@st.composite
+def pillars(draw):
+    """A valid pillar whose service qubes hang together in any way."""
+    upstreams = _wired(draw)
+    netvms = [UPLINK, GATEWAY, *upstreams]
+    closed = [name for name in netvms if not is_clear(name, upstreams)]
+    routes = {name: draw(st.sampled_from(["none", *netvms])) for name in _subset(draw, CLIENTS)}
+    default = draw(st.sampled_from(["none", "keep", *closed]))
+    vaults = _subset(draw, VAULTS)
+    listed = [*CLIENTS, GATEWAY, *(name for name in upstreams if name not in TUNNELS)]
+    document = {
+        "topology": "custom",
+        "tunnels": {
+            name: {
+                "kind": "openvpn",
+                "profile": "a.ovpn",
+                "endpoints": _subset(draw, _ENDPOINTS, 1),
+                "upstream": upstreams[name],
+            }
+            for name in TUNNELS
+            if name in upstreams
+        },
+        "resolvers": {
+            name: {"upstream": upstreams[name]} for name in RESOLVERS if name in upstreams
+        },
+        "firewalls": {
+            name: {"upstream": upstreams[name]} for name in FIREWALLS if name in upstreams
+        },
+        "routes": {"default": default, "qubes": routes},
+        "outside_vpn": [
+            name for name, netvm in routes.items() if netvm != "none" and is_clear(netvm, upstreams)
+        ],
+        "vaults": vaults,
+        "allowlists": {name: _subset(draw, _ALLOWED) for name in _subset(draw, listed)},
+        "layout": {name: {"label": "blue"} for name in _subset(draw, CLIENTS + VAULTS)},
+        "whonix": draw(st.sampled_from(_whonix(default, upstreams))),
+    }
+    return {key: document[key] for key in draw(st.permutations(list(document)))}
+
+
+def _whonix(default, upstreams):
+    """What `whonix` may say there."""
+    words = ["unmanaged"]
+    if default not in ("none", "keep") and GATEWAY not in way(default, upstreams):
+        words.append("behind_vpn")
+    past = set(FIREWALLS) & upstreams.keys() - set(upstreams.values())
+    if sum(is_clear(name, upstreams) for name in past) == 1:
+        words.append("direct")
+    return words
+
+
+@dataclass
+class Machine:
+    """Who hangs on whom.
+
+    wiring: ``{qube: netvm or None}``.  heirs: qubes without a netvm of their own choice.
+    providers: qubes that provide network.  ruled: qubes that have a firewall list of the plan's.
+    """
+
+    wiring: dict
+    heirs: set
+    default: str | None
+    providers: set
+    ruled: set = field(default_factory=set)
+
+    def apply(self, step):
+        """Does one step of a plan as dom0's states do; an AssertionError where they refuse."""
+        name = step.args["name"]
+        if step.state == "present":
+            self.wiring.setdefault(name, None)
+        elif step.state == "firewall":
+            self.ruled.add(self._there(name))
+        elif step.state == "qube":
+            if step.args["settings"].get("provides_network"):
+                self.providers.add(self._there(name))
+        elif step.state == "netvm":
+            self.wiring[self._there(name)] = self._netvm(step.args["netvm"])
+            self.heirs.discard(name)
+        elif step.state == "default_netvm":
+            self.default = self._netvm(name)
+            self.wiring.update(dict.fromkeys(self.heirs, self.default))
+        assert all(len(set(self._way(name))) == len(self._way(name)) for name in self.wiring)
+
+    def _there(self, name):
+        assert name in self.wiring, f"{name} is not there yet"
+        return name
+
+    def _netvm(self, name):
+        assert name == "none" or name in self.providers, f"{name} provides no network yet"
+        return None if name == "none" else name
+
+    def _way(self, name):
+        names = [name]
+        while self.wiring[names[-1]] is not None and len(names) <= len(self.wiring):
+            names.append(self.wiring[names[-1]])
+        return names
+
+
+@st.composite
+def machines(draw, document):
+    """A machine as Qubes installs it: online is in clear, by sys-firewall and sys-net."""
+    parts = [document[role] for role in ("tunnels", "resolvers", "firewalls")]
+    tor = {service["upstream"] for part in parts for service in part.values()}
+    before = [None, UPLINK, "sys-firewall", GATEWAY, "default"]
+    there = [*CLIENTS, *VAULTS, *BYSTANDERS]
+    if not draw(st.booleans()):  # the layout's qubes are still to be made
+        there = [name for name in there if name not in document["layout"]]
+    wiring = {name: draw(st.sampled_from(before)) for name in there}
+    heirs = {name for name, netvm in wiring.items() if netvm == "default"}
+    default = draw(st.sampled_from(["sys-firewall", None]))
+    wiring.update(dict.fromkeys(heirs, default))
+    gateway = UPLINK if GATEWAY in tor else draw(st.sampled_from([UPLINK, "sys-firewall", None]))
+    wiring |= {UPLINK: None, "sys-firewall": UPLINK, GATEWAY: gateway}
+    return Machine(wiring, heirs, default, {UPLINK, "sys-firewall", GATEWAY})

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What dom0 does, and in which order: the plan, read as a specification."""
+
+import pytest
+
+import qubes_vpn_model
+import qubes_vpn_plan
+
+from .pillars import past_vpn, pillar, tunnel
+
+
+def plan(document):
+    return qubes_vpn_plan.plan(qubes_vpn_model.build(document))
+
+
+def layout(document):
+    return qubes_vpn_plan.layout(qubes_vpn_model.build(document))
+
+
+def ids(steps):
+    return [step.id for step in steps]
+
+
+def find(steps, name):
+    """The one step with this id."""
+    (step,) = [step for step in steps if step.id == name]
+    return step
+
+
+def test_dns():
+    """R03: from the uplink to the clients, each qube closed before it carries anything (R12)."""
+    steps = plan(pillar(routes={"qubes": {"work": "sys-firewall"}}, vaults=["vault"]))
+    assert ids(steps) == [
+        "t-vpn: cloned from debian-13-minimal",
+        "t-dns: cloned from debian-13-minimal",
+        "sys-vpn: present",
+        "sys-vpn: may reach its endpoints only",
+        "sys-vpn: settings",
+        "sys-vpn: provides network",
+        "sys-vpn -> sys-net",
+        "sys-dns: present",
+        "sys-dns: settings",
+        "sys-dns: provides network",
+        "sys-dns -> sys-vpn",
+        "sys-firewall: present",
+        "sys-firewall: provides network",
+        "sys-firewall -> sys-dns",
+        "vault -> none",
+        "work -> sys-firewall",
+        "default_netvm: sys-firewall",
+    ]
+
+
+def test_simple():
+    """R02: the firewall first, because the tunnel hangs on it and it enforces the list."""
+    steps = plan(pillar(topology="simple"))
+    assert ids(steps) == [
+        "t-vpn: cloned from debian-13-minimal",
+        "sys-firewall: present",
+        "sys-firewall: provides network",
+        "sys-firewall -> sys-net",
+        "sys-vpn: present",
+        "sys-vpn: may reach its endpoints only",
+        "sys-vpn: settings",
+        "sys-vpn: provides network",
+        "sys-vpn -> sys-firewall",
+        "default_netvm: sys-vpn",
+    ]
+    assert (
+        find(steps, "sys-vpn: may reach its endpoints only").args["enforced_by"] == "sys-firewall"
+    )
+
+
+def test_the_tunnels_list():
+    """R12, R42: its endpoints, as qubesd prints them, and nothing else."""
+    endpoints = ["203.0.113.7:51820/udp", "203.0.113.64/28:443-500/udp", "[2001:db8::1]:53/udp"]
+    step = find(
+        plan(pillar(tunnels={"sys-vpn": tunnel(endpoints=endpoints)})),
+        "sys-vpn: may reach its endpoints only",
+    )
+    assert step.args["rules"] == [
+        "action=accept dst4=203.0.113.7/32 proto=udp dstports=51820-51820",
+        "action=accept dst4=203.0.113.64/28 proto=udp dstports=443-500",
+        "action=accept dst6=2001:db8::1/128 proto=udp dstports=53-53",
+        "action=drop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "network_manager"), [("wireguard", True), ("openvpn", True), ("mullvad", False)]
+)
+def test_what_a_tunnel_is_told(kind, network_manager):
+    """R01, R30-R32: settings, the killswitch's flag, NetworkManager where it is the tunnel."""
+    document = tunnel(kind=kind, memory=500, maxmem=700, label="red", autostart=False)
+    if kind == "mullvad":
+        del document["profile"]
+    step = find(plan(pillar(tunnels={"sys-vpn": document})), "sys-vpn: settings")
+    assert step.args["settings"] == {
+        "template": "t-vpn",
+        "label": "red",
+        "memory": 500,
+        "maxmem": 700,
+        "autostart": False,
+    }
+    features = step.args["features"]
+    assert features["x-qubes-vpn-role"] == "tunnel"
+    assert features["service.qubes-vpn"] == "1"
+    assert ("service.network-manager" in features) is network_manager
+
+
+def test_an_existing_firewall_is_adopted():
+    """R13: its settings count only when it is made; it provides network and gets its netvm."""
+    steps = [step for step in plan(pillar()) if step.args["name"] == "sys-firewall"]
+    assert [step.state for step in steps] == ["present", "qube", "netvm", "default_netvm"]
+    assert steps[0].args["settings"] == {"memory": 400, "maxmem": 600, "autostart": True}
+    assert steps[1].args == {"name": "sys-firewall", "settings": {"provides_network": True}}
+
+
+def test_second_tunnel():
+    """R88: a tunnel in a tunnel, after the one that carries it."""
+    steps = ids(plan(pillar(tunnels={"b": tunnel(upstream="a"), "a": tunnel()})))
+    assert steps.index("a -> sys-net") < steps.index("b: present") < steps.index("b -> a")
+
+
+def test_custom_leaves_the_default():
+    """R04: whoever wires everything by hand says so for default_netvm, too."""
+    steps = plan(pillar(topology="custom", tunnels={"sys-vpn": tunnel(upstream="sys-net")}))
+    assert not [step for step in steps if step.state == "default_netvm"]
+
+
+def test_default_netvm_none():
+    """R07: and it is told as the state wants it, by name."""
+    assert plan(pillar(routes={"default": "none"}))[-1].args["name"] == "none"
+
+
+def test_a_client_outside_the_vpn_is_named_in_the_plan():
+    """R05: shown for what it is."""
+    document = past_vpn(routes={"qubes": {"games": "sys-firewall-novpn"}}, outside_vpn=["games"])
+    step = find(plan(document), "games -> sys-firewall-novpn")
+    assert step.why == "outside the VPN by choice: outside_vpn names games (R05)"
+    assert step.args["outside_vpn"] == ["games"]
+
+
+def test_a_clients_way_is_shown():
+    step = find(plan(pillar(routes={"qubes": {"work": "sys-dns"}})), "work -> sys-dns")
+    assert step.why == "work -> sys-dns -> sys-vpn -> sys-net"
+
+
+def test_whonix_behind_the_vpn():
+    """R08."""
+    assert "sys-whonix -> sys-firewall" in ids(plan(pillar(whonix="behind_vpn")))
+
+
+def test_whonix_direct():
+    """R08: by the one firewall past the VPN, and allowed to."""
+    step = find(plan(past_vpn(whonix="direct")), "sys-whonix -> sys-firewall-novpn")
+    assert step.args["outside_vpn"] == ["sys-whonix"]
+
+
+def test_whonix_unmanaged():
+    """R08: no step about it."""
+    assert not [step for step in plan(pillar()) if step.args["name"] == "sys-whonix"]
+
+
+def test_an_allowlist_comes_before_the_netvm():
+    """R11: the qube never has a moment with a netvm and without its list."""
+    steps = plan(
+        pillar(
+            routes={"qubes": {"banking": "sys-firewall"}},
+            allowlists={"banking": ["bank.example:443/tcp", "dns", "icmp"]},
+        )
+    )
+    place = ids(steps).index("banking: may reach its allowlist only")
+    assert steps[place + 1].id == "banking -> sys-firewall"
+    assert steps[place].args["rules"] == [
+        "action=accept dsthost=bank.example proto=tcp dstports=443-443",
+        "action=accept specialtarget=dns",
+        "action=accept proto=icmp",
+        "action=drop",
+    ]
+
+
+def test_an_allowlist_without_a_route():
+    """R11: for a qube that keeps the netvm it has."""
+    steps = plan(pillar(allowlists={"banking": []}))
+    assert find(steps, "banking: may reach its allowlist only").args["rules"] == ["action=drop"]
+
+
+def test_an_allowlist_of_a_resolver():
+    """R12: set before it carries anything, as a tunnel's."""
+    steps = ids(plan(pillar(allowlists={"sys-dns": ["9.9.9.9:443/tcp"]})))
+    place = steps.index("sys-dns: may reach its allowlist only")
+    assert place < steps.index("sys-dns: provides network")
+    assert steps.count("sys-dns: may reach its allowlist only") == 1
+
+
+def test_an_allowlist_of_whonix():
+    """R08, R11: one step, although the gateway is routed by its own key."""
+    document = pillar(whonix="behind_vpn", allowlists={"sys-whonix": ["203.0.113.9:443/tcp"]})
+    assert ids(plan(document)).count("sys-whonix: may reach its allowlist only") == 1
+
+
+def test_a_template_comes_after_the_one_it_is_cloned_from():
+    """R20."""
+    templates = {"t-vpn": {"clone_of": "t-base"}, "t-base": {"clone_of": "debian-13-minimal"}}
+    steps = ids(plan(pillar(templates=templates, topology="simple")))
+    assert steps[:2] == ["t-base: cloned from debian-13-minimal", "t-vpn: cloned from t-base"]
+
+
+LAYOUT = {
+    "layout": {
+        "vault": {"label": "black"},
+        "banking": {"label": "green", "template": "debian-13-xfce", "memory": 400},
+        "dvm": {"label": "red", "disposable_template": True},
+    },
+    "routes": {"qubes": {"banking": "sys-firewall"}},
+    "allowlists": {"banking": ["dns"], "dvm": ["dns"]},
+    "vaults": ["vault"],
+}
+
+
+def test_layout():
+    """R10: made without a netvm, closed, and only then connected."""
+    steps = layout(pillar(**LAYOUT))
+    assert ids(steps) == [
+        "vault: present",
+        "vault -> none",
+        "banking: present",
+        "banking: may reach its allowlist only",
+        "banking -> sys-firewall",
+        "dvm: present",
+        "dvm: may reach its allowlist only",
+    ]
+    assert find(steps, "banking: present").args == {
+        "name": "banking",
+        "label": "green",
+        "template": "debian-13-xfce",
+        "settings": {"memory": 400},
+    }
+    assert find(steps, "dvm: present").args["settings"] == {"template_for_dispvms": True}
+
+
+def test_what_the_layout_makes_waits_for_it():
+    """R10: qubes.network.sys-vpn asks nothing of qubes that qubes.layout has yet to make."""
+    assert ids(plan(pillar(**LAYOUT))) == ids(plan(pillar()))
