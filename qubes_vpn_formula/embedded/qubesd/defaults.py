@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Defaults that depend on other values: the template's, the machine's, features."""
 
-from .errors import Missing
+from .errors import EmptyAnswer, Missing
 
 _DEFAULT_MAXMEM = 4000  # MB
 #: MB of memory that the machine has
-_HOST_MEMORY = 16384
+HOST_MEMORY = 16384
+_KEYBOARD = "us++"
 _KERNELOPTS = "swiotlb=2048"
 
 
@@ -38,8 +39,16 @@ def icon(qube) -> str:
 
 
 def keyboard(qube) -> str:
-    guivm = qube.machine.find(qube.get("guivm"))
-    return guivm.get_or("keyboard_layout", "us++") if guivm else "us++"
+    """The guivm's layout. Where guivms refer to each other in a circle, qubesd crashes."""
+    passed = set()
+    while qube.klass != "AdminVM" and qube.is_default("keyboard_layout"):
+        if qube in passed:
+            raise EmptyAnswer
+        passed.add(qube)
+        qube = qube.machine.find(qube.get("guivm"))
+        if qube is None:
+            return _KEYBOARD
+    return qube.stored.get("keyboard_layout", _KEYBOARD)
 
 
 def kernelopts(qube) -> str:
@@ -53,7 +62,7 @@ def maxmem(qube) -> int:
     if not _balancing_possible(qube):
         return 0
     limit = qube.get("memory") * 10 if qube.features.get("os") == "Linux" else _DEFAULT_MAXMEM
-    return from_template("maxmem", min(limit, _HOST_MEMORY // 2))(qube)
+    return from_template("maxmem", min(limit, HOST_MEMORY // 2))(qube)
 
 
 def _balancing_possible(qube) -> bool:

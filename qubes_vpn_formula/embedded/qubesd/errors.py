@@ -11,7 +11,7 @@ class AdminError(Exception):
         self.message = message
 
 
-class EmptyAnswer(Exception):  # noqa: N818 (it is an answer, too)
+class EmptyAnswer(Exception):
     """No answer at all, as for a protocol violation or a crash in qubesd."""
 
 

@@ -3,8 +3,8 @@
 
 Names are `pre-set:NAME`, `set:NAME`, `pre-reset:NAME`, `reset:NAME` for properties (arguments
 `new, old`; resets `old`), `feature-pre-set`, `feature-set`, `feature-delete`, `tag-add`, and the
-power events `pre-start`, `pre-spawn`, `qdb-create`, `start`, `pre-shutdown`, `shutdown`,
-`unpaused`, `firewall-changed`.
+power events `created`, `pre-start`, `pre-spawn`, `qdb-create`, `qdb-clients`, `start`,
+`pre-shutdown`, `shutdown`, `unpaused`, `firewall-changed`.
 """
 
 from collections import defaultdict

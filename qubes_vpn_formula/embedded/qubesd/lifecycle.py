@@ -51,7 +51,7 @@ def make(machine, klass: str, name: str | None, label: str | None, template, **e
         qube.features["check-updates"] = ""
     fire("created", qube)
     if klass == "DispVM":
-        _copy_template(qube, template)
+        _copy_template(qube, qube.template)
     return qube
 
 

@@ -77,7 +77,7 @@ def perform(machine: Machine, dest: str, name: str, arg: str, payload: bytes) ->
     return found.handler(request) or ""
 
 
-def _frame(dest: str, name: str, arg: str, payload: bytes) -> tuple[str, str, str, bytes]:
+def _frame(dest: str, name: str, arg: str, payload: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """The call as the daemon reads it off the wire: spaces in an argument break the header."""
     header = f"{name}+{arg} dom0 name {dest}".encode()
     enforce(len(header) + 1 + len(payload) <= _LIMIT)
@@ -85,17 +85,20 @@ def _frame(dest: str, name: str, arg: str, payload: bytes) -> tuple[str, str, st
     parts = header.split(b" ", 3)
     enforce(len(parts) == 4 and parts[1:3] == [b"dom0", b"name"])
     call, argument = parts[0].split(b"+", 1)
-    return ascii_text(parts[3]), ascii_text(call), ascii_text(argument), payload
+    return parts[3], call, argument, payload
 
 
-def _address(machine: Machine, dest: str, name: str, arg: str, payload: bytes) -> Request:
-    if machine.release.strict_destination and dest.startswith("uuid:"):
-        qube = _by_uuid(machine, dest)
-    else:
-        if machine.release.strict_destination:
-            check_qube_name(machine.release, dest)
-        qube = machine.qube(dest)
-    return Request(machine, qube, name, arg, payload)
+def _address(machine: Machine, dest: bytes, name: bytes, arg: bytes, payload: bytes) -> Request:
+    qube = _destination(machine, ascii_text(dest))
+    return Request(machine, qube, ascii_text(name), ascii_text(arg), payload)
+
+
+def _destination(machine: Machine, dest: str) -> Qube:
+    if machine.release.strict_destination:
+        if dest.startswith("uuid:"):
+            return _by_uuid(machine, dest)
+        check_qube_name(machine.release, dest)
+    return machine.qube(dest)
 
 
 def _by_uuid(machine: Machine, dest: str) -> Qube:

@@ -7,7 +7,7 @@ Source: qubes/vm/mix/net.py and qubes/app.py of qubes-core-admin.
 from . import checks, firewall, properties, qubesdb
 from .errors import AdminError, Missing
 from .events import fire, on
-from .machine import QUBES
+from .machine import LOCAL
 
 #: feature of a paused qube: its netvm before the change that waits for the qube to go on
 DEFERRED = "deferred-netvm-original"
@@ -59,6 +59,8 @@ def attach(qube) -> None:
 
 
 def _detach(qube) -> None:
+    if not qube.machine.release.defers_netvm_when_paused:
+        qube.get("ip")  # R4.2 describes the link anew, which can fail
     if qube.paused and qube.machine.release.defers_netvm_when_paused:
         if DEFERRED not in qube.features and qube.data["link"] is not None:
             qube.features[DEFERRED] = qube.data["link"]
@@ -131,7 +133,7 @@ def _after_default_netvm(machine, new, old):
         fire("reset:netvm", qube, old)
 
 
-@on("firewall-changed")
+@on("firewall-changed", classes=LOCAL)
 def _after_firewall(qube):
     if qube.running and qube.netvm:
         reload_firewall(qube.netvm, qube)
@@ -141,9 +143,11 @@ def _after_firewall(qube):
 def _before_spawn(qube):
     if qube.netvm:
         tell_clients_addresses(qube.netvm)
+        _map_addresses(qube.netvm, qube)
+        reload_firewall(qube.netvm, qube)
 
 
-@on("qdb-create", classes=QUBES)
+@on("qdb-clients")
 def _announce_clients(qube):
     if qube.machine.release.netvm_flag_matters and not qube.get("provides_network"):
         return
@@ -166,7 +170,7 @@ def _attach_clients(qube):
             continue
         if release.netvm_flag_matters and client.paused:
             continue
-        if DEFERRED in client.features:
+        if release.defers_netvm_when_paused and DEFERRED in client.features:
             apply_deferred(client)
         else:
             attach(client)
@@ -186,7 +190,8 @@ def _refuse_shutdown_in_use(qube, force):
 
 @on("shutdown")
 def _detach_clients(qube):
-    qube.features.pop(DEFERRED, None)
+    if qube.machine.release.defers_netvm_when_paused:
+        qube.features.pop(DEFERRED, None)
     for client in list(qube.clients()):
         if client.running:
             _detach(client)
@@ -194,7 +199,8 @@ def _detach_clients(qube):
 
 @on("unpaused")
 def _catch_up(qube):
-    apply_deferred(qube)
+    if qube.machine.release.defers_netvm_when_paused:
+        apply_deferred(qube)
 
 
 def apply_deferred(qube) -> None:

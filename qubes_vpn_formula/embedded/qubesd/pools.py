@@ -9,6 +9,7 @@ import posixpath
 
 from . import volumes
 from .errors import AdminError, EmptyAnswer, enforce, value_error
+from .machine import LOCAL
 from .method import method
 from .names import WORD, ascii_text, boolean, only
 from .names import size as parse_size
@@ -94,8 +95,8 @@ def _list_volumes(request):
         return "".join(f"{kernel}\n" for kernel in request.machine.state["kernels"])
     return "".join(
         f"{volume['vid']}\n"
-        for qube in sorted(request.machine.qubes(), key=lambda qube: qube.get("qid"))
-        for volume in qube.volumes.values()
+        for qube in request.machine.state["qubes"].values()  # oldest first
+        for volume in qube["volumes"].values()
         if volume["pool"] == request.arg
     )
 
@@ -136,6 +137,7 @@ def _check_options(request, options: dict[str, str]) -> None:
 def _remove(request):
     _pool(request)
     machine, name = request.machine, request.arg
+    enforce(all(qube.klass in LOCAL for qube in machine.qubes()))  # a RemoteVM crashes qubesd here
     used = any(v["pool"] == name for qube in machine.qubes() for v in qube.volumes.values())
     if used or name in [machine.get(default) for default in _DEFAULTS]:
         raise AdminError("QubesPoolInUseError", f"storage pool {name} is in use")

@@ -6,6 +6,7 @@ qubes/vm/dispvm.py of qubes-core-admin.
 """
 
 from . import lifecycle, qubesdb, volumes
+from .defaults import HOST_MEMORY
 from .errors import AdminError, EmptyAnswer, Missing
 from .events import fire, on
 from .machine import DISPOSABLE_TEMPLATES, QUBES
@@ -50,7 +51,11 @@ def _start(qube) -> None:
     if qube.netvm is not None and qube.netvm.name != "dom0" and not qube.netvm.running:
         start(qube.netvm)
     volumes.start(qube)
-    fire("pre-spawn", qube)
+    try:
+        fire("pre-spawn", qube)
+    except (AdminError, EmptyAnswer):
+        volumes.stop(qube)
+        raise
     qube.machine.state["last_xid"] += 1
     qube.data.update(
         power="Running",
@@ -176,10 +181,13 @@ def _resume(request):
 @method("admin.vm.CurrentState", no_arg=True)
 def _current_state(request):
     qube = request.dest
-    memory = cpu = 0
-    if qube.klass != "RemoteVM" and qube.running:
-        memory, cpu = _MEMORY, _CPU_TIME
-    limit = _MEMORY_LIMIT if qube.data["defined"] else 0
+    memory = limit = cpu = 0
+    if qube.name == "dom0":
+        memory, limit, cpu = _MEMORY_LIMIT, HOST_MEMORY, _CPU_TIME
+    elif qube.data["defined"]:
+        limit = _MEMORY_LIMIT
+        if qube.running:
+            memory, cpu = _MEMORY, _CPU_TIME
     return f"mem={memory} mem_static_max={limit} cputime={cpu} power_state={qube.power}"
 
 

@@ -44,6 +44,7 @@ def create(qube) -> None:
     for path, value in facts.items():
         write(qube, path, value)
     fire("qdb-create", qube)
+    fire("qdb-clients", qube)
     if qube.klass == "DispVM":
         write(qube, "/qubes-vm-persistence", "none")
 

@@ -90,14 +90,23 @@ def _mark_relay(qube, new, old):
         qubesdb.write(relay, "/remote/" + qube.name, qube.get("remote_name") or qube.name)
 
 
+@on("start")
+def _name_remote_qubes(relay):
+    for qube in relay.machine.qubes():
+        if qube.get_or("relayvm") == relay.name:
+            qubesdb.write(relay, "/remote/" + qube.name, qube.get("remote_name") or qube.name)
+
+
 @on("reset:relayvm")
 def _mark_relay_after_reset(qube, old):
     _mark_relay(qube, qube.get("relayvm"), old)
 
 
 def _running_users(qube, role: str):
+    """Running qubes that *qube* serves in *role*; a guivm counts itself, an audiovm does not."""
     for user in qube.machine.qubes():
-        if user != qube and user.running and user.get_or(role) == qube.name:
+        itself = user == qube and role == "audiovm"
+        if user.running and not itself and user.get_or(role) == qube.name:
             yield user
 
 

@@ -25,18 +25,15 @@ _SNAPSHOTS = {"AppVM": ("root",), "DispVM": ("root", "private")}
 
 def create_all(qube, pools: dict[str, str]) -> None:
     """Make the volumes of a new qube; *pools* names those that do not go to the default pool."""
-    for name in NAMES:
-        snapshot = name in _SNAPSHOTS.get(qube.klass, ())
-        if snapshot and name in pools:
-            raise AdminError(
-                "QubesException", f"snapshot volume {name} has to be in its template's pool"
-            )
-    for name in NAMES:
-        pool = pools.get(name) or qube.machine.get("default_pool_" + name)
+    for name in NAMES:  # as they are without *pools*, which has to be possible
         if name in _SNAPSHOTS.get(qube.klass, ()):
             qube.volumes[name] = _snapshot(qube, name)
         else:
-            qube.volumes[name] = _own(qube, name, pool)
+            qube.volumes[name] = _own(qube, name, qube.machine.get("default_pool_" + name))
+    for name, pool in pools.items():
+        if qube.volumes[name]["snap"]:
+            raise AdminError("QubesException", f"volume {name} has to be in its template's pool")
+        qube.volumes[name] = _own(qube, name, pool)
 
 
 def movable(qube) -> list[str]:
