@@ -25,7 +25,7 @@ def __virtual__():
 
 def template(name, clone_of):
     """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm."""
-    return _state(name, lambda machine: machine.clone_template(name, clone_of))
+    return _state(name, lambda dom0, done: dom0.clone_template(name, clone_of, done))
 
 
 def present(name, label, template=None, settings=None):
@@ -34,7 +34,9 @@ def present(name, label, template=None, settings=None):
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
     """
-    return _state(name, lambda machine: machine.present(name, label, template, settings))
+    return _state(
+        name, lambda dom0, done: dom0.present(name, label, template, settings or {}, done)
+    )
 
 
 def firewall(name, rules, enforced_by=None):
@@ -42,15 +44,15 @@ def firewall(name, rules, enforced_by=None):
 
     Refused when *enforced_by*, the netvm that has to enforce it, has its firewall switched off.
     """
-    return _state(name, lambda machine: machine.firewall(name, rules, enforced_by))
+    return _state(name, lambda dom0, done: dom0.firewall(name, rules, enforced_by, done))
 
 
 def qube(name, settings=None, features=None):
     """Qube *name* has these properties (*settings*) and *features*; others stay as they are."""
 
-    def apply(machine):
-        changes = machine.settings(name, settings or {})
-        return {**changes, **machine.features(name, features or {})}
+    def apply(dom0, changes):
+        dom0.settings(name, settings or {}, changes)
+        dom0.features(name, features or {}, changes)
 
     return _state(name, apply)
 
@@ -63,23 +65,23 @@ def netvm(name, netvm, shelters=(), services=(), outside_vpn=()):
     the pillar wires itself.  A running qube's new netvm is started first.
     """
     guard = _guard(shelters, services, outside_vpn)
-    return _state(name, lambda machine: machine.netvm(name, _none(netvm), guard))
+    return _state(name, lambda dom0, done: dom0.netvm(name, _none(netvm), guard, done))
 
 
 def default_netvm(name, shelters=(), services=(), outside_vpn=()):
     """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
     guard = _guard(shelters, services, outside_vpn)
-    return _state(name, lambda machine: machine.default_netvm(_none(name), guard))
+    return _state(name, lambda dom0, done: dom0.default_netvm(_none(name), guard, done))
 
 
 def _state(name, apply):
-    """One state's answer from ``apply(machine) -> changes``."""
+    """One state's answer; ``apply(dom0, changes)`` does it and adds what it did to *changes*."""
     ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
     try:
         with qubes_vpn_dom0.in_words(f"{name}: qubesd said no"):
-            ret["changes"] = apply(_machine())
+            apply(_machine(), ret["changes"])
     except qubes_vpn_dom0.Refused as refused:
-        return {**ret, "result": False, "changes": refused.changes, "comment": str(refused)}
+        return {**ret, "result": False, "comment": str(refused)}
     if ret["changes"]:
         ret["comment"] = "would be changed" if __opts__["test"] else "changed"
         ret["result"] = None if __opts__["test"] else True

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine's qubes through one qubesadmin connection: read in bulk, write what differs, read back.
+"""The machine's qubes through one qubesadmin connection: bulk reads, few writes, each read back.
 
 A dry :class:`Machine` (``test=True``) keeps what it would write to itself and answers later
 questions as if it had been written, so that a dry run goes through the same checks, in the same
 order, and says what the real run will say.
 """
+
+import contextlib
 
 import qubesadmin
 import qubesadmin.exc
@@ -17,20 +19,25 @@ _NO_CLIENT = ("TemplateVM", "AdminVM")
 #: Every qube that provides network enforces its clients' lists unless this feature is empty.
 _FIREWALL = "service.qubes-firewall"
 
+#: What a call to qubesd can raise.  The last three are no QubesException: what later releases
+#: answer to a request that they do not let pass, and a connection that breaks.
+_QUBESD = (
+    qubesadmin.exc.QubesException,
+    qubesadmin.exc.ProtocolError,
+    qubesadmin.exc.PermissionDenied,
+    OSError,
+)
+
 
 class Refused(Exception):
-    """A step that is not possible or not safe: the text says why and what to do.
-
-    *changes* holds what had been done before it was refused.
-    """
-
-    def __init__(self, text, changes=None):
-        super().__init__(text)
-        self.changes = changes or {}
+    """A step that is not possible or not safe: the text says why and what to do."""
 
 
 class Machine:
-    """dom0's view of the qubes.  Every method that changes something returns its changes.
+    """dom0's view of the qubes.
+
+    Every method that changes something adds what it did to *changes* as it goes along, so that
+    they are known also when a later part of it is refused.
 
     app: a ``qubesadmin.Qubes``.  dry: True to change nothing.
     """
@@ -38,6 +45,8 @@ class Machine:
     def __init__(self, app, dry=False):
         self.app = app
         self.app.cache_enabled = True  # one GetAll for each qube instead of forty Gets
+        # Before anything names dom0, whose class the list has and qubesadmin cannot ask for alone.
+        self.app.domains.refresh_cache()
         self.dry = dry
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
@@ -68,7 +77,12 @@ class Machine:
         vm = self.app.domains[name]
         if key == "netvm" and self._pretended_default and vm.property_is_default("netvm"):
             return self._pretended_default[0]
-        return _plain(getattr(vm, key, None))
+        try:
+            return _plain(getattr(vm, key))
+        except qubesadmin.exc.QubesPropertyAccessError:
+            raise  # unknown is not unset
+        except AttributeError:
+            return None
 
     def inherits(self, name, key):
         """Whether a property has no value of its own."""
@@ -110,44 +124,49 @@ class Machine:
 
     # --- changing
 
-    def clone_template(self, name, source):
+    def clone_template(self, name, source, changes):
         """Clones template *source* to *name* unless it is there; never leaves it a netvm (R23)."""
-        changes = {}
         klass = self.klass(name)
         if klass not in (None, "TemplateVM"):
-            raise Refused(f"'{name}' exists and is a {klass}, not a template: choose another name.")
+            raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
         if klass is None:
             self._need_template(source)
             changes["clone"] = {"old": None, "new": f"clone of {source}"}
-            self._make(name, "TemplateVM", lambda: self._clone(source, name))
+            self._make(name, "TemplateVM", lambda: self._clone(source, name), changes)
         netvm = self.value(name, "netvm")
         if netvm is not None:
             self._set(name, {"netvm": None}, changes)
-            changes["netvm"] = {"old": netvm, "new": "none"}
-        return changes
 
-    def present(self, name, label, template=None, settings=None):
+    def present(self, name, label, template, settings, changes):
         """Makes an AppVM without a netvm unless there is a qube of that name."""
         klass = self.klass(name)
         if klass in _NO_CLIENT:
-            raise Refused(f"'{name}' exists and is a {klass}, not a qube: choose another name.")
+            raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
         if klass is not None:
-            return {}
+            return
         if template:
             self._need_template(template)
-        changes = {"qube": {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}}
+        changes["qube"] = {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}
         self._make(
-            name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template)
+            name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template), changes
         )
         made = {}
-        self._set(name, {"netvm": None, **(settings or {})}, made)
-        changes |= {key: {"old": None, "new": _shown(made[key]["new"])} for key in made}
-        return changes
+        try:
+            with in_words(f"'{name}' could not be finished"):
+                self._set(name, {"netvm": None, **settings}, made)
+        except Refused as refused:
+            # Half made it would be online, and the next run would take it for the user's own.
+            with in_words(f"{refused}. {_half_made(name)} Removing it did not work"):
+                del self.app.domains[name]
+            changes.clear()
+            raise
+        changes.update({key: {"old": None, "new": change["new"]} for key, change in made.items()})
 
-    def firewall(self, name, rules, enforced_by=None):
+    def firewall(self, name, rules, enforced_by, changes):
         """Replaces the qube's whole firewall list, in one call.
 
-        enforced_by: the netvm that has to enforce it; refused when its firewall is switched off.
+        enforced_by: the netvm that has to enforce it, or None; refused when its firewall is
+        switched off.
         """
         self._need(name)
         if enforced_by and self.klass(enforced_by) and self.feature(enforced_by, _FIREWALL) == "":
@@ -158,34 +177,32 @@ class Machine:
         new = [qubesadmin.firewall.Rule(rule) for rule in rules]
         old, wanted = self.rules(name), [rule.rule for rule in new]
         if old == wanted:
-            return {}
-        changes = {"firewall": {"old": "\n".join(old), "new": "\n".join(wanted)}}
+            return
         if self.dry:
             self._pretended[name, "rules"] = wanted
-            return changes
-        vm = self.app.domains[name]
-        with in_words(f"{name}: the firewall list was refused"):
-            vm.firewall.save_rules(new)
-            vm.firewall.load_rules()
-        if self.rules(name) != wanted:
-            raise Refused(f"{name}: the firewall list reads back differently.", changes)
-        return changes
+        else:
+            vm = self.app.domains[name]
+            with in_words(f"{name}: the firewall list was refused"):
+                vm.firewall.save_rules(new)
+        changes["firewall"] = {"old": "\n".join(old), "new": "\n".join(wanted)}
+        if not self.dry:
+            with in_words(f"{name}: the firewall list could not be read back"):
+                vm.firewall.load_rules()
+            if self.rules(name) != wanted:
+                raise Refused(f"{name}: the firewall list reads back differently.")
 
-    def settings(self, name, settings):
+    def settings(self, name, settings, changes):
         """Sets properties that differ; their names and values are qubesd's."""
         self._need(name)
         wrong = {key: value for key, value in settings.items() if self.value(name, key) != value}
         if "template" in wrong:
             self._new_template(name, wrong["template"])
-        changes = {}
         if wrong:
             self._set(name, wrong, changes)
-        return changes
 
-    def features(self, name, features):
+    def features(self, name, features, changes):
         """Sets features that differ."""
         self._need(name)
-        changes = {}
         for key, value in features.items():
             old = self.feature(name, key)
             if old == value:
@@ -193,79 +210,77 @@ class Machine:
             if self.dry:
                 self._pretended[name, f"feature {key}"] = value
             else:
-                with in_words(f"{name}: feature {key} was refused", changes):
+                with in_words(f"{name}: feature {key} was refused"):
                     self.app.domains[name].features[key] = value
-                    if self.feature(name, key) != value:
-                        raise Refused(f"{name}: feature {key} reads back differently.", changes)
             changes[key] = {"old": old, "new": value}
-        return changes
+            if self.feature(name, key) != value:
+                raise Refused(f"{name}: feature {key} reads back differently.")
 
-    def netvm(self, name, netvm, guard):
-        """Hangs a qube on *netvm* (None: on nothing), as its own choice and not as an inherited one."""
+    def netvm(self, name, netvm, guard, changes):
+        """Hangs a qube on *netvm* (None: on nothing), as its own choice, not an inherited one."""
         self._need(name)
         if self.klass(name) in _NO_CLIENT:
             raise Refused(f"'{name}' is a {self.klass(name)}: templates update without a netvm.")
         old, inherits = self.value(name, "netvm"), self.inherits(name, "netvm")
         if old == netvm and not inherits:
-            return {}
+            return
         if netvm is not None:
             self._need_netvm(name, netvm)
         wiring = self.wiring()
         self._refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {_shown(netvm)}")
-        changes = {}
         if netvm is not None and self.running(name) and not self.running(netvm):
-            self._start(netvm)
-            changes[netvm] = {"old": "halted", "new": "running"}
+            self._start(netvm, changes)
         self._set(name, {"netvm": netvm}, changes)
-        changes["netvm"] = {"old": _inherited(old, inherits), "new": _shown(netvm)}
-        return changes
 
-    def default_netvm(self, netvm, guard):
+    def default_netvm(self, netvm, guard, changes):
         """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
         if self._pretended_default:
             old = self._pretended_default[0]
         else:
             old = _plain(self.app.default_netvm)
         if old == netvm:
-            return {}
+            return
         if netvm is not None:
             self._need_netvm(None, netvm)
         wiring = self.wiring()
         heirs = [name for name in wiring if self.inherits(name, "netvm")]
-        for name in set(heirs).intersection(qubes_vpn_guard.path(netvm, wiring)):
-            raise Refused(
-                f"'{name}' inherits its netvm and {netvm} leads through it: a loop. Give {name} a "
-                "netvm of its own first."
-            )
+        _refuse_loop(heirs, netvm, wiring)
         after = {**wiring, **dict.fromkeys(heirs, netvm)}
         self._refuse_opening(wiring, after, guard, f"default_netvm {_shown(netvm)}")
-        changes = {}
         if netvm is not None and not self.running(netvm) and any(map(self.running, heirs)):
-            self._start(netvm)
-            changes[netvm] = {"old": "halted", "new": "running"}
+            self._start(netvm, changes)
         if self.dry:
             self._pretended_default = (netvm,)
         else:
-            with in_words(f"default_netvm {netvm} was refused", changes):
+            with in_words(f"default_netvm {netvm} was refused"):
                 self.app.default_netvm = netvm
+        changes["default_netvm"] = {"old": _shown(old), "new": _shown(netvm)}
+        if heirs:
+            changes["with it"] = {"old": None, "new": ", ".join(heirs)}
+        if not self.dry:
             self.app.clear_cache()
             for name in heirs:
                 self.app.domains[name].clear_cache()
             if _plain(self.app.default_netvm) != netvm:
-                raise Refused("default_netvm reads back differently.", changes)
-        changes["default_netvm"] = {"old": _shown(old), "new": _shown(netvm)}
-        if heirs:
-            changes["with it"] = {"old": None, "new": ", ".join(heirs)}
-        return changes
+                raise Refused("default_netvm reads back differently.")
 
     # --- one write, and what must be true before it
 
-    def _make(self, name, klass, make):
+    def _make(self, name, klass, make, changes):
+        """Makes a qube, which *changes* tell already; empties them when it could not be made."""
         if self.dry:
             self._pretended["", name] = klass
             return
-        with in_words(f"'{name}' could not be made"):
-            make()
+        try:
+            with in_words(f"'{name}' could not be made"):
+                make()
+        except Refused as refused:
+            self.app.domains.clear_cache()
+            if self.klass(name) is None:
+                changes.clear()
+                raise
+            # It may be somebody else's, made this very moment: not ours to remove.
+            raise Refused(f"{refused}. {_half_made(name)}") from refused
         self.app.domains.clear_cache()
 
     def _clone(self, source, name):
@@ -282,34 +297,39 @@ class Machine:
         pools = {volume: template.volumes[volume].pool for volume in ("root", "private")}
         app.clone_vm(template, name, pools=pools, ignore_devices=True)
 
-    def _set(self, name, settings, done):
-        """Sets properties and adds them to *done*; one read for all of them says whether it worked."""
-        old = {key: self.value(name, key) for key in settings}
+    def _set(self, name, settings, changes):
+        """Sets properties; one read for all of them says whether it worked."""
+        old = {key: self._shown(name, key) for key in settings}
         for key, value in settings.items():
             if self.dry:
                 self._pretended[name, key] = value
             else:
-                with in_words(f"{name}: {key} {_shown(value)} was refused", done):
+                with in_words(f"{name}: {key} {_shown(value)} was refused"):
                     setattr(self.app.domains[name], key, value)
-            done[key] = {"old": old[key], "new": value}
+            changes[key] = {"old": old[key], "new": _shown(value)}
         if self.dry:
             return
-        self.app.domains[name].clear_cache()
-        for key, value in settings.items():
-            if self.value(name, key) != value or self.inherits(name, key):
-                raise Refused(f"{name}: {key} reads back differently.", done)
+        with in_words(f"{name}: {', '.join(settings)} could not be read back"):
+            self.app.domains[name].clear_cache()
+            for key, value in settings.items():
+                if self.value(name, key) != value or self.inherits(name, key):
+                    raise Refused(f"{name}: {key} reads back differently.")
 
-    def _start(self, name):
+    def _shown(self, name, key):
+        """A property's value as `changes` show it: an inherited netvm is told from a chosen one."""
+        value = _shown(self.value(name, key))
+        return f"{value} (inherited)" if key == "netvm" and self.inherits(name, key) else value
+
+    def _start(self, name, changes):
         if not self.dry:
             with in_words(f"{name} did not start"):
                 self.app.domains[name].start()
         self._started.update(qubes_vpn_guard.path(name, self.wiring()))  # its netvms start with it
+        changes[name] = {"old": "halted", "new": "running"}
 
     def _need(self, name):
         if self.klass(name) is None:
-            raise Refused(
-                f"there is no qube '{name}'. Create it, or take it out of the pillar."
-            )
+            raise Refused(f"there is no qube '{name}'. Create it, or take it out of the pillar.")
 
     def _need_template(self, name):
         klass = self.klass(name)
@@ -319,7 +339,9 @@ class Machine:
                 "another one in the pillar."
             )
         if klass != "TemplateVM":
-            raise Refused(f"'{name}' is a {klass}, not a template. Name a template in the pillar.")
+            raise Refused(
+                f"'{name}' is a qube ({klass}), not a template. Name a template in the pillar."
+            )
 
     def _new_template(self, name, template):
         self._need_template(template)
@@ -337,6 +359,8 @@ class Machine:
                 f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
                 f"'qvm-prefs {netvm} provides_network true' if it is one."
             )
+        if name == netvm:
+            raise Refused(f"'{name}' cannot be its own netvm. Name another.")
         way = qubes_vpn_guard.path(netvm, self.wiring())
         if name in way:
             raise Refused(
@@ -364,25 +388,28 @@ def _plain(value):
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _inherited(netvm, inherits):
-    return f"{_shown(netvm)}{' (inherited)' if inherits else ''}"
+def _refuse_loop(heirs, netvm, wiring):
+    for name in qubes_vpn_guard.path(netvm, wiring):
+        if name in heirs:
+            raise Refused(
+                f"'{name}' inherits its netvm and {netvm} leads through it: a loop. Give {name} a "
+                "netvm of its own first."
+            )
+
+
+def _half_made(name):
+    return f"'{name}' is half made: remove it (qvm-remove {name}) and run this again."
 
 
 def _shown(value):
     return "none" if value is None else value
 
 
-class in_words:
-    """Turns qubesadmin's exceptions into :class:`Refused` with *text* in front."""
-
-    def __init__(self, text, changes=None):
-        self.text, self.changes = text, changes
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, qubesadmin.exc.QubesException):
-            reason = str(error).strip() or "qubesd gave no answer; see journalctl -u qubesd"
-            raise Refused(f"{self.text}: {reason}", self.changes) from error
-        return False
+@contextlib.contextmanager
+def in_words(text):
+    """Turns what qubesadmin raises into :class:`Refused` with *text* in front."""
+    try:
+        yield
+    except _QUBESD as error:
+        reason = str(error).strip() or "qubesd gave no answer; see journalctl -u qubesd"
+        raise Refused(f"{text}: {reason}") from error

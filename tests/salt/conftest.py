@@ -3,16 +3,18 @@
 
 `modules` and `states` are Salt's real loaders in this process. `salt_call` is a whole run with its
 answer as data, `salt_text` the same as the user sees it. All work on the embedded Qubes of the
-fixture `embedded`.
+fixture `embedded`, whose state the functions in `snapshots` read.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import salt.config
+import salt.loader
 import yaml
 from pytestshellutils.utils.processes import ProcessResult
 from salt._logging.impl import shutdown_temp_handler
@@ -57,10 +59,83 @@ def modules(loaders: Loaders) -> Any:
     return loaders.modules
 
 
+class State(NamedTuple):
+    """What a state answered."""
+
+    result: bool | None
+    changes: dict[str, Any]
+    comment: str
+
+
+class States:
+    """The formula's states by Salt's real loader: `states.qube("work", settings={...}, test=True)`.
+
+    Each call is as in a Salt run of its own. `state.single` would do the same, but renders the
+    pillar each time, which takes a hundred times as long as the state.
+    """
+
+    def __init__(self, loaders: Loaders) -> None:
+        self._context = loaders.context
+        self._modules = loaders.modules
+        self._loaded = {
+            test: salt.loader.states(
+                {**loaders.opts, "test": test},
+                loaders.modules,
+                loaders.utils,
+                loaders.serializers,
+                context=loaders.context,
+            )
+            for test in (False, True)
+        }
+
+    def __getattr__(self, function: str) -> Callable[..., State]:
+        def state(name: str, test: bool = False, **arguments: Any) -> State:
+            self._context.clear()
+            return self._state(function, test, name=name, **arguments)
+
+        return state
+
+    def run(
+        self, pillar: dict[str, Any], part: str = "network", test: bool = False
+    ) -> dict[str, State]:
+        """All steps of the pillar's plan, until one fails, as one Salt run: id -> State."""
+        self._context.clear()
+        plan = self._modules["qubes_vpn.plan"](pillar, part)
+        assert plan["problems"] == []
+        done = {}
+        for step in plan["steps"]:
+            done[step["id"]] = self._state(step["state"], test, **step["args"])
+            if done[step["id"]].result is False:
+                break
+        return done
+
+    def run_in_child(self, pillar: dict[str, Any]) -> int:
+        """The same in a process of its own, for faults that kill it; its exit status."""
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                code = int(any(state.result is False for state in self.run(pillar).values()))
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def _state(self, function: str, test: bool, **arguments: Any) -> State:
+        answer = self._loaded[test][f"qubes_vpn.{function}"](**arguments)
+        assert answer["name"] == arguments["name"]
+        return State(answer["result"], answer["changes"], answer["comment"])
+
+
+@pytest.fixture(scope="session")
+def session_states(session_loaders: Loaders) -> States:
+    """The states, loaded once."""
+    return States(session_loaders)
+
+
 @pytest.fixture
-def states(loaders: Loaders) -> Any:
-    """States: `states.qubes_vpn.qube(name=..., test=True)`, answered as a StateResult."""
-    return loaders.states
+def states(session_states: States, loaders: Loaders) -> States:
+    """The formula's states, on a fresh embedded Qubes."""
+    return session_states
 
 
 @pytest.fixture(scope="session")

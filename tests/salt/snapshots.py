@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An embedded Qubes as tests compare it: its state read from the file, without a call."""
+
+from typing import Any
+
+#: differ between two machines on which the same was done in another order
+_INCIDENTAL = ("qid", "uuid")
+
+
+def netvms(snapshot: dict[str, Any]) -> dict[str, str | None]:
+    """Every qube's netvm, inherited or its own; templates and dom0 are left out."""
+    default = snapshot["globals"]["default_netvm"]
+    return {
+        name: qube["properties"].get("netvm", default)
+        for name, qube in snapshot["qubes"].items()
+        if qube["klass"] not in ("TemplateVM", "AdminVM")
+    }
+
+
+def own(snapshot: dict[str, Any], name: str) -> dict[str, Any]:
+    """A qube's properties that have a value of their own."""
+    return snapshot["qubes"][name]["properties"]
+
+
+def in_clear(snapshot: dict[str, Any]) -> set[str]:
+    """Names of the qubes whose packets reach sys-net past every tunnel.
+
+    Tunnels are what is known as such from outside: sys-vpn and its likes, and Whonix' gateway.
+    Service qubes count only as far as others hang on them.
+    """
+    wiring = netvms(snapshot)
+    clients = [name for name in wiring if not name.startswith("sys-")]
+    return {name for name in clients if _reaches_uplink(name, wiring)}
+
+
+def _reaches_uplink(name: str, wiring: dict[str, str | None]) -> bool:
+    passed = [name]
+    while (name := wiring.get(name)) is not None:
+        if name in passed or name.startswith(("sys-vpn", "sys-whonix")):
+            return False
+        passed.append(name)
+    return passed[-1] == "sys-net"
+
+
+def compared(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """What two machines have to have in common to be the same for their user."""
+    return {
+        "globals": snapshot["globals"],
+        "qubes": {
+            name: {
+                **{key: qube[key] for key in ("klass", "features", "notes", "power")},
+                "tags": sorted(qube["tags"]),
+                "rules": qube.get("rules"),
+                "volumes": {key: volume["source"] for key, volume in qube["volumes"].items()},
+                "properties": _properties(qube),
+            }
+            for name, qube in snapshot["qubes"].items()
+            if name != "dom0"
+        },
+    }
+
+
+def _properties(qube: dict[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in qube["properties"].items() if key not in _INCIDENTAL}
+    if qube["klass"] == "TemplateVM" and found.get("netvm") is None:
+        found.pop("netvm", None)  # what a template has by default
+    return found
+
+
+def put_back(embedded: Any, state: bytes) -> None:
+    """Makes `state`, read from the state file earlier, the machine's again, with an empty log."""
+    old = embedded.path.with_name("old.json")
+    old.write_bytes(state)
+    old.replace(embedded.path)  # a new file, by which the machine sees that there is another state
+    embedded.forget_calls()
