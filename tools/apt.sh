@@ -11,7 +11,8 @@ need() { # need PACKAGE COMMAND...: PACKAGE is missing when COMMAND fails
 }
 
 need git git --version
-need python3-venv "$(tools/python.sh)" -c 'import ensurepip'
+# Without any suitable Python the distribution's own is worth a try; tools/venv.sh says so if it is too old.
+need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import ensurepip'
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
