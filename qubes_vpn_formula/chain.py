@@ -8,8 +8,14 @@ import qubes_vpn_guard
 
 #: Label colours as terminals know them (black would be invisible on most).
 _COLOURS = {
-    "red": "red", "orange": "dark_orange", "yellow": "yellow", "green": "green", "gray": "bright_black",
-    "blue": "blue", "purple": "magenta", "black": "bold",
+    "red": "red",
+    "orange": "dark_orange",
+    "yellow": "yellow",
+    "green": "green",
+    "gray": "bright_black",
+    "blue": "blue",
+    "purple": "magenta",
+    "black": "bold",
 }
 
 
@@ -29,7 +35,9 @@ def draw(console, wiring, labels, guard):
     console.print(tree)
     offline = [name for name in sorted(top) if name not in downstream]
     if offline:
-        console.print(Text.assemble("Offline: ", *_joined(_named(name, labels) for name in offline)))
+        console.print(
+            Text.assemble("Offline: ", *_joined(_named(name, labels) for name in offline))
+        )
 
 
 def _branch(tree, name, downstream, labels, guard, wiring):

@@ -24,6 +24,7 @@ from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.masterless import Masterless
 
 _SLS = "qubes.network.sys-vpn"
+_TITLES = 7
 #: As a provider hands it out; the keys are counting numbers, the address is one for documents.
 _PROFILE = f"""\
 [Interface]
@@ -54,6 +55,7 @@ class Demonstration:
         self.qubes_vpn = qubes_vpn
         self.qubes = EmbeddedQubes(folder / "qubes.json")
         self.salt = Masterless(folder / "salt")
+        self.number = 0
 
     def play(self):
         """All of it."""
@@ -74,11 +76,13 @@ class Demonstration:
         self._draw(_guard(pillar))
         self.console.print(
             "\nThis was dom0's part.  Not part of this version, and not shown: the software in the "
-            "templates, the tunnel itself, the killswitch inside the VPN qube.", style="yellow",
+            "templates, the tunnel itself, the killswitch inside the VPN qube.",
+            style="yellow",
         )
 
     def _title(self, text):
-        self.console.print(f"\n{text}", style="bold")
+        self.number += 1
+        self.console.print(f"\n{self.number}/{_TITLES}  {text}", style="bold")
 
     def _line(self, text, style=None, indent=4):
         self.console.print(" " * indent + text, style=style, markup=False)
@@ -89,8 +93,8 @@ class Demonstration:
         profile.chmod(0o600)
         head = {"dns": "sys-firewall", "simple": "sys-vpn"}[self.topology]
         self._run_qubes_vpn(
-            "init", "--from", profile, "--topology", self.topology,
-            "--route", "work", "--route", "personal", "--vault", "vault", "--output", pillar,
+            *("init", "--from", profile, "--topology", self.topology, "--output", pillar),
+            *("--route", "work", "--route", "personal", "--vault", "vault"),
         )
         self._run_qubes_vpn("set", pillar, "routes.qubes.untrusted", head)
         self._run_qubes_vpn("check", pillar)

@@ -22,7 +22,9 @@ examples:
 def add(subparsers):
     parser = command(subparsers, "demo", "the whole way once, on an embedded Qubes", _EPILOG)
     parser.add_argument("--topology", choices=("dns", "simple"), default="dns", help="default: dns")
-    parser.add_argument("--keep", metavar="FOLDER", help="work in FOLDER, new or empty, and keep it")
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="work in FOLDER, new or empty, and keep it"
+    )
     parser.set_defaults(run=run)
 
 
