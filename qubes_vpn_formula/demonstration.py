@@ -15,13 +15,12 @@ from pathlib import Path
 
 import qubes_vpn_model
 import qubes_vpn_plan
-from qubes_vpn_guard import Guard
-
 from qubes_vpn_formula import pillarfile, salt_result
 from qubes_vpn_formula.chain import draw
 from qubes_vpn_formula.embedded import front
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.masterless import Masterless
+from qubes_vpn_guard import Guard
 
 _SLS = "qubes.network.sys-vpn"
 _TITLES = 7

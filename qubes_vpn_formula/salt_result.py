@@ -41,8 +41,10 @@ def ids(data):
     def order(body):
         return next(
             argument["order"]
-            for function in body.values() if isinstance(function, list)
-            for argument in function if isinstance(argument, dict) and "order" in argument
+            for function in body.values()
+            if isinstance(function, list)
+            for argument in function
+            if isinstance(argument, dict) and "order" in argument
         )
 
     return sorted(data, key=lambda name: order(data[name]))
