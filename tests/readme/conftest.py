@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way of README.md once, from the profile to the routed machine, for all tests of it."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from readme.document import Document
+from readme.dom0 import Dom0, Ran
+from readme.shell import sh
+
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".*_cache", ".hypothesis")
+
+
+@pytest.fixture(scope="session")
+def readme(checkout: Path) -> Document:
+    return Document((checkout / "README.md").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def profile(checkout: Path) -> Path:
+    """The provider's profile that becomes `wg-se.conf`."""
+    return checkout / "tests/profiles/mullvad-se-mma-wg-001.conf"
+
+
+@pytest.fixture(scope="session")
+def qubes(checkout: Path, profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home folders of qubes: `dev` has the checkout, with the provider's profile in it."""
+    homes = tmp_path_factory.mktemp("qubes")
+    copy = homes / "dev/qubes-vpn-formula"
+    shutil.copytree(checkout, copy, ignore=_LEFT_OUT)
+    (copy / ".venv").symlink_to(checkout / ".venv")
+    shutil.copy(profile, copy / "wg-se.conf")
+    return homes
+
+
+@pytest.fixture(scope="session")
+def in_checkout(qubes: Path, readme: Document) -> list[subprocess.CompletedProcess]:
+    """What the commands of "Make your pillar" did, in the qube's checkout."""
+    folder = qubes / "dev/qubes-vpn-formula"
+    # The environment is the one in which this test runs: it must not be rebuilt from here.
+    assert sh("make --question venv", folder).returncode == 0, "run `make venv` first"
+    return [sh(line, folder) for line in readme.commands("Make your pillar")]
+
+
+@pytest.fixture
+def fresh_dom0(tmp_path: Path, qubes: Path) -> Dom0:
+    """A dom0 with nothing in it."""
+    made = Dom0(tmp_path / "dom0", qubes)
+    made.skip_without_namespaces()
+    return made
+
+
+@pytest.fixture(scope="session")
+def dom0(qubes: Path, in_checkout: list, tmp_path_factory: pytest.TempPathFactory) -> Dom0:
+    """The dom0 in which the commands of `installed` have run."""
+    made = Dom0(tmp_path_factory.mktemp("dom0"), qubes)
+    made.skip_without_namespaces()
+    # Whoever made the qube's files does not own dom0's, and cannot write them.
+    careless = qubes / "dev/qubes-vpn-formula/_modules/qubes_vpn.py"
+    os.chown(careless, 1000, 1000)
+    careless.chmod(0o4777)
+    return made
+
+
+@pytest.fixture(scope="session")
+def installed(dom0: Dom0, readme: Document) -> dict[str, Ran]:
+    """What the commands of "Install it in dom0" did, by the command."""
+    return {line: dom0.run(line) for line in readme.commands("Install it in dom0")}

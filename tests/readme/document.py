@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""README.md as a user copies from it: its commands, and the output it promises."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of code.
+
+    section: the heading above it.  kind: what the fence says, `indented` for one without a fence.
+    lines: as they are copied.
+    """
+
+    section: str
+    kind: str
+    lines: tuple[str, ...]
+
+
+class Document:
+    """The blocks and the code in sentences of a Markdown text."""
+
+    def __init__(self, text: str) -> None:
+        self.blocks: list[Block] = []
+        section, rest, lines = "", [], iter(text.splitlines())
+        for line in lines:
+            if line.startswith("#"):
+                section = line.lstrip("# ")
+            elif line.startswith("```"):
+                inside = tuple(iter(lambda: next(lines), "```"))
+                self.blocks.append(Block(section, line[3:], inside))
+            elif line.startswith("    "):
+                self.blocks.append(Block(section, "indented", (line.strip(),)))
+            else:
+                rest.append(line)
+        #: `code` in sentences
+        self.spans = set(re.findall(r"`([^`]+)`", "\n".join(rest)))
+
+    def commands(self, section: str) -> list[str]:
+        """All command lines of a section, in order."""
+        return [
+            line
+            for block in self.blocks
+            if block.section == section and block.kind != "text"
+            for line in block.lines
+        ]
+
+    def output(self, section: str) -> str:
+        """The one example of output in a section."""
+        (block,) = [one for one in self.blocks if (one.section, one.kind) == (section, "text")]
+        return "".join(f"{line}\n" for line in block.lines)

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One command line, as a user types it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def sh(command: str, folder: Path) -> subprocess.CompletedProcess:
+    """Runs it in `folder`, without what a `make` that runs these tests put into the environment."""
+    of_make = ("MAKE", "MFLAGS")
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith(of_make)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every command in README.md runs as it is written there, and does what the text says."""
+
+import difflib
+import re
+import stat
+import tarfile
+
+import pytest
+from generator.cases import secrets_of
+from readme.shell import sh
+
+TOP, TRY, PILLAR, DOM0 = "qubes-vpn-formula", "Try it", "Make your pillar", "Install it in dom0"
+
+
+def output(command, folder):
+    """What a command prints that has to work."""
+    done = sh(command, folder)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_no_command_without_a_test(readme):
+    """A block of commands under another heading, or another command in a sentence, needs a test."""
+    commands = [block for block in readme.blocks if block.kind != "text"]
+    assert {block.section for block in commands} == {TOP, TRY, PILLAR, DOM0}
+    assert {block.kind for block in commands} == {"sh", "indented"}
+    assert readme.commands(TRY) == ["make demo", "make test"]
+    programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
+    assert {span for span in readme.spans if span.startswith(programs)} == {
+        "make demo", "make lint", "make bench", "qubes-vpn set",
+    }  # fmt: skip
+
+
+def test_make_demo_draws_the_tree_of_the_readme(readme, checkout):
+    printed = output("make demo", checkout)
+    assert readme.output(TRY) in printed
+    assert "\x1b" not in printed
+
+
+def test_make_test_is_what_runs_in_continuous_integration(checkout):
+    """Shows which commands `make test` stands for, not that they pass: this is one of them."""
+    said = output("make --dry-run test", checkout).splitlines()
+    assert "PYTHONPATH=. .venv-3006/bin/pytest tests/salt" in said
+    assert said[-1] == ".venv/bin/pytest"
+    assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
+
+
+@pytest.mark.parametrize("target", ["lint", "bench"])
+def test_make_for_developers(target, checkout):
+    """Shows that the target exists; what `make lint` runs, tests/project/test_lint.py runs too."""
+    assert ".venv/bin/" in output(f"make --dry-run {target}", checkout)
+
+
+class TestPillar:
+    """In the qube that holds the profile: "Make your pillar"."""
+
+    def test_the_commands_work(self, in_checkout):
+        for done in in_checkout:
+            assert done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
+        venv, init, check, plan = in_checkout
+        assert venv.stdout == "make: Nothing to be done for 'venv'.\n"
+        assert "/rw/config/vpn/credentials" in init.stderr
+        assert check.stderr == ""
+        assert "sys-vpn" in plan.stdout
+
+    def test_no_secret_gets_out(self, in_checkout, qubes, profile):
+        """R33."""
+        pillar = (qubes / "dev/qubes-vpn-formula/pillar.sls").read_text()
+        printed = "".join(done.stdout + done.stderr for done in in_checkout)
+        secrets = secrets_of(profile)
+        assert secrets
+        assert [secret for secret in secrets if secret in pillar + printed] == []
+
+    def test_mistakes_are_reported_as_shown(self, in_checkout, qubes, readme, tmp_path):
+        pillar = (qubes / "dev/qubes-vpn-formula/pillar.sls").read_text()
+        pillar, topology = re.subn(r"^  topology:", "  topolgy:", pillar, flags=re.MULTILINE)
+        pillar, endpoint = re.subn(r"- [0-9.]+:", "- se.vpn.example:", pillar)
+        assert (topology, endpoint) == (1, 1)
+        (tmp_path / "pillar.sls").write_text(pillar)
+        qubes_vpn = qubes / "dev/qubes-vpn-formula/.venv/bin/qubes-vpn"
+        done = sh(f"{qubes_vpn} check pillar.sls", tmp_path)
+        assert done.returncode != 0
+        assert readme.output(PILLAR) in (done.stdout, done.stderr)
+
+    def test_set_keeps_comments(self, in_checkout, qubes, tmp_path):
+        before = (qubes / "dev/qubes-vpn-formula/pillar.sls").read_text()
+        (tmp_path / "pillar.sls").write_text(before)
+        qubes_vpn = qubes / "dev/qubes-vpn-formula/.venv/bin/qubes-vpn"
+        output(f"{qubes_vpn} set pillar.sls routes.qubes.work none", tmp_path)
+        after = (tmp_path / "pillar.sls").read_text()
+        differing = [
+            line for line in difflib.ndiff(before.splitlines(), after.splitlines())
+            if line.startswith(("+", "-"))
+        ]  # fmt: skip
+        assert differing == ["-       work: sys-firewall", "+       work: none"]
+
+
+class TestDom0:
+    """In dom0: "Install it in dom0"."""
+
+    def test_the_commands_work(self, installed):
+        for ran in installed.values():
+            assert ran.code == 0, f"{ran.command}: {ran.stdout}{ran.stderr}"
+            assert ran.stderr == "", ran.command
+
+    def test_the_check_line_prints_0(self, installed, check_line):
+        assert installed[check_line].stdout == "0\n"
+
+    def test_all_of_the_formula_is_installed_and_nothing_else(self, installed, dom0, checkout):
+        listed = output("git ls-files salt _modules _states _utils", checkout).splitlines()
+        assert len(listed) > 5
+        expected = {name.removeprefix("salt/"): (checkout / name).read_bytes() for name in listed}
+        salt = dom0.folder / "srv/salt"
+        assert {str(path.relative_to(salt)): path.read_bytes() for path in files(salt)} == expected
+
+    def test_only_root_can_write_what_is_installed(self, installed, dom0):
+        for path in (dom0.folder / "srv").rglob("*"):
+            status = path.lstat()
+            assert (status.st_uid, status.st_gid) == (0, 0), path
+            assert stat.S_IMODE(status.st_mode) in (0o755, 0o644, 0o600), path
+        assert stat.S_IMODE((dom0.folder / "srv/pillar/qubes_vpn/init.sls").stat().st_mode) == 0o600
+
+    def test_salt_has_nothing_but_what_was_synced(self, installed, dom0):
+        """The checkout, from which it could be imported anyway, is out of reach."""
+        imports = "import salt.version, qubesadmin, qubes_vpn_plan"
+        found = dom0.run(f'"$DOM0_PYTHON" -S -c "{imports}"')
+        assert "No module named 'qubes_vpn_plan'" in found.stderr
+        extmods = dom0.folder / "cache/salt/minion/extmods"
+        assert (extmods / "modules/qubes_vpn.py").is_file()
+        assert (extmods / "utils/qubes_vpn_plan.py").is_file()
+
+    def test_looking_first_changes_nothing(self, installed, readme):
+        """R69. The real run's steps are those that were shown, and those that a dry run named."""
+        show, dry, real = (installed[line] for line in readme.commands(DOM0)[-3:])
+        assert (show.writes, dry.writes) == (0, 0)
+        assert real.writes > 0
+        assert ids(dry.stdout) == ids(real.stdout)
+        assert set(ids(real.stdout)) <= set(re.findall(r"^    (\S.*):$", show.stdout, re.MULTILINE))
+        (changed,) = re.findall(r"\(unchanged=\d+, changed=(\d+)\)", dry.stdout)
+        assert f"(changed={changed})" in real.stdout
+
+    def test_the_machine_is_routed(self, installed, dom0):
+        """R03: firewall, resolver, tunnel, uplink."""
+        chain = ["work"]
+        while chain[-1] != "sys-net":
+            answer = dom0.machine.call(chain[-1], "admin.vm.property.Get", "netvm").decode()
+            chain.append(answer.split()[-1])
+        assert chain == ["work", "sys-firewall", "sys-dns", "sys-vpn", "sys-net"]
+
+    def test_a_second_run_changes_nothing(self, installed, dom0, readme):
+        """And it is the one command that the README begins with."""
+        (command,) = readme.commands(TOP)
+        assert command == readme.commands(DOM0)[-1]
+        again = dom0.run(command)
+        assert again.code == 0
+        assert again.writes == 0
+        assert ids(again.stdout) == ids(installed[command].stdout)
+        assert "changed=" not in again.stdout
+
+    def test_a_wrong_pillar_stops_it_before_anything_is_changed(self, installed, dom0, readme):
+        pillar = dom0.folder / "srv/pillar/qubes_vpn/init.sls"
+        right = pillar.read_text()
+        pillar.write_text(right.replace("  topology:", "  topolgy:"))
+        try:
+            ran = dom0.run(readme.commands(TOP)[0])
+        finally:
+            pillar.write_text(right)
+        assert (ran.code, ran.writes) == (1, 0)
+        assert "Did you mean 'topology'?" in ran.stdout
+
+    def test_no_secret_comes_to_dom0(self, installed, dom0, profile):
+        """R33."""
+        text = b"\n".join(path.read_bytes() for path in files(dom0.folder))
+        text += "".join(ran.stdout + ran.stderr for ran in installed.values()).encode()
+        assert [secret for secret in secrets_of(profile) if secret.encode() in text] == []
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "top.sls",
+            "qubes/network/../../top.sls",
+            "/etc/passwd",
+            "qubes/mgmt/init.sls",
+            "_modules/cmdmod.py",
+            "_modules/qubes_vpn.py\n",
+            "_grains/qubes_vpn.py",
+            "_utils/qubes_vpn_plan.py/x",
+        ],
+    )
+    def test_the_check_line_counts_what_is_not_the_formulas(
+        self, name, fresh_dom0, readme, check_line
+    ):
+        commands = readme.commands(DOM0)
+        assert fresh_dom0.run(commands[0]).code == 0
+        assert fresh_dom0.run(check_line).stdout == "0\n"
+        with tarfile.open(fresh_dom0.folder / "home/formula.tar", "a") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        assert fresh_dom0.run(check_line).stdout == "1\n"
+
+    def test_init_gives_the_same_way(self, in_checkout, qubes, readme):
+        """What `qubes-vpn init` says about dom0 is what stands here, as far as it goes."""
+        (step,) = re.findall(
+            r"^  1\. In dom0.*\n((?: {7}.*\n)+)", in_checkout[1].stderr, re.MULTILINE
+        )
+        here = step.replace(f"{qubes}/dev/", "").replace("QUBE", "dev")
+        lines = [line.strip() for line in here.splitlines()]
+        assert [line for line in readme.commands(DOM0) if line in lines] == lines
+
+
+@pytest.fixture
+def check_line(readme):
+    (line,) = [line for line in readme.commands(DOM0) if line.startswith("tar -t")]
+    return line
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def ids(printed):
+    """The states in Salt's own output, in order."""
+    return re.findall(r"^ +ID: (.*)$", printed, re.MULTILINE)
