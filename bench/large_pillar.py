@@ -12,7 +12,7 @@ from bench.result import Result, ratio
 
 GOAL = 1.5
 QUBES = [f"client-{number:03}" for number in range(1000)]
-PAIRS = 15
+PAIRS = 31
 
 _TUNNEL = {"kind": "wireguard", "endpoints": ["192.0.2.1:51820/udp"], "profile": "wg.conf"}
 _ROUTED = {
@@ -60,6 +60,7 @@ def _check_and_plan(document: dict) -> None:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    # Processor time: a few milliseconds of wall-clock time are another process's as often as not.
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
