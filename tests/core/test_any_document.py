@@ -72,7 +72,7 @@ def near_misses(draw):
     return document
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(document=near_misses() | junk)
 def test_every_document_is_a_model_or_has_problems(document):
     """Nothing half-valid gets past, and each problem can be read and acted on, in one line."""
@@ -106,7 +106,7 @@ wraps = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.data(), secret=secrets, wrap=wraps)
 def test_a_secret_is_a_problem_and_is_not_shown(data, secret, wrap):
     """R33: at any place, as a value or as a key, by itself or inside something."""

@@ -3,7 +3,7 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qubes_vpn_model
@@ -11,8 +11,6 @@ import qubes_vpn_plan
 from qubes_vpn_guard import Guard, opened
 
 from .machines import GATEWAY, is_clear, machines, pillars
-
-runs = settings(deadline=None)
 
 
 def planned(document):
@@ -32,7 +30,6 @@ def places(steps, **wanted):
     }
 
 
-@runs
 @given(document=pillars())
 def test_steps_are_data(document):
     """Every id once, as Salt asks for; and it can be printed, compared and handed to Salt."""
@@ -44,7 +41,6 @@ def test_steps_are_data(document):
         assert step.why
 
 
-@runs
 @given(document=pillars())
 def test_each_service_is_closed_before_it_carries_anything(document):
     """R12, R42: made, ruled, described, and only then providing network and connected."""
@@ -60,7 +56,6 @@ def test_each_service_is_closed_before_it_carries_anything(document):
             assert wired[service.upstream] < made[name]
 
 
-@runs
 @given(document=pillars())
 def test_services_then_vaults_then_clients_then_the_default(document):
     """R09 before R06 before R07."""
@@ -80,7 +75,6 @@ def test_services_then_vaults_then_clients_then_the_default(document):
     assert not last or steps[-1].state == "default_netvm"
 
 
-@runs
 @given(document=pillars())
 def test_each_client_has_its_list_before_its_netvm(document):
     """R11."""
@@ -94,7 +88,6 @@ def test_each_client_has_its_list_before_its_netvm(document):
     }
 
 
-@runs
 @given(data=st.data(), document=pillars())
 def test_at_the_end_everybody_is_where_the_pillar_says(data, document):
     """R05, R06, R09: online past every tunnel only by name; vaults nowhere."""
@@ -113,7 +106,6 @@ def test_at_the_end_everybody_is_where_the_pillar_says(data, document):
     )
 
 
-@runs
 @given(data=st.data(), document=pillars())
 def test_no_step_lets_anybody_out(data, document):
     """R05: after every prefix of the plan, in clear are those who were, and those named.
