@@ -12,6 +12,7 @@ from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer
 
 HERE = Path(__file__).parent
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 REPEAT = re.compile(r"@repeat (\d+) (.*)")
 LONGEST = 3000
 
@@ -40,6 +41,7 @@ def answer(qubesd, call: str, now: int) -> dict:
     except EmptyAnswer:
         return {**shown, "empty": True}
     text = UUID.sub("UUID", text).replace(str(now + 60), "@now+60")
+    text = ADDRESS.sub("0xADDR", text)
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}...({len(text)})"
     return {**shown, "ok": text}

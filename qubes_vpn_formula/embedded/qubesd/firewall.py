@@ -51,7 +51,7 @@ def _set(request):
     lines = ascii_text(request.payload).splitlines()
     try:
         new = [firewall_grammar.canonical(line, request.machine.release) for line in lines]
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise EmptyAnswer from error
     rules(request.dest)
     request.dest.data["rules"] = new

@@ -102,7 +102,10 @@ def _icmp_type(value: str) -> str:
 def _expire(value: str) -> str:
     if not value.isdigit():
         raise ValueError("expire is not a number of seconds")
-    datetime.datetime.fromtimestamp(int(value))
+    try:
+        datetime.datetime.fromtimestamp(int(value))
+    except (OverflowError, OSError) as error:
+        raise ValueError("expire is out of range") from error
     return f"expire={value}"
 
 

@@ -117,7 +117,6 @@ def _add_template(machine, name: str) -> None:
     qube = lifecycle.make(machine, "TemplateVM", name, "black", None)
     qube.stored["netvm"] = None
     tags.add(qube, "created-by-dom0")
-    volumes.create_all(qube, {})
     qube.volumes["root"]["size"] = _TEMPLATE_ROOT_SIZE
     for feature in _TEMPLATE_FEATURES:
         qube.features[feature] = "Linux" if feature == "os" else "1"
@@ -127,6 +126,5 @@ def _add_qube(machine, name: str, label: str, explicit: dict) -> None:
     template = machine.qube(_TEMPLATES[0])
     qube = lifecycle.make(machine, "AppVM", name, label, template, **explicit)
     tags.add(qube, "created-by-dom0")
-    volumes.create_all(qube, {})
     if explicit.get("provides_network"):
         features.assign(qube, "servicevm", "1")

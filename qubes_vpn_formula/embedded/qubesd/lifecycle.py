@@ -19,7 +19,7 @@ _HIGHEST_DISPID = 10000
 
 
 def make(machine, klass: str, name: str | None, label: str | None, template, **explicit) -> Qube:
-    """Add a qube, without disks: properties, features and tags as a new one has them.
+    """Add a qube: properties, features, tags and volumes as a new one has them.
 
     *template*: a `Qube`, or None for the default one.
     """
@@ -47,12 +47,22 @@ def make(machine, klass: str, name: str | None, label: str | None, template, **e
         "qubesdb": {},
     }
     qube = Qube(machine, name)
-    if klass in QUBES and not machine.get("check_updates_vm"):
+    try:
+        _furnish(qube)
+    except (AdminError, EmptyAnswer):
+        del machine.state["qubes"][name]
+        raise
+    return qube
+
+
+def _furnish(qube) -> None:
+    if qube.klass in QUBES and not qube.machine.get("check_updates_vm"):
         qube.features["check-updates"] = ""
     fire("created", qube)
-    if klass == "DispVM":
+    if qube.klass in QUBES:
+        volumes.create_all(qube)
+    if qube.klass == "DispVM":
         _copy_template(qube, qube.template)
-    return qube
 
 
 def _check_template(machine, klass: str, template: Qube | None) -> Qube:
@@ -113,14 +123,14 @@ def _create(request, klass: str, pools_allowed: bool) -> None:
         raise value_error(f"there is a qube {given['name']} already")
     if klass == "AdminVM":
         raise property_value_error("there is only one AdminVM")
-    try:
-        qube = make(machine, klass, given["name"], given["label"], template)
-        tags.add(qube, "created-by-dom0")
-        if klass in QUBES:
-            volumes.create_all(qube, _volume_pools(qube, pools))
-    except (AdminError, EmptyAnswer):
-        machine.state["qubes"].pop(given["name"], None)
-        raise
+    qube = make(machine, klass, given["name"], given["label"], template)
+    tags.add(qube, "created-by-dom0")  # when this fails, the qube stays
+    if klass in QUBES:
+        try:
+            volumes.place(qube, _volume_pools(qube, pools))
+        except (AdminError, EmptyAnswer):
+            del machine.state["qubes"][qube.name]
+            raise
 
 
 def _template_argument(request, klass: str) -> Qube | None:
@@ -188,7 +198,6 @@ def _create_disposable(request):
     if template is None or not template.get_or("template_for_dispvms", False):
         raise AdminError("QubesException", f"{template} does not have template_for_dispvms=True")
     qube = make(request.machine, "DispVM", None, None, template, auto_cleanup=True)
-    volumes.create_all(qube, {})
     tags.add(qube, "created-by-dom0")
     tags.add(qube, "disp-created-by-dom0")
     return "uuid:" + qube.get("uuid") if request.payload else qube.name

@@ -97,3 +97,4 @@ def _vm_type(qube):
     else:
         kind = "AppVM"
     write(qube, "/qubes-vm-type", kind)
+    write(qube, "/qubes-iptables-error", "")

@@ -23,13 +23,17 @@ KERNELS_DIR = "/var/lib/qubes/vm-kernels"
 _SNAPSHOTS = {"AppVM": ("root",), "DispVM": ("root", "private")}
 
 
-def create_all(qube, pools: dict[str, str]) -> None:
-    """Make the volumes of a new qube; *pools* names those that do not go to the default pool."""
-    for name in NAMES:  # as they are without *pools*, which has to be possible
+def create_all(qube) -> None:
+    """Make the volumes of a new qube, in the default pools."""
+    for name in NAMES:
         if name in _SNAPSHOTS.get(qube.klass, ()):
             qube.volumes[name] = _snapshot(qube, name)
         else:
             qube.volumes[name] = _own(qube, name, qube.machine.get("default_pool_" + name))
+
+
+def place(qube, pools: dict[str, str]) -> None:
+    """Put volumes of a new qube into the pools that *pools* names by volume."""
     for name, pool in pools.items():
         if qube.volumes[name]["snap"]:
             raise AdminError("QubesException", f"volume {name} has to be in its template's pool")
