@@ -4,8 +4,10 @@
 Source: qubes/vm/mix/net.py and qubes/app.py of qubes-core-admin.
 """
 
+import contextlib
+
 from . import checks, firewall, properties, qubesdb
-from .errors import AdminError, Missing
+from .errors import AdminError, EmptyAnswer, Missing, enforce
 from .events import fire, on
 from .machine import LOCAL
 
@@ -60,12 +62,13 @@ def attach(qube) -> None:
 
 def _detach(qube) -> None:
     if not qube.machine.release.defers_netvm_when_paused:
-        qube.get("ip")  # R4.2 describes the link anew, which can fail
-    if qube.paused and qube.machine.release.defers_netvm_when_paused:
+        qube.get("ip")  # R4.2 describes the link anew and has to find it like that
+        enforce(qube.data["link"] == qube.get("netvm"))
+    elif qube.paused:
         if DEFERRED not in qube.features and qube.data["link"] is not None:
             qube.features[DEFERRED] = qube.data["link"]
-    else:
-        qube.data["link"] = None
+        return
+    qube.data["link"] = None
 
 
 @on("pre-set:netvm")
@@ -194,7 +197,8 @@ def _detach_clients(qube):
         qube.features.pop(DEFERRED, None)
     for client in list(qube.clients()):
         if client.running:
-            _detach(client)
+            with contextlib.suppress(EmptyAnswer):
+                _detach(client)
 
 
 @on("unpaused")

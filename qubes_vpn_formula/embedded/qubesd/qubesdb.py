@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What qubesd writes into the QubesDB of a running qube."""
 
+from collections.abc import Iterator
+
 from . import addresses
 from .errors import Missing
 from .events import fire, on
@@ -27,22 +29,9 @@ def _entries(qube) -> dict[str, str]:
 
 def create(qube) -> None:
     """Write all entries of a qube that starts or whose network changes."""
-    updateable = qube.get("updateable")
-    facts = {
-        "/name": qube.name,
-        "/type": qube.klass,
-        "/default-user": _user(qube),
-        "/qubes-vm-updateable": str(updateable),
-        "/qubes-vm-persistence": "full" if updateable else "rw-only",
-        "/qubes-debug-mode": str(int(qube.get("debug"))),
-        "/qubes-base-template": qube.template.name if qube.template else "",
-        **_provider_facts(qube),
-        **_client_facts(qube),
-        "/qubes-block-devices": "",
-        "/qubes-usb-devices": "",
-    }
-    for path, value in facts.items():
-        write(qube, path, value)
+    for facts in (_own_facts, _provider_facts, _client_facts):
+        for path, value in facts(qube):
+            write(qube, path, value)
     fire("qdb-create", qube)
     fire("qdb-clients", qube)
     if qube.klass == "DispVM":
@@ -55,37 +44,48 @@ def _user(qube) -> str:
     return special or qube.get("default_user")
 
 
-def _dns(prefix: str) -> dict[str, str]:
-    primary, secondary = addresses.DNS
-    return {f"{prefix}-primary-dns": primary, f"{prefix}-secondary-dns": secondary}
+def _own_facts(qube) -> Iterator[tuple[str, str]]:
+    updateable = qube.get("updateable")
+    yield "/name", qube.name
+    yield "/type", qube.klass
+    yield "/default-user", _user(qube)
+    yield "/qubes-vm-updateable", str(updateable)
+    yield "/qubes-vm-persistence", "full" if updateable else "rw-only"
+    yield "/qubes-debug-mode", str(int(qube.get("debug")))
+    yield "/qubes-base-template", qube.template.name if qube.template else ""
+    yield "/qubes-block-devices", ""
+    yield "/qubes-usb-devices", ""
 
 
-def _provider_facts(qube) -> dict[str, str]:
+def _provider_facts(qube) -> Iterator[tuple[str, str]]:
     if not qube.get("provides_network"):
-        return {}
-    gateway6 = qube.get("gateway6")
-    return {
-        "/qubes-netvm-network": str(qube.get("gateway")),
-        "/qubes-netvm-gateway": str(qube.get("gateway")),
-        **({"/qubes-netvm-gateway6": gateway6} if gateway6 else {}),
-        "/qubes-netvm-netmask": str(addresses.netmask(qube)),
-        **_dns("/qubes-netvm"),
-    }
+        return
+    yield "/qubes-netvm-network", str(qube.get("gateway"))
+    yield "/qubes-netvm-gateway", str(qube.get("gateway"))
+    if gateway6 := qube.get("gateway6"):
+        yield "/qubes-netvm-gateway6", gateway6
+    yield "/qubes-netvm-netmask", str(addresses.netmask(qube))
+    yield from _dns("/qubes-netvm")
 
 
-def _client_facts(qube) -> dict[str, str]:
+def _client_facts(qube) -> Iterator[tuple[str, str]]:
     if qube.netvm is None:
-        return {}
-    ip6, gateway6 = qube.get("visible_ip6"), qube.get("visible_gateway6")
-    return {
-        "/qubes-mac": qube.get("mac"),
-        "/qubes-ip": str(qube.get("visible_ip")),
-        "/qubes-netmask": str(qube.get("visible_netmask")),
-        "/qubes-gateway": str(qube.get("visible_gateway")),
-        **_dns("/qubes"),
-        **({"/qubes-ip6": ip6} if ip6 else {}),
-        **({"/qubes-gateway6": gateway6} if gateway6 else {}),
-    }
+        return
+    yield "/qubes-mac", qube.get("mac")
+    yield "/qubes-ip", str(qube.get("visible_ip"))
+    yield "/qubes-netmask", str(qube.get("visible_netmask"))
+    yield "/qubes-gateway", str(qube.get("visible_gateway"))
+    yield from _dns("/qubes")
+    if ip6 := qube.get("visible_ip6"):
+        yield "/qubes-ip6", ip6
+    if gateway6 := qube.get("visible_gateway6"):
+        yield "/qubes-gateway6", gateway6
+
+
+def _dns(prefix: str) -> Iterator[tuple[str, str]]:
+    primary, secondary = addresses.DNS
+    yield f"{prefix}-primary-dns", primary
+    yield f"{prefix}-secondary-dns", secondary
 
 
 @on("qdb-create", classes=QUBES)

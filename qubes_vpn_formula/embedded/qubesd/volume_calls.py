@@ -122,8 +122,9 @@ def _copy(request, source_qube, source, volume) -> None:
         return
     if not volume["save"]:
         return
-    enforce(source["save"])
-    volumes.commit(request.dest, volume, source["size"])
+    from_kernel = volumes.is_kernel(source_qube, source)
+    enforce(source["save"] or from_kernel)
+    volumes.commit(request.dest, volume, 0 if from_kernel else source["size"])
 
 
 def _choose_bootmode(request) -> None:

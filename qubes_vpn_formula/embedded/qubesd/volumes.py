@@ -24,10 +24,12 @@ _SNAPSHOTS = {"AppVM": ("root",), "DispVM": ("root", "private")}
 
 
 def create_all(qube) -> None:
-    """Make the volumes of a new qube, in the default pools."""
+    """Make the volumes of a new qube, in the default pools; a disposable's in its template's."""
     for name in NAMES:
         if name in _SNAPSHOTS.get(qube.klass, ()):
             qube.volumes[name] = _snapshot(qube, name)
+        elif qube.klass == "DispVM":
+            qube.volumes[name] = _own(qube, name, qube.template.volumes[name]["pool"])
         else:
             qube.volumes[name] = _own(qube, name, qube.machine.get("default_pool_" + name))
 
