@@ -19,6 +19,9 @@ _NO_CLIENT = ("TemplateVM", "AdminVM")
 #: Every qube that provides network enforces its clients' lists unless this feature is empty.
 _FIREWALL = "service.qubes-firewall"
 
+#: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
+_NEW = {"netvm": None, "autostart": False, "provides_network": False}
+_INHERITED = ("memory", "maxmem")
 #: What a call to qubesd can raise.  The last three are no QubesException: what later releases
 #: answer to a request that they do not let pass, and a connection that breaks.
 _QUBESD = (
@@ -133,6 +136,7 @@ class Machine:
             self._need_template(source)
             changes["clone"] = {"old": None, "new": f"clone of {source}"}
             self._make(name, "TemplateVM", lambda: self._clone(source, name), changes)
+            self._pretend(name, {key: self.value(source, key) for key in ("netvm", *_INHERITED)})
         netvm = self.value(name, "netvm")
         if netvm is not None:
             self._set(name, {"netvm": None}, changes)
@@ -150,6 +154,10 @@ class Machine:
         self._make(
             name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template), changes
         )
+        if self.dry:
+            template = template or _plain(self.app.default_template)
+            known = {key: self.value(template, key) for key in _INHERITED}
+            self._pretend(name, {**_NEW, **known, "template": template, "label": label})
         made = {}
         try:
             with in_words(f"'{name}' could not be finished"):
@@ -283,6 +291,10 @@ class Machine:
             raise Refused(f"{refused}. {_half_made(name)}") from refused
         self.app.domains.clear_cache()
 
+    def _pretend(self, name, values):
+        if self.dry:
+            self._pretended.update({(name, key): value for key, value in values.items()})
+
     def _clone(self, source, name):
         # With its cache on, clone_vm asks dom0 for a property that dom0 lacks and stops half way;
         # with an empty cache it asks one by one for each property of the source.  So the source
@@ -373,8 +385,11 @@ class Machine:
         if names:
             raise Refused(
                 f"{what} would put {', '.join(names)} in clear, and now they are not. This step "
-                "changed nothing. Take each of them offline first and run this again "
-                f"(qvm-prefs {names[0]} netvm none), or name it in outside_vpn."
+                "changed nothing. Take each of them offline "
+                f"(qvm-prefs {names[0]} netvm none), run this again, and it gets the netvm that "
+                "routes.qubes gives it; one without a route stays offline until 'qvm-prefs "
+                f"--default {names[0]} netvm'. Or name it in outside_vpn, if in clear is where it "
+                "belongs."
             )
 
 

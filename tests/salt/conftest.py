@@ -95,6 +95,10 @@ class States:
 
         return state
 
+    def loaded(self, function: str) -> Callable[..., dict[str, Any]]:
+        """The state function itself."""
+        return self._loaded[False][f"qubes_vpn.{function}"]
+
     def run(
         self, pillar: dict[str, Any], part: str = "network", test: bool = False
     ) -> dict[str, State]:

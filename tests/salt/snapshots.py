@@ -51,7 +51,10 @@ def compared(snapshot: dict[str, Any]) -> dict[str, Any]:
                 **{key: qube[key] for key in ("klass", "features", "notes", "power")},
                 "tags": sorted(qube["tags"]),
                 "rules": qube.get("rules"),
-                "volumes": {key: volume["source"] for key, volume in qube["volumes"].items()},
+                "volumes": {
+                    key: (volume["source"], volume["generation"] > 0)  # 0: nobody filled it
+                    for key, volume in qube["volumes"].items()
+                },
                 "properties": _properties(qube),
             }
             for name, qube in snapshot["qubes"].items()
