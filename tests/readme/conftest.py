@@ -36,12 +36,23 @@ def qubes(checkout: Path, profile: Path, tmp_path_factory: pytest.TempPathFactor
     return homes
 
 
+def expect_ready(folder: Path) -> None:
+    """Fails where `make` would rebuild the environment, in which this test itself runs."""
+    assert sh("make --question venv", folder).returncode == 0, "run `make venv` first"
+
+
+@pytest.fixture
+def ready_checkout(checkout: Path) -> Path:
+    """The checkout, in which `make` starts at once."""
+    expect_ready(checkout)
+    return checkout
+
+
 @pytest.fixture(scope="session")
 def in_checkout(qubes: Path, readme: Document) -> list[subprocess.CompletedProcess]:
     """What the commands of "Make your pillar" did, in the qube's checkout."""
     folder = qubes / "dev/qubes-vpn-formula"
-    # The environment is the one in which this test runs: it must not be rebuilt from here.
-    assert sh("make --question venv", folder).returncode == 0, "run `make venv` first"
+    expect_ready(folder)
     return [sh(line, folder) for line in readme.commands("Make your pillar")]
 
 

@@ -32,8 +32,8 @@ def test_no_command_without_a_test(readme):
     }  # fmt: skip
 
 
-def test_make_demo_draws_the_tree_of_the_readme(readme, checkout):
-    printed = output("make demo", checkout)
+def test_make_demo_draws_the_tree_of_the_readme(readme, ready_checkout):
+    printed = output("make demo", ready_checkout)
     assert readme.output(TRY) in printed
     assert "\x1b" not in printed
 
