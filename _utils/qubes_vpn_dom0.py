@@ -22,13 +22,16 @@ _FIREWALL = "service.qubes-firewall"
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
 _NEW = {"netvm": None, "autostart": False, "provides_network": False}
 _INHERITED = ("memory", "maxmem")
-#: What a call to qubesd can raise.  The last three are no QubesException: what later releases
-#: answer to a request that they do not let pass, and a connection that breaks.
+#: What a call to qubesd can raise.  Two are no QubesException where qubesadmin has them (R4.3):
+#: what later releases of qubesd answer to a request that they do not let pass.
 _QUBESD = (
     qubesadmin.exc.QubesException,
-    qubesadmin.exc.ProtocolError,
-    qubesadmin.exc.PermissionDenied,
     OSError,
+    *(
+        getattr(qubesadmin.exc, name)
+        for name in ("ProtocolError", "PermissionDenied")
+        if hasattr(qubesadmin.exc, name)
+    ),
 )
 
 

@@ -113,13 +113,13 @@ class States:
                 break
         return done
 
-    def run_in_child(self, pillar: dict[str, Any]) -> int:
+    def run_in_child(self, pillar: dict[str, Any], part: str = "network") -> int:
         """The same in a process of its own, for faults that kill it; its exit status."""
         child = os.fork()
         if child == 0:
             code = 70
             try:
-                code = int(any(state.result is False for state in self.run(pillar).values()))
+                code = int(any(state.result is False for state in self.run(pillar, part).values()))
             finally:
                 os._exit(code)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

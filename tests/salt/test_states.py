@@ -5,7 +5,9 @@ On the fresh machine: personal, work and untrusted inherit their netvm sys-firew
 sys-net; vault is offline; nothing runs.
 """
 
+import importlib
 import itertools
+import runpy
 from typing import Any
 
 import pytest
@@ -539,3 +541,16 @@ def test_without_qubesd_every_state_says_so(states, monkeypatch, tmp_path, funct
     answer = getattr(states, function)(**STEPS[function])
     assert (answer.result, answer.changes) == (False, {})
     assert answer.comment.startswith("dom0's qubesd does not answer: ")
+
+
+def test_a_qubesadmin_without_the_errors_of_4_3_will_do(states, checkout, monkeypatch):
+    """R4.2's has neither (qubesadmin/exc.py of qubes-core-admin-client 4.2.18)."""
+    exc = importlib.import_module("qubesadmin.exc")
+    for name in ("ProtocolError", "PermissionDenied"):
+        monkeypatch.delattr(exc, name)
+    loaded = runpy.run_path(str(checkout / "_utils/qubes_vpn_dom0.py"))
+    with (
+        pytest.raises(loaded["Refused"], match="work: no: reason"),
+        loaded["in_words"]("work: no"),
+    ):
+        raise exc.QubesException("reason")
