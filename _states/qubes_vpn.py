@@ -9,6 +9,7 @@ writes in test mode and hides what it changed.
 try:
     import qubes_vpn_dom0
     from qubes_vpn_guard import Guard
+    from qubes_vpn_machine import Machine, Refused, connect, in_words
 
     HAS_QUBESADMIN = True
 except ImportError:
@@ -25,7 +26,7 @@ def __virtual__():
 
 def template(name, clone_of):
     """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm."""
-    return _state(name, lambda dom0, done: dom0.clone_template(name, clone_of, done))
+    return _state(name, qubes_vpn_dom0.template, clone_of)
 
 
 def present(name, label, template=None, settings=None):
@@ -34,9 +35,7 @@ def present(name, label, template=None, settings=None):
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
     """
-    return _state(
-        name, lambda dom0, done: dom0.present(name, label, template, settings or {}, done)
-    )
+    return _state(name, qubes_vpn_dom0.present, label, template, settings or {})
 
 
 def firewall(name, rules, enforced_by=None):
@@ -44,17 +43,17 @@ def firewall(name, rules, enforced_by=None):
 
     Refused when *enforced_by*, the netvm that has to enforce it, has its firewall switched off.
     """
-    return _state(name, lambda dom0, done: dom0.firewall(name, rules, enforced_by, done))
+    return _state(name, qubes_vpn_dom0.firewall, rules, enforced_by)
 
 
 def qube(name, settings=None, features=None):
     """Qube *name* has these properties (*settings*) and *features*; others stay as they are."""
 
-    def apply(dom0, changes):
-        dom0.settings(name, settings or {}, changes)
-        dom0.features(name, features or {}, changes)
+    def step(machine, name, changes):
+        qubes_vpn_dom0.settings(machine, name, settings or {}, changes)
+        qubes_vpn_dom0.features(machine, name, features or {}, changes)
 
-    return _state(name, apply)
+    return _state(name, step)
 
 
 def netvm(name, netvm, shelters=(), services=(), outside_vpn=()):
@@ -65,22 +64,26 @@ def netvm(name, netvm, shelters=(), services=(), outside_vpn=()):
     the pillar wires itself.  A running qube's new netvm is started first.
     """
     guard = _guard(shelters, services, outside_vpn)
-    return _state(name, lambda dom0, done: dom0.netvm(name, _none(netvm), guard, done))
+    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard)
 
 
 def default_netvm(name, shelters=(), services=(), outside_vpn=()):
     """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
     guard = _guard(shelters, services, outside_vpn)
-    return _state(name, lambda dom0, done: dom0.default_netvm(_none(name), guard, done))
+
+    def step(machine, name, changes):
+        qubes_vpn_dom0.default_netvm(machine, _none(name), guard, changes)
+
+    return _state(name, step)
 
 
-def _state(name, apply):
-    """One state's answer; ``apply(dom0, changes)`` does it and adds what it did to *changes*."""
+def _state(name, step, *arguments):
+    """One state's answer, from ``step(machine, name, *arguments, changes)``."""
     ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
     try:
-        with qubes_vpn_dom0.in_words(f"{name}: qubesd said no"):
-            apply(_machine(), ret["changes"])
-    except qubes_vpn_dom0.Refused as refused:
+        with in_words(f"{name}: qubesd said no"):
+            step(_machine(), name, *arguments, ret["changes"])
+    except Refused as refused:
         return {**ret, "result": False, "comment": str(refused)}
     if ret["changes"]:
         ret["comment"] = "would be changed" if __opts__["test"] else "changed"
@@ -92,8 +95,7 @@ def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
     key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"
     if key not in __context__:
-        machine = qubes_vpn_dom0.Machine(qubes_vpn_dom0.connect(), dry=__opts__["test"])
-        __context__[key] = machine
+        __context__[key] = Machine(connect(), dry=__opts__["test"])
     return __context__[key]
 
 

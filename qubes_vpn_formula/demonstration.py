@@ -165,6 +165,6 @@ def _machine(path: Path):
     os.environ["QUBES_VPN_EMBEDDED"] = str(path)
     if str(front.FOLDER) not in sys.path:
         sys.path.insert(0, str(front.FOLDER))
-    import qubes_vpn_dom0  # imports qubesadmin, which the line above provides
+    import qubes_vpn_machine  # imports qubesadmin, which the line above provides
 
-    return qubes_vpn_dom0.Machine(qubes_vpn_dom0.connect())
+    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect())

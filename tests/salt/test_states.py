@@ -466,7 +466,12 @@ def test_any_error_at_any_call_is_words_and_a_later_run_gets_there(
             assert left == after, what
         if "half made" in answer.comment:  # it says what to do, so this is done
             embedded.call(STEPS[function]["name"], "admin.vm.Remove")
-        assert run().result is True, what
+        again = run()
+        if "t-vpn" in left["qubes"] and "--unset dom0 x-qubes-vpn-cloning" in again.comment:
+            assert again.result is False, what  # it counts as half made until the user says so
+            embedded.call("t-vpn", "admin.vm.Remove")
+            again = run()
+        assert again.result is True, what
         assert compared(embedded.snapshot()) == after, what
 
 
@@ -548,7 +553,7 @@ def test_a_qubesadmin_without_the_errors_of_4_3_will_do(states, checkout, monkey
     exc = importlib.import_module("qubesadmin.exc")
     for name in ("ProtocolError", "PermissionDenied"):
         monkeypatch.delattr(exc, name)
-    loaded = runpy.run_path(str(checkout / "_utils/qubes_vpn_dom0.py"))
+    loaded = runpy.run_path(str(checkout / "_utils/qubes_vpn_machine.py"))
     with (
         pytest.raises(loaded["Refused"], match="work: no: reason"),
         loaded["in_words"]("work: no"),

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine's qubes through one qubesadmin connection: bulk reads, and single writes read back.
+
+A dry :class:`Machine` (``test=True``) keeps what it would write to itself and answers later
+questions as if it had been written, so that a dry run goes through the same checks, in the same
+order, and says what the real run will say.
+"""
+
+import contextlib
+
+import qubesadmin
+import qubesadmin.exc
+import qubesadmin.firewall
+
+import qubes_vpn_guard
+
+#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
+NO_CLIENT = ("TemplateVM", "AdminVM")
+#: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
+_NEW = {"netvm": None, "autostart": False, "provides_network": False}
+_INHERITED = ("memory", "maxmem")
+#: What a call to qubesd can raise.  Two are no QubesException where qubesadmin has them (R4.3):
+#: what later releases of qubesd answer to a request that they do not let pass.
+_QUBESD = (
+    qubesadmin.exc.QubesException,
+    OSError,
+    *(
+        getattr(qubesadmin.exc, name)
+        for name in ("ProtocolError", "PermissionDenied")
+        if hasattr(qubesadmin.exc, name)
+    ),
+)
+
+
+class Refused(Exception):
+    """A step that is not possible or not safe: the text says why and what to do."""
+
+
+class Machine:
+    """dom0's view of the qubes.
+
+    Every method that changes something adds what it did to *changes* as it goes along, so that
+    they are known also when a later part of it is refused.
+
+    app: a ``qubesadmin.Qubes``.  dry: True to change nothing.
+    """
+
+    def __init__(self, app, dry=False):
+        self.app = app
+        self.app.cache_enabled = True  # one GetAll for each qube instead of forty Gets
+        # Before anything names dom0, whose class the list has and qubesadmin cannot ask for alone.
+        self.app.domains.refresh_cache()
+        self.dry = dry
+        self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
+        self._pretended_default = None
+        self._cloner = None  # a second connection, see clone
+        self._started = set()  # qubesadmin goes on showing what it listed before a start
+
+    # --- reading
+
+    def klass(self, name):
+        """Class of the qube, or None when there is no such qube."""
+        if ("", name) in self._pretended:
+            return self._pretended["", name]
+        vm = self.app.domains.get(name)
+        return None if vm is None else vm.klass
+
+    def names(self):
+        """Every qube and template, dom0 excepted."""
+        made = [name for (key, name) in self._pretended if key == ""]
+        real = [vm.name for vm in self.app.domains if vm.klass != "AdminVM"]
+        return real + [name for name in made if name not in real]
+
+    def value(self, name, key):
+        """A property as plain data: bool, int, str, or None (also: not known yet)."""
+        if (name, key) in self._pretended:
+            return self._pretended[name, key]
+        if ("", name) in self._pretended:
+            return None
+        vm = self.app.domains[name]
+        if key == "netvm" and self._pretended_default and vm.property_is_default("netvm"):
+            return self._pretended_default[0]
+        try:
+            return _plain(getattr(vm, key))
+        except qubesadmin.exc.QubesPropertyAccessError:
+            raise  # unknown is not unset
+        except AttributeError:
+            return None
+
+    def inherits(self, name, key):
+        """Whether a property has no value of its own."""
+        if (name, key) in self._pretended or ("", name) in self._pretended:
+            return False
+        return self.app.domains[name].property_is_default(key)
+
+    def feature(self, name, key):
+        """A feature's value, or None when it is not set."""
+        if (name, f"feature {key}") in self._pretended:
+            return self._pretended[name, f"feature {key}"]
+        if ("", name) in self._pretended:
+            return None
+        return self.app.domains[name].features.get(key)
+
+    def rules(self, name):
+        """The qube's firewall list, one line a rule in qubesadmin's own notation."""
+        if (name, "rules") in self._pretended:
+            return self._pretended[name, "rules"]
+        if ("", name) in self._pretended:
+            return ["action=accept"]  # what qubesd gives every new qube
+        return [rule.rule for rule in self.app.domains[name].firewall.rules]
+
+    def running(self, name):
+        """Whether the qube runs (paused counts: it goes on with the netvm it has)."""
+        if name in self._started:
+            return True
+        if ("", name) in self._pretended:
+            return False
+        return self.app.domains[name].get_power_state() != "Halted"
+
+    def wiring(self):
+        """Every qube's netvm: ``{name: name or None}``."""
+        return {
+            name: self.value(name, "netvm")
+            for name in self.names()
+            if self.klass(name) not in NO_CLIENT
+        }
+
+    def default_netvm(self):
+        """Name of dom0's default_netvm, or None."""
+        if self._pretended_default:
+            return self._pretended_default[0]
+        return _plain(self.app.default_netvm)
+
+    # --- single writes
+
+    def make(self, name, template, label, changes):
+        """Makes an AppVM, from dom0's default template when *template* is None."""
+        self._make(
+            name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template), changes
+        )
+        if self.dry:
+            template = template or _plain(self.app.default_template)
+            known = {key: self.value(template, key) for key in _INHERITED}
+            self._pretend(name, {**_NEW, **known, "template": template, "label": label})
+
+    def clone(self, name, source, changes):
+        """Makes a template as a copy of template *source*."""
+
+        def clone():
+            # With its cache on, clone_vm asks dom0 for a property that dom0 lacks and stops half
+            # way; with an empty cache it asks one by one for each property of the source.  So the
+            # source is cached, and nothing else; and naming the source's pools saves it seventeen
+            # questions.
+            if self._cloner is None:
+                self._cloner = type(self.app)()
+            app = self._cloner
+            app.cache_enabled = True
+            template = app.domains[source]
+            template.property_is_default("netvm")
+            app.cache_enabled = False
+            pools = {volume: template.volumes[volume].pool for volume in ("root", "private")}
+            app.clone_vm(template, name, pools=pools, ignore_devices=True)
+
+        self._make(name, "TemplateVM", clone, changes)
+        self._pretend(name, {key: self.value(source, key) for key in ("netvm", *_INHERITED)})
+
+    def remove(self, name):
+        """Removes a qube that this run has made."""
+        del self.app.domains[name]
+
+    def set(self, name, settings, changes):
+        """Sets properties; one read for all of them says whether it worked."""
+        old = {key: self.shown(name, key) for key in settings}
+        for key, value in settings.items():
+            if self.dry:
+                self._pretended[name, key] = value
+            else:
+                with in_words(f"{name}: {key} {shown(value)} was refused"):
+                    setattr(self.app.domains[name], key, value)
+            changes[key] = {"old": old[key], "new": shown(value)}
+        if self.dry:
+            return
+        with in_words(f"{name}: {', '.join(settings)} could not be read back"):
+            self.app.domains[name].clear_cache()
+            for key, value in settings.items():
+                if self.value(name, key) != value or self.inherits(name, key):
+                    raise Refused(f"{name}: {key} reads back differently.")
+
+    def set_feature(self, name, key, value):
+        """Sets a feature; None removes it."""
+        if self.dry:
+            self._pretended[name, f"feature {key}"] = value
+        elif value is None:
+            del self.app.domains[name].features[key]
+        else:
+            self.app.domains[name].features[key] = value
+
+    def set_rules(self, name, rules, changes):
+        """Replaces the qube's whole firewall list, in one call, when it differs."""
+        new = [qubesadmin.firewall.Rule(rule) for rule in rules]
+        old, wanted = self.rules(name), [rule.rule for rule in new]
+        if old == wanted:
+            return
+        if self.dry:
+            self._pretended[name, "rules"] = wanted
+        else:
+            with in_words(f"{name}: the firewall list was refused"):
+                self.app.domains[name].firewall.save_rules(new)
+        changes["firewall"] = {"old": "\n".join(old), "new": "\n".join(wanted)}
+        if not self.dry:
+            with in_words(f"{name}: the firewall list could not be read back"):
+                self.app.domains[name].firewall.load_rules()
+            if self.rules(name) != wanted:
+                raise Refused(f"{name}: the firewall list reads back differently.")
+
+    def set_default_netvm(self, netvm, heirs, changes):
+        """Sets dom0's default_netvm, which is the netvm of *heirs* (names) too."""
+        old = self.default_netvm()
+        if self.dry:
+            self._pretended_default = (netvm,)
+        else:
+            with in_words(f"default_netvm {shown(netvm)} was refused"):
+                self.app.default_netvm = netvm
+        changes["default_netvm"] = {"old": shown(old), "new": shown(netvm)}
+        if heirs:
+            changes["with it"] = {"old": None, "new": ", ".join(heirs)}
+        if not self.dry:
+            self.app.clear_cache()
+            for name in heirs:
+                self.app.domains[name].clear_cache()
+            if self.default_netvm() != netvm:
+                raise Refused("default_netvm reads back differently.")
+
+    def start(self, name, changes):
+        """Starts a qube; its netvms start with it."""
+        if not self.dry:
+            with in_words(f"{name} did not start"):
+                self.app.domains[name].start()
+        self._started.update(qubes_vpn_guard.path(name, self.wiring()))
+        changes[name] = {"old": "halted", "new": "running"}
+
+    def shown(self, name, key):
+        """A property's value as `changes` show it: an inherited netvm is told from a chosen one."""
+        value = shown(self.value(name, key))
+        return f"{value} (inherited)" if key == "netvm" and self.inherits(name, key) else value
+
+    def _pretend(self, name, values):
+        if self.dry:
+            self._pretended.update({(name, key): value for key, value in values.items()})
+
+    def _make(self, name, klass, make, changes):
+        """Makes a qube, which *changes* tell already; empties them when it could not be made."""
+        if self.dry:
+            self._pretended["", name] = klass
+            return
+        try:
+            with in_words(f"'{name}' could not be made"):
+                make()
+        except Refused as refused:
+            self.app.domains.clear_cache()
+            if self.klass(name) is None:
+                changes.clear()
+                raise
+            # It may be somebody else's, made this very moment: not ours to remove.
+            raise Refused(f"{refused}. {half_made(name)}") from refused
+        self.app.domains.clear_cache()
+
+
+def connect():
+    """A new ``qubesadmin.Qubes``; raises :class:`Refused` when there is no qubesd."""
+    with in_words("dom0's qubesd does not answer"):
+        return qubesadmin.Qubes()
+
+
+def half_made(name):
+    """What to do about a qube that was left half made."""
+    return f"'{name}' is half made: remove it (qvm-remove {name}) and run this again."
+
+
+def shown(value):
+    """A value in words."""
+    return "none" if value is None else value
+
+
+@contextlib.contextmanager
+def in_words(text):
+    """Turns what qubesadmin raises into :class:`Refused` with *text* in front."""
+    try:
+        yield
+    except _QUBESD as error:
+        reason = str(error).strip() or "qubesd gave no answer; see journalctl -u qubesd"
+        raise Refused(f"{text}: {reason}") from error
+
+
+def _plain(value):
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
