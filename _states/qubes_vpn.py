@@ -38,12 +38,13 @@ def present(name, label, template=None, settings=None):
     return _state(name, qubes_vpn_dom0.present, label, template, settings or {})
 
 
-def firewall(name, rules, enforced_by=None):
+def firewall(name, rules, enforced_by=None, optional=False):
     """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them).
 
     Refused when *enforced_by*, the netvm that has to enforce it, has its firewall switched off.
+    A qube that does not exist is an error, unless *optional*.
     """
-    return _state(name, qubes_vpn_dom0.firewall, rules, enforced_by)
+    return _state(name, qubes_vpn_dom0.firewall, rules, enforced_by, optional=optional)
 
 
 def qube(name, settings=None, features=None):
@@ -56,15 +57,16 @@ def qube(name, settings=None, features=None):
     return _state(name, step)
 
 
-def netvm(name, netvm, shelters=(), services=(), outside_vpn=()):
+def netvm(name, netvm, shelters=(), services=(), outside_vpn=(), optional=False):
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
 
     Refused when it would let a qube out in clear that is not: one behind *shelters* (tunnels,
     and Whonix' gateway) or offline, and not named in *outside_vpn*.  *services* are the qubes that
-    the pillar wires itself.  A running qube's new netvm is started first.
+    the pillar wires itself.  A running qube's new netvm is started first.  A qube that does not
+    exist is an error, unless *optional*.
     """
     guard = _guard(shelters, services, outside_vpn)
-    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard)
+    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard, optional=optional)
 
 
 def default_netvm(name, shelters=(), services=(), outside_vpn=()):
@@ -77,12 +79,15 @@ def default_netvm(name, shelters=(), services=(), outside_vpn=()):
     return _state(name, step)
 
 
-def _state(name, step, *arguments):
+def _state(name, step, *arguments, optional=False):
     """One state's answer, from ``step(machine, name, *arguments, changes)``."""
     ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
     try:
         with in_words(f"{name}: qubesd said no"):
-            step(_machine(), name, *arguments, ret["changes"])
+            machine = _machine()
+            if optional and machine.klass(name) is None:
+                return {**ret, "comment": f"there is no qube '{name}' yet; qubes.layout makes it"}
+            step(machine, name, *arguments, ret["changes"])
     except Refused as refused:
         return {**ret, "result": False, "comment": str(refused)}
     if ret["changes"]:

@@ -37,18 +37,14 @@ def plan(model):
     promise, routes = guard(model), _routes(model)
     for service in model.upstream_first():
         steps += _service(model, service, promise)
-    steps += [
-        _netvm(name, "none", promise, "a vault has no netvm (R09)")
-        for name in model.vaults
-        if name not in model.layout
-    ]
+    steps += [_vault(model, name, promise) for name in model.vaults]
     for name, netvm in routes.items():
-        if name not in model.vaults and name not in model.layout:
+        if name not in model.vaults:
             steps += _client(model, name, netvm, promise)
     steps += [
         _allowlist(model, name)
         for name in model.allowlists
-        if not any(name in handled for handled in (routes, model.layout, model.services))
+        if name not in routes and name not in model.services
     ]
     if model.default != "keep":
         steps.append(
@@ -72,7 +68,7 @@ def layout(model):
             settings["template_for_dispvms"] = True
         steps.append(_present(name, qube.template, qube.label, settings))
         if name in model.vaults:
-            steps.append(_netvm(name, "none", promise, "a vault has no netvm (R09)"))
+            steps.append(_vault(model, name, promise))
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
         elif name in model.allowlists:
@@ -170,8 +166,19 @@ def _present(name, template, label, settings):
     )
 
 
-def _netvm(name, netvm, guard, why):
-    return Step(f"{name} -> {netvm}", "netvm", {"name": name, "netvm": netvm, **guard}, why)
+def _netvm(name, netvm, guard, why, **more):
+    args = {"name": name, "netvm": netvm, **more, **guard}
+    return Step(f"{name} -> {netvm}", "netvm", args, why)
+
+
+def _optional(model, name):
+    """A qube of the layout need not be there before `qubes.layout` has made it."""
+    return {"optional": True} if name in model.layout else {}
+
+
+def _vault(model, name, guard):
+    why = "a vault has no netvm (R09)"
+    return _netvm(name, "none", guard, why, **_optional(model, name))
 
 
 def _routes(model):
@@ -192,13 +199,14 @@ def _client(model, name, netvm, guard):
         why = f"outside the VPN by choice: outside_vpn names {name} (R05)"
     else:
         why = " -> ".join([name, *model.path(netvm)])
-    return [*steps, _netvm(name, netvm, guard, why)]
+    return [*steps, _netvm(name, netvm, guard, why, **_optional(model, name))]
 
 
 def _allowlist(model, name):
+    rules = qubes_vpn_net.rules(model.allowlists[name])
     return Step(
         f"{name}: may reach its allowlist only",
         "firewall",
-        {"name": name, "rules": qubes_vpn_net.rules(model.allowlists[name])},
+        {"name": name, "rules": rules, **_optional(model, name)},
         "set before its netvm (R11)",
     )

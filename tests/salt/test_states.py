@@ -496,6 +496,20 @@ def test_changes_before_the_refusal_are_told(states, embedded):
     assert answer.changes == {"memory": {"old": 400, "new": 300}}
 
 
+def test_optional_qube_may_be_missing_and_its_state_says_so(states, embedded):
+    """R10. qubes.layout makes it; until then there is nothing to route."""
+    missing = {"name": "banking", "optional": True}
+    for answer in (
+        states.netvm(netvm="none", **missing, **PROMISE),
+        states.firewall(rules=["action=drop"], **missing),
+    ):
+        assert (answer.result, answer.changes) == (True, {})
+        assert answer.comment == "there is no qube 'banking' yet; qubes.layout makes it"
+    assert embedded.writes() == []
+    answer = states.netvm("work", netvm="none", optional=True, **PROMISE)
+    assert answer.changes["netvm"]["new"] == "none"
+
+
 def test_qube_that_could_not_be_finished_is_removed_again(states, embedded):
     """Otherwise it would be online, and count as the user's own from then on."""
     embedded.fail(method="admin.vm.property.Set", arg="memory", error="QubesValueError")

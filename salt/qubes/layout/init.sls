@@ -7,7 +7,7 @@
 # pillar says.  A qube that exists stays as it is.  Run qubes.network.sys-vpn before it.
 #
 # Execute:
-#   qubesctl --show-output state.sls qubes.layout
+#   sudo qubesctl state.sls qubes.layout
 ##
 {%- from "qubes/network/steps.jinja" import steps %}
 {{ steps(salt["qubes_vpn.plan"](pillar.get("qubes_vpn", {}), part="layout")) }}

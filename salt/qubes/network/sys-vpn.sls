@@ -6,9 +6,9 @@
 # Routes the machine through a VPN, as the pillar `qubes_vpn` describes it (see pillar.example).
 #
 # Execute:
-#   qubesctl --show-output state.show_sls qubes.network.sys-vpn      the steps, in order
-#   qubesctl --show-output state.sls qubes.network.sys-vpn test=True what they would change
-#   qubesctl --show-output state.sls qubes.network.sys-vpn           do it
+#   sudo qubesctl state.show_sls qubes.network.sys-vpn        the steps, in order
+#   sudo qubesctl state.sls qubes.network.sys-vpn test=True   what they would change
+#   sudo qubesctl state.sls qubes.network.sys-vpn             do it
 ##
 {%- if grains["id"] == "dom0" %}
 {%- from "qubes/network/steps.jinja" import steps %}
