@@ -94,13 +94,13 @@ def settings(machine, name, settings, changes):
 def features(machine, name, features, changes):
     """Sets features that differ."""
     _need(machine, name)
+    old = {key: machine.feature(name, key) for key in features}
     for key, value in features.items():
-        old = machine.feature(name, key)
-        if old == value:
+        if old[key] == value:
             continue
         with in_words(f"{name}: feature {key} was refused"):
             machine.set_feature(name, key, value)
-        changes[key] = {"old": old, "new": value}
+        changes[key] = {"old": old[key], "new": value}
         if machine.feature(name, key) != value:
             raise Refused(f"{name}: feature {key} reads back differently.")
 

@@ -54,6 +54,7 @@ class Machine:
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
         self._cloner = None  # a second connection, see clone
+        self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._started = set()  # qubesadmin goes on showing what it listed before a start
 
     # --- reading
@@ -97,7 +98,7 @@ class Machine:
         """A feature's value, or None when it is not set."""
         if (name, f"feature {key}") in self._pretended:
             return self._pretended[name, f"feature {key}"]
-        if ("", name) in self._pretended:
+        if ("", name) in self._pretended or (name, "features") in self._new:
             return None
         return self.app.domains[name].features.get(key)
 
@@ -105,7 +106,7 @@ class Machine:
         """The qube's firewall list, one line a rule in qubesadmin's own notation."""
         if (name, "rules") in self._pretended:
             return self._pretended[name, "rules"]
-        if ("", name) in self._pretended:
+        if ("", name) in self._pretended or (name, "rules") in self._new:
             return ["action=accept"]  # what qubesd gives every new qube
         return [rule.rule for rule in self.app.domains[name].firewall.rules]
 
@@ -138,6 +139,7 @@ class Machine:
         self._make(
             name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template), changes
         )
+        self._new |= {(name, "features"), (name, "rules")}
         if self.dry:
             template = template or _plain(self.app.default_template)
             known = {key: self.value(template, key) for key in _INHERITED}
@@ -167,6 +169,7 @@ class Machine:
     def remove(self, name):
         """Removes a qube that this run has made."""
         del self.app.domains[name]
+        self._new -= {(name, "features"), (name, "rules")}
 
     def set(self, name, settings, changes):
         """Sets properties; one read for all of them says whether it worked."""
@@ -188,6 +191,7 @@ class Machine:
 
     def set_feature(self, name, key, value):
         """Sets a feature; None removes it."""
+        self._new.discard((name, "features"))
         if self.dry:
             self._pretended[name, f"feature {key}"] = value
         elif value is None:
@@ -201,6 +205,7 @@ class Machine:
         old, wanted = self.rules(name), [rule.rule for rule in new]
         if old == wanted:
             return
+        self._new.discard((name, "rules"))
         if self.dry:
             self._pretended[name, "rules"] = wanted
         else:
