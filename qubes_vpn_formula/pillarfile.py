@@ -17,6 +17,8 @@ import qubes_vpn_model
 from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_problem import Problem, show
 
+#: Brackets in brackets; a pillar needs six.  Without a limit PyYAML's C code overruns the stack.
+_DEEPEST = 50
 #: What Salt would evaluate before it reads the YAML.
 _JINJA = ("{{", "{%", "{#")
 _BARE_IPV6 = re.compile(r"(^|[\s,\[-])\[[0-9A-Fa-f:]*:[0-9A-Fa-f:]*\]")
@@ -79,7 +81,7 @@ class PillarFile:
         """Every problem of the file as :class:`Located`, by line."""
         found = [Located(self.line(problem.path), problem) for problem in self._read[1]]
         if self.has_duplicates:
-            found += _duplicates(self.root, ())
+            found += _duplicates(self.root, (), set())
         return sorted(found, key=lambda located: located.line)
 
     def line(self, path):
@@ -122,6 +124,7 @@ def _compose(path, text):
             line=number,
         )
     try:
+        refuse_depth(text, path)
         node = yaml.compose(text, yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(path, text, error) from None
@@ -130,11 +133,24 @@ def _compose(path, text):
         raise UserError(
             "a control character", "Type the line again.", file=path, line=line
         ) from None
-    except RecursionError:
-        raise UserError("nested too deeply", "Take brackets away.", file=path) from None
     if node is None:
         raise UserError("the file is empty", "Start from pillar.example.", file=path)
     return node
+
+
+def refuse_depth(text, path=None):
+    """Raises :class:`UserError` for YAML that is too deep to be given to PyYAML."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            line = event.start_mark.line + 1
+            raise UserError(
+                "nested too deeply", "Take brackets or indentation away.", file=path, line=line
+            )
 
 
 def _syntax_error(path, text, error):
@@ -161,26 +177,36 @@ class _Builder:
     def __init__(self, path):
         self.path = path
         self.has_duplicates = False
-        self._built = {}  # anchors are built once
+        self._built = {}  # anchors are built once; ... while that goes on
 
     def build(self, node):
         kind = node.__class__
         if kind is yaml.ScalarNode:
             return node.value if node.tag == _STR else self._scalar(node)
         known = self._built.get(id(node))
+        if known is ...:
+            raise UserError(
+                "an anchor ('&...') is used inside itself",
+                "Write the value itself.",
+                file=self.path,
+                line=node.start_mark.line + 1,
+            )
         if known is not None:
             return known
+        self._built[id(node)] = ...
+        built = self._built[id(node)] = self._collection(node)
+        return built
+
+    def _collection(self, node):
+        kind = node.__class__
         if kind is yaml.MappingNode and node.tag == f"{_TAG}map":
             return self._mapping(node)
         if kind is yaml.SequenceNode and node.tag == f"{_TAG}seq":
-            built = self._built[id(node)] = []
-            built.extend([self.build(item) for item in node.value])
-            return built
+            return [self.build(item) for item in node.value]
         raise self._refused(node)
 
     def _mapping(self, node):
-        built = self._built[id(node)] = {}
-        merged = []
+        built, merged = {}, []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 merged.append(value_node)
@@ -259,11 +285,17 @@ def _is_key(node, key):
     return (node.value if node.tag == _STR else _SCALARS[node.tag](node)) == key
 
 
-def _duplicates(node, path):
-    """A :class:`Located` problem for every key that stands twice, at its second line."""
+def _duplicates(node, path, seen):
+    """A :class:`Located` problem for every key that stands twice, at its second line.
+
+    *seen*: ids of nodes that are done, because aliases lead to the same one again.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for place, item in enumerate(node.value):
-            yield from _duplicates(item, (*path, place))
+            yield from _duplicates(item, (*path, place), seen)
     if not isinstance(node, yaml.MappingNode):
         return
     lines = {}
@@ -283,4 +315,4 @@ def _duplicates(node, path):
                 ),
             )
         lines[key] = line
-        yield from _duplicates(value_node, here)
+        yield from _duplicates(value_node, here, seen)

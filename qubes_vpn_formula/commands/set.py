@@ -89,6 +89,10 @@ def _edited(args, old, path):
         if args.append is not None:
             return pillaredit.append(old, path, value)
         return pillaredit.put(old, path, value)
+    except RecursionError:
+        raise UserError(
+            "anchors ('&...') lead too deep", "Write the values themselves.", file=args.file
+        ) from None
     except UserError as error:
         raise UserError(error.what, error.fix, file=args.file, key=error.key) from None
 
@@ -97,6 +101,7 @@ def _yaml(text):
     if _IPV6.match(text):
         return text
     try:
+        pillarfile.refuse_depth(text)
         return yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         raise UserError(

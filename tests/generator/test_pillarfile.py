@@ -98,6 +98,12 @@ def test_every_double_key_is_found():
         ("a: 1\n? [b]\n: 2\n", "p.sls:2: a list or mapping cannot be a key."),
         ("a: {<<: 3}\n", "p.sls:1: '<<' merges mappings only."),
         ("a: 1\nqubes_vpn: {{ pillar }}\n", "p.sls:2: Jinja ('{{'):"),
+        ("a: 1\nb: " + "[" * 300 + "]" * 300, "p.sls:2: nested too deeply."),
+        ("a: 1\nb: " + "{b: " * 300 + "1" + "}" * 300, "p.sls:2: nested too deeply."),
+        ("a:\n" + "- " * 10**6 + "x", "p.sls:2: nested too deeply."),
+        ("".join(" " * depth + "a:\n" for depth in range(99)), "p.sls:51: nested too deeply."),
+        ("a: 1\nqubes_vpn: &a {b: [*a]}\n", "p.sls:2: an anchor ('&...') is used inside itself."),
+        ("a: 1\nqubes_vpn: &a {<<: *a}\n", "p.sls:2: an anchor ('&...') is used inside itself."),
         ("a:\n  - [2001:db8::1]:443/udp\n", "p.sls:2: not YAML: an IPv6 endpoint without quotes."),
     ],
 )
@@ -107,6 +113,14 @@ def test_cannot_be_read(text, message):
         pillarfile.PillarFile("p.sls", text)
     assert str(error.value).startswith(message)
     assert str(error.value).count(". ") >= 1
+
+
+def test_a_double_key_behind_aliases_is_one_problem():
+    """However often, and however deep, aliases lead to it."""
+    chain = "".join(f"x{i}: &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, 2000))
+    text = "x0: &x0 {a: 1, a: 2}\n" + chain + "qubes_vpn: {}\n"
+    located = pillarfile.PillarFile("x", text).problems()
+    assert [line for line, problem in located if "of one name" in problem.what] == [1]
 
 
 def test_check_reports_all_files(tmp_path, capsys):

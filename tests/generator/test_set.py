@@ -154,6 +154,18 @@ def test_refuses_secrets(words, pillar, capsys):
     assert not [word for word in ("hunter2", "aHVu", "5678") if word in shown.out + shown.err]
 
 
+def test_refuses_a_secret_in_the_place_of_a_secret(pillar, capsys):
+    """R33: the problem is not a new one, and still this edit is not made."""
+    key = "aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnQ="
+    text = TEXT.replace("'wg.conf'", f"'{key}'")
+    pillar.write_text(text)
+    assert change(pillar, "tunnels.sys-vpn.profile", key.swapcase()) == 2
+    shown = capsys.readouterr()
+    assert pillar.read_text() == text
+    assert key.swapcase() not in shown.out + shown.err
+    assert "a secret does not belong in the pillar" in shown.err
+
+
 def test_does_not_show_a_secret_that_is_there(pillar, capsys):
     """The difference shows lines around the change; a secret among them stays hidden."""
     pillar.write_text(TEXT.replace("memory: 400", "password: hunter2\n      memory: 400"))
@@ -220,6 +232,10 @@ def test_keeps_line_ends_and_byte_order_mark(pillar):
         (["", "1"], "the key path is empty"),
         (["topology", "[1"], "the value is not YAML"),
         (["topology", "{{ x }}"], "Jinja"),
+        (["vaults", "[" * 60 + "]" * 60], "nested too deeply"),
+        (["vaults", "[" * 100_000], "nested too deeply"),
+        (["vaults", "--append", "{a: " * 300 + "1" + "}" * 300], "nested too deeply"),
+        (["vaults", "&a [*a]"], "anchors ('&...') lead too deep"),
     ],
 )
 def test_bad_words(words, message, pillar, capsys):
