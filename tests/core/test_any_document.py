@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qubes_vpn_check
 import qubes_vpn_model
 import qubes_vpn_plan
 
@@ -121,6 +122,45 @@ def test_a_secret_is_a_problem_and_is_not_shown(data, secret, wrap):
     problems = qubes_vpn_model.read(document)[1]
     assert problems
     assert not [problem for problem in problems if mark in problem.text()]
+
+
+@pytest.mark.parametrize("marks", ["{{ x }}", "{% x %}", "{# x #}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("topology",),
+        ("uplink",),
+        ("templates", "t-vpn", "clone_of"),
+        ("tunnels", "sys-vpn", "kind"),
+        ("tunnels", "sys-vpn", "profile"),
+        ("tunnels", "sys-vpn", "memory"),
+        ("tunnels", "sys-vpn", "autostart"),
+        ("tunnels", "sys-vpn", "endpoints"),
+        ("tunnels", "sys-vpn", "endpoints", 0),
+        ("resolvers",),
+        ("routes",),
+        ("routes", "qubes", "work"),
+        ("vaults", 0),
+        ("allowlists", "banking", 0),
+    ],
+    ids=lambda path: ".".join(map(str, path)),
+)
+def test_what_salt_would_evaluate_is_refused(path, marks):
+    """dom0 too: Salt renders a pillar again on its way to a qube."""
+    document = copy.deepcopy(EXAMPLE)
+    at(document, path[:-1])[path[-1]] = f"a{marks}"
+    said = {problem.path: problem for problem in qubes_vpn_check.check(document)}
+    assert said[("qubes_vpn", *path)].what == "Salt would evaluate the text between the braces"
+
+
+@pytest.mark.parametrize("marks", ["{{ x }}", "{% x %}", "{# x #}"])
+@pytest.mark.parametrize("place", ["tunnels", "layout", "allowlists", "templates"])
+def test_a_name_that_salt_would_evaluate_is_refused(place, marks):
+    document = copy.deepcopy(EXAMPLE)
+    document[place][f"a{marks}"] = copy.deepcopy(next(iter(document[place].values())))
+    said = {problem.path: problem for problem in qubes_vpn_check.check(document)}
+    found = said[("qubes_vpn", place, f"a{marks}")]
+    assert found.what == "Salt would evaluate the text between the braces"
 
 
 @pytest.mark.parametrize("key", ["PrivateKey", "preshared_key", "password", "Account no", "token"])
