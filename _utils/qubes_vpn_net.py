@@ -23,6 +23,25 @@ FIREWALL_LIMIT = 65536 - len("admin.vm.firewall.Set+ dom0 name \0") - 31
 #: An endpoint prefix wider than this is a network, not a VPN server (bits, by IP version).
 WIDEST_ENDPOINT = {4: 16, 6: 32}
 
+#: Where no VPN server is.  Qubes' own: qubes-core-admin ``qubes/vm/mix/net.py`` and, for IPv6,
+#: ``qubes/config.py``.  Private networks may hold one, and 64:ff9b::/96 (NAT64) leads to many.
+_NO_SERVER = {
+    "10.137.0.0/16": "Qubes gives it to qubes",
+    "10.138.0.0/16": "Qubes gives it to disposables",
+    "10.139.0.0/16": "Qubes uses it for DNS",
+    "fd09:24ef:4179::/48": "Qubes gives it to qubes",
+    "0.0.0.0/8": "it means this machine",
+    "::/128": "it means this machine",
+    "127.0.0.0/8": "it means this machine",
+    "::1/128": "it means this machine",
+    "169.254.0.0/16": "link-local",
+    "fe80::/10": "link-local",
+    "224.0.0.0/4": "multicast",
+    "ff00::/8": "multicast",
+    "240.0.0.0/4": "reserved",
+}
+_NO_SERVER = [(ipaddress.ip_network(network), why) for network, why in _NO_SERVER.items()]
+
 _FORM = re.compile(
     r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*):"
     r"(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?/(?P<proto>[A-Za-z0-9]+)\Z",
@@ -90,14 +109,17 @@ def endpoint(text):
             "Endpoints are numeric: look the name up once and write the address.",
         )
     network = ipaddress.ip_network(found.host)
-    if network.is_loopback or network.is_multicast or network.is_unspecified:
-        what = f"'{text}' cannot be a VPN server"
-        raise NotADestination(what, f"Write its address: {_EXAMPLE}.")
     if network.prefixlen < WIDEST_ENDPOINT[network.version]:
         raise NotADestination(
             f"{network} is too wide for an endpoint",
             f"The widest prefix is /{WIDEST_ENDPOINT[network.version]}.",
         )
+    for other, why in _NO_SERVER:
+        if network.version == other.version and network.overlaps(other):
+            raise NotADestination(
+                f"'{text}' cannot be a VPN server, because of {other}: {why}",
+                f"Write the server's own address, as in {_EXAMPLE}.",
+            )
     return found
 
 

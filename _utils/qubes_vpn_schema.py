@@ -50,12 +50,16 @@ PILLAR = Keys(
         "topology": (Choice("dns", "simple", "custom"), "dns"),
         "uplink": (Name(), "sys-net"),
         "templates": (
-            MapOf(Keys({"clone_of": (Name(), ...)}), "t-vpn: {clone_of: debian-13-minimal}"),
+            MapOf(
+                Keys({"clone_of": (Name(), ...)}),
+                "t-vpn: {clone_of: debian-13-minimal}",
+                new=True,
+            ),
             {},
         ),
-        "tunnels": (MapOf(TUNNEL, "sys-vpn: {kind: wireguard, ...}", least=1), ...),
-        "resolvers": (MapOf(RESOLVER, "sys-dns: {}"), None),
-        "firewalls": (MapOf(FIREWALL, "sys-firewall: {}"), None),
+        "tunnels": (MapOf(TUNNEL, "sys-vpn: {kind: wireguard, ...}", least=1, new=True), ...),
+        "resolvers": (MapOf(RESOLVER, "sys-dns: {}", new=True), None),
+        "firewalls": (MapOf(FIREWALL, "sys-firewall: {}", new=True), None),
         "routes": (
             Keys(
                 {
@@ -75,7 +79,7 @@ PILLAR = Keys(
         ),
         "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
         "whonix_gateway": (Name(), "sys-whonix"),
-        "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}"), {}),
+        "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
     }
 )
 

@@ -60,10 +60,11 @@ class Name:
     """The name of a qube or template; *words* are allowed beside it (``none``, ``keep``).
 
     Rules as qubesd has them (qubes-core-admin ``qubes/vm/__init__.py``, validate_name).
+    *new*: the formula may have to make it, on R4.2 too, where no name has a dot.
     """
 
-    def __init__(self, *words):
-        self.words = words
+    def __init__(self, *words, new=False):
+        self.words, self.new = words, new
 
     def read(self, value, path, problems):
         if isinstance(value, str) and value in self.words:
@@ -82,9 +83,15 @@ class Name:
             return f"{show(value)} is not a name", f"Write {' or '.join([*self.words, 'a name'])}."
         # Shorter than an account number, and of these characters, it is no secret.
         if not _NAME.match(value) or (len(value) >= 16 and looks_secret(value)):
+            marks = "'-' and '_'" if self.new else "'-', '_' and '.'"
             return (
                 f"{show(value)} cannot be the name of a qube",
-                "Names begin with a letter and hold letters, digits, '-', '_' and '.'.",
+                f"Names begin with a letter and hold letters, digits, {marks}.",
+            )
+        if self.new and "." in value:
+            return (
+                f"{show(value)} has a '.', which R4.2 allows in no name",
+                f"Write '-' instead: {value.replace('.', '-')}.",
             )
         if len(value) > 31:
             return (
@@ -192,11 +199,14 @@ class ListOf:
 
 
 class MapOf:
-    """A mapping whose keys are names of qubes and whose values are of one kind."""
+    """A mapping whose keys are names of qubes and whose values are of one kind.
 
-    def __init__(self, kind, example, least=0):
+    *new*: as of :class:`Name`.
+    """
+
+    def __init__(self, kind, example, least=0, new=False):
         self.kind, self.example, self.least = kind, example, least
-        self.key = Name()
+        self.key = Name(new=new)
 
     def read(self, value, path, problems):
         if not isinstance(value, dict):

@@ -126,10 +126,8 @@ def endpoint(address, port, proto, origin, **place):
     host = f"[{address}]" if ":" in address else address
     try:
         return Endpoint(qubes_vpn_net.endpoint(f"{host}:{port}/{proto}").text, origin)
-    except qubes_vpn_net.NotADestination:  # loopback, multicast, 0.0.0.0
-        raise UserError(
-            f"{address} cannot be a VPN server", "Write the server's own address.", **place
-        ) from None
+    except qubes_vpn_net.NotADestination as error:
+        raise UserError(error.what, "Write the server's own address.", **place) from None
 
 
 def once(endpoints):

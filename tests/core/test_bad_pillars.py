@@ -15,7 +15,7 @@ from qubes_vpn_formula.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "bad" / "pillars"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yml"))
-#: What is wrong in these is the YAML, which dom0's Salt refuses by itself (a key that stands twice too).
+#: What is wrong in these is the YAML: dom0's Salt refuses it by itself (two equal keys as well).
 YAML_IS_WRONG = {
     "empty",
     "endpoint-ipv6-unquoted",

@@ -158,6 +158,24 @@ def test_an_endpoint_is_numeric_and_no_wider_than_a_provider(text):
     assert network.prefixlen >= (16 if network.version == 4 else 32)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.0.2.1:1/udp",
+        "[2001:db8::1]:1/udp",
+        "192.168.1.1:1/udp",
+        "10.136.0.0/16:1/udp",
+        "10.140.0.0/16:1/udp",
+        "[fd09:24ef:4178::1]:1/udp",
+        "[64:ff9b::c000:201]:1/udp",
+        "223.255.255.255:1/udp",
+    ],
+)
+def test_an_endpoint_may_be_private_or_beside_qubes_own(text):
+    """At home, at work, behind NAT64, and documentation's; what may not: endpoint-no-server.yml."""
+    assert qubes_vpn_net.endpoint(text).text == text
+
+
 @given(texts=st.lists(destinations, max_size=20))
 def test_the_size_is_what_is_sent(texts):
     """Each rule with its newline, in ASCII, and the closing drop last (R11, R12)."""

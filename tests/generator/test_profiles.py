@@ -167,7 +167,8 @@ def test_pins_names(tmp_path):
 
 
 @given(
-    st.ip_addresses().filter(lambda a: not (a.is_loopback or a.is_multicast or a.is_unspecified)),
+    # Addresses that no VPN server has lie outside: tests/bad/pillars/endpoint-no-server.yml
+    st.ip_addresses(network="192.0.0.0/8") | st.ip_addresses(network="2000::/3"),
     st.integers(1, 65535),
     st.sampled_from(sorted(PROTOCOLS)),
 )
