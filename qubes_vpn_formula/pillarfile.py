@@ -101,13 +101,6 @@ def read(path):
     return PillarFile(path, read_text(path))
 
 
-def refuse(path, located):
-    """Raises one :class:`UserError` that says all of *located*, if there is anything."""
-    if located:
-        lines = "\n".join(problem.text(f"{path}:{line}") for line, problem in located)
-        raise UserError.of_text(lines)
-
-
 def _compose(path, text):
     """The YAML nodes of *text*, one document; raises :class:`UserError`."""
     if any(mark in text for mark in _JINJA):

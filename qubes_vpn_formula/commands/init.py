@@ -120,7 +120,7 @@ def add(subparsers):
 def run(args):
     profile, source = _profile(args)
     text = pillarnew.pillar_text(profile, _wishes(args), source)
-    pillarfile.refuse("new pillar", pillarfile.PillarFile("new pillar", text).problems())
+    _refuse_problems(args, text)
     if args.output:
         files.write_new(args.output, text, args.force)
     steps = report.next_steps(profile, args.tunnel, args.output or "pillar.sls", args.port)
@@ -197,6 +197,28 @@ def _pinned(args, profile):
             line=profile.hosts[0].line,
         )
     return profile.pinned(addresses)
+
+
+def _refuse_problems(args, text):
+    """Problems of the pillar are those of an option or a profile; its lines nobody has seen."""
+    located = pillarfile.PillarFile("the new pillar", text).problems()
+    if located:
+        said = [problem.text(_origin(args, problem.path)) for _, problem in located]
+        raise UserError.of_text("\n".join(said))
+
+
+def _origin(args, path):
+    """What on the command line the value at *path* was made from."""
+    match path[1:]:
+        case ("routes", *_):
+            return "--route"
+        case ("vaults", *_):
+            return "--vault"
+        case ("tunnels", _, "template"):
+            return "--template"
+        case ("tunnels", _, "endpoints" | "profile", *_):
+            return args.profile or args.relays
+    return "--tunnel"
 
 
 def _wishes(args):

@@ -90,6 +90,42 @@ def test_a_pillar_with_problems_is_not_written(tmp_path, capsys):
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--route", "my qube"], ["--route: qubes_vpn.routes.qubes.'my qube': "]),
+        (["--vault", "v 1"], ["--vault: qubes_vpn.vaults[0]: "]),
+        (["--template", "t 1"], ["--template: qubes_vpn.tunnels.sys-vpn.template: "]),
+        (["--tunnel", "v.p.n"], ["--tunnel: qubes_vpn.tunnels.'v.p.n': "]),
+        (["--tunnel", "sys-net"], ["--tunnel: qubes_vpn."]),
+        (["--tunnel", "sys-dns"], ["--tunnel: qubes_vpn."]),
+        (
+            ["--route", "a=b", "--vault", "7"],
+            ["--route: qubes_vpn.routes.qubes.a: ", "--vault: qubes_vpn.vaults[0]: "],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_problem_names_the_option_that_brings_it(words, said, capsys):
+    """Not a line of a pillar that nobody has seen."""
+    assert init("split.conf", *words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said)
+    for line, start in zip(lines, said, strict=True):
+        assert line.startswith(start)
+
+
+def test_a_problem_names_the_profile_that_brings_it(tmp_path, capsys):
+    profile = tmp_path / "here.conf"
+    profile.write_text((PROFILES / "ivpn-sweden.conf").read_text())
+    words = ["--from", str(profile), "--address", "se1.wg.ivpn.net=" + ",".join(
+        f"2001:db8::{number:x}" for number in range(1, 1500)
+    )]  # fmt: skip
+    assert main(["init", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{profile}: qubes_vpn.tunnels.sys-vpn.endpoints: 1,500 firewall rules")
+
+
 def test_profile_name_must_fit_the_qube(tmp_path, capsys):
     """The file's name becomes a pillar value, so it has to be one."""
     odd = tmp_path / "my{{profile.conf"
