@@ -8,7 +8,7 @@ writes in test mode and hides what it changed.
 
 try:
     import qubes_vpn_dom0
-    from qubes_vpn_guard import Guard
+    from qubes_vpn_guard import guard_of
     from qubes_vpn_machine import Machine, Refused, connect, in_words
 
     HAS_QUBESADMIN = True
@@ -29,19 +29,21 @@ def template(name, clone_of):
     return _state(name, qubes_vpn_dom0.template, clone_of)
 
 
-def present(name, label, template=None, settings=None):
+def present(name, label, template=None, settings=None, in_one_piece=False):
     """A qube *name* exists.
 
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
+    *in_one_piece*: no later state completes it, so what an interrupted run leaves is refused.
     """
-    return _state(name, qubes_vpn_dom0.present, label, template, settings or {})
+    return _state(name, qubes_vpn_dom0.present, label, template, settings or {}, in_one_piece)
 
 
 def firewall(name, rules, enforced_by=None, optional=False):
     """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them).
 
-    Refused when *enforced_by*, the netvm that has to enforce it, has its firewall switched off.
+    Refused when *enforced_by*, the netvm that has to enforce it (default: the one that the qube
+    has), would not.
     A qube that does not exist is an error, unless *optional*.
     """
     return _state(name, qubes_vpn_dom0.firewall, rules, enforced_by, optional=optional)
@@ -57,24 +59,22 @@ def qube(name, settings=None, features=None):
     return _state(name, step)
 
 
-def netvm(name, netvm, shelters=(), services=(), outside_vpn=(), optional=False):
+def netvm(name, netvm, guard, optional=False):
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
 
-    Refused when it would let a qube out in clear that is not: one behind *shelters* (tunnels,
-    and Whonix' gateway) or offline, and not named in *outside_vpn*.  *services* are the qubes that
-    the pillar wires itself.  A running qube's new netvm is started first.  A qube that does not
-    exist is an error, unless *optional*.
+    Refused when it may let a qube out in clear that is not, by *guard*: a mapping of ``uplink``,
+    ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires) and
+    ``outside_vpn`` (who may be in clear).  A running qube's new netvm is started first.  A qube
+    that does not exist is an error, unless *optional*.
     """
-    guard = _guard(shelters, services, outside_vpn)
-    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard, optional=optional)
+    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard_of(guard), optional=optional)
 
 
-def default_netvm(name, shelters=(), services=(), outside_vpn=()):
+def default_netvm(name, guard):
     """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
-    guard = _guard(shelters, services, outside_vpn)
 
     def step(machine, name, changes):
-        qubes_vpn_dom0.default_netvm(machine, _none(name), guard, changes)
+        qubes_vpn_dom0.default_netvm(machine, _none(name), guard_of(guard), changes)
 
     return _state(name, step)
 
@@ -102,10 +102,6 @@ def _machine():
     if key not in __context__:
         __context__[key] = Machine(connect(), dry=__opts__["test"])
     return __context__[key]
-
-
-def _guard(shelters, services, outside_vpn):
-    return Guard(tuple(shelters), tuple(services), tuple(outside_vpn))
 
 
 def _none(netvm):

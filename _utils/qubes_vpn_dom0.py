@@ -5,14 +5,13 @@ Every step adds what it did to *changes* as it goes along, and raises
 :class:`qubes_vpn_machine.Refused` when it is not possible or not safe.
 """
 
-import qubes_vpn_guard
-from qubes_vpn_machine import NO_CLIENT, Refused, half_made, in_words, shown
+import contextlib
 
-#: Every qube that provides network enforces its clients' lists unless this feature is empty.
-_FIREWALL = "service.qubes-firewall"
-#: Feature of dom0 that names the template which is being cloned: a clone takes many calls, and one
-#: that was interrupted looks like any other template.
-CLONING = "x-qubes-vpn-cloning"
+import qubes_vpn_guard
+from qubes_vpn_machine import Refused, half_made, in_words, unnote, shown
+
+#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
+_NO_CLIENT = ("TemplateVM", "AdminVM")
 
 
 def template(machine, name, source, changes):
@@ -22,30 +21,32 @@ def template(machine, name, source, changes):
         raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
     if klass is None:
         _need_template(machine, source)
-        with in_words(f"{name}: dom0 could not note that it is being cloned"):
-            machine.set_feature("dom0", CLONING, name)
-        changes["clone"] = {"old": None, "new": f"clone of {source}"}
-        machine.clone(name, source, changes)
-        with in_words(f"{name} is cloned, and {_unmark()} did not work"):
-            machine.set_feature("dom0", CLONING, None)
-    elif machine.feature("dom0", CLONING) == name:
-        raise Refused(
-            f"{half_made(name)} An earlier run was interrupted while it cloned it. If it is "
-            f"whole all the same, say so: {_unmark()}"
-        )
+        with _in_one_piece(machine, name):
+            changes["clone"] = {"old": None, "new": f"clone of {source}"}
+            machine.clone(name, source, changes)
+    _refuse_unfinished(machine, name)
     if machine.value(name, "netvm") is not None:
         machine.set(name, {"netvm": None}, changes)
 
 
-def present(machine, name, label, template, settings, changes):
-    """Makes an AppVM without a netvm unless there is a qube of that name."""
+def present(machine, name, label, template, settings, in_one_piece, changes):
+    """Makes an AppVM without a netvm unless there is a qube of that name.
+
+    in_one_piece: whether no later step sets what counts, so that a half made one must be known.
+    """
     klass = machine.klass(name)
-    if klass in NO_CLIENT:
+    if klass in _NO_CLIENT:
         raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
     if klass is not None:
+        _refuse_unfinished(machine, name)
         return
     if template:
         _need_template(machine, template)
+    with _in_one_piece(machine, name) if in_one_piece else contextlib.nullcontext():
+        _make(machine, name, label, template, settings, changes)
+
+
+def _make(machine, name, label, template, settings, changes):
     changes["qube"] = {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}
     machine.make(name, template, label, changes)
     made = {}
@@ -61,17 +62,36 @@ def present(machine, name, label, template, settings, changes):
     changes.update({key: {"old": None, "new": change["new"]} for key, change in made.items()})
 
 
+@contextlib.contextmanager
+def _in_one_piece(machine, name):
+    """Keeps a note in dom0 for as long as *name* is being made."""
+    with in_words(f"{name}: dom0 could not note that it is being made"):
+        machine.note(name, making=True)
+    yield
+    with in_words(f"{name} is made, and '{unnote(name)}' did not work"):
+        machine.note(name, making=False)
+
+
+def _refuse_unfinished(machine, name):
+    if name in machine.unfinished():
+        raise Refused(
+            f"{half_made(name)} An earlier run was interrupted while it made it. If it is whole "
+            f"all the same, say so: {unnote(name)}"
+        )
+
+
 def firewall(machine, name, rules, enforced_by, changes):
     """Replaces the qube's whole firewall list, in one call.
 
-    enforced_by: the netvm that has to enforce it, or None; refused when its firewall is switched
-    off.
+    enforced_by: the netvm that has to enforce it (None: the one it has); refused when it would not.
     """
     _need(machine, name)
-    if enforced_by and machine.klass(enforced_by) and machine.feature(enforced_by, _FIREWALL) == "":
+    netvm = enforced_by or machine.value(name, "netvm")
+    if netvm and machine.klass(netvm) and not machine.enforces(netvm):
         raise Refused(
-            f"{enforced_by} would not enforce the list: its qubes-firewall service is switched "
-            f"off. Switch it on (qvm-service {enforced_by} qubes-firewall on) and restart it."
+            f"{netvm} would not enforce the list. Its service qubes-firewall is switched off (then "
+            f"qvm-service {netvm} qubes-firewall on, and restart it), or its template lacks "
+            "qubes-core-agent-networking (install it, and restart both)."
         )
     machine.set_rules(name, rules, changes)
 
@@ -79,6 +99,11 @@ def firewall(machine, name, rules, enforced_by, changes):
 def settings(machine, name, settings, changes):
     """Sets properties that differ; their names and values are qubesd's."""
     _need(machine, name)
+    if "template" in settings and machine.klass(name) != "AppVM":
+        raise Refused(
+            f"'{name}' exists and is a {machine.klass(name)}, and a service qube of ours is an "
+            "AppVM. Choose another name in the pillar, or rename that one."
+        )
     wrong = {key: value for key, value in settings.items() if machine.value(name, key) != value}
     if "template" in wrong:
         _need_template(machine, wrong["template"])
@@ -108,12 +133,12 @@ def features(machine, name, features, changes):
 def netvm(machine, name, netvm, guard, changes):
     """Hangs a qube on *netvm* (None: on nothing), as its own choice, not an inherited one."""
     _need(machine, name)
-    if machine.klass(name) in NO_CLIENT:
+    if machine.klass(name) in _NO_CLIENT:
         raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
-    if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
-        return
     if netvm is not None:
         _need_netvm(machine, netvm)
+    if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
+        return
     wiring = machine.wiring()
     _refuse_loop(name, netvm, wiring)
     _refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {shown(netvm)}")
@@ -129,17 +154,17 @@ def default_netvm(machine, netvm, guard, changes):
     if netvm is not None:
         _need_netvm(machine, netvm)
     wiring = machine.wiring()
-    heirs = [name for name in wiring if machine.inherits(name, "netvm")]
+    heirs = [
+        name
+        for name in wiring
+        if machine.klass(name) not in _NO_CLIENT and machine.inherits(name, "netvm")
+    ]
     _refuse_loop_of_heirs(heirs, netvm, wiring)
     after = {**wiring, **dict.fromkeys(heirs, netvm)}
     _refuse_opening(wiring, after, guard, f"default_netvm {shown(netvm)}")
     if netvm is not None and not machine.running(netvm) and any(map(machine.running, heirs)):
         machine.start(netvm, changes)
     machine.set_default_netvm(netvm, heirs, changes)
-
-
-def _unmark():
-    return f"qvm-features --unset dom0 {CLONING}"
 
 
 def _need(machine, name):

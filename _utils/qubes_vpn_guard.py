@@ -3,6 +3,8 @@
 
 The plan's order opens nothing; this is the second lock: dom0 asks it before every change of a
 netvm, with the machine as it really is, so that no order and no interrupted run can get past it.
+What the pillar does not know counts against the change on both sides: a netvm that it does not name
+may be somebody's VPN before, and an uplink after.
 """
 
 from typing import NamedTuple
@@ -11,50 +13,66 @@ from typing import NamedTuple
 class Guard(NamedTuple):
     """What the pillar promises.
 
+    uplink: the qube with the network hardware.
     shelters: qubes whose clients are not in clear (tunnels, and Whonix' gateway for Tor).
     services: every service qube; one without a netvm is not wired yet, so its clients are offline.
     outside_vpn: clients that the user wants in clear.
     """
 
+    uplink: str
     shelters: tuple
     services: tuple
     outside_vpn: tuple
 
 
-def opened(before, after, guard):
-    """Names of qubes that are in clear *after* and were not *before*.
+def guard_of(data):
+    """The :class:`Guard` of plain data, as a state gets it."""
+    lists = {key: tuple(data[key]) for key in ("shelters", "services", "outside_vpn")}
+    return Guard(uplink=data["uplink"], **lists)
 
-    *before* and *after* map every qube of the machine to its netvm's name or None.  A qube that had
-    a netvm and loses it is no uplink: its clients are offline.
+
+def opened(before, after, guard):
+    """Names of qubes that may be in clear *after* and were not for certain *before*.
+
+    *before* and *after* map every qube of the machine to its netvm's name or None.  Whoever's way
+    out stays the same is not opened by the change.
     """
-    cut = [name for name in after if after[name] is None and before.get(name) is not None]
-    wired = guard._replace(services=(*guard.services, *cut))
+    # A qube that had a netvm and loses it is no uplink: its clients are offline.
+    cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
+    exempt = {*guard.services, *guard.outside_vpn}
     return sorted(
         name
         for name in after
-        if name not in guard.services
-        and name not in guard.outside_vpn
-        and in_clear(name, after, wired)
-        and not in_clear(name, before, guard)
+        if name not in exempt
+        and path(name, after) != path(name, before)
+        and may_be_in_clear(name, after, guard._replace(services=guard.services + cut))
+        and not is_in_clear(name, before, guard)
     )
 
 
-def in_clear(name, wiring, guard):
-    """Whether *name* has a way out that passes no shelter.
+def may_be_in_clear(name, wiring, guard):
+    """Whether *name* may have a way out that passes no shelter.
 
     A way that ends at a qube which the pillar does not wire counts as a way out: it may be an
     uplink that the pillar does not know.
     """
-    seen = set()
-    here = wiring.get(name)
-    if here is None or name in guard.shelters:
+    way = path(name, wiring)
+    if len(way) == 1 or set(way) & set(guard.shelters):
         return False
-    while here is not None:
-        if here in guard.shelters or here in seen:
-            return False
-        seen.add(here)
-        last, here = here, wiring.get(here)
-    return last not in guard.services
+    looped = wiring.get(way[-1]) is not None
+    return not looped and way[-1] not in guard.services
+
+
+def is_in_clear(name, wiring, guard):
+    """Whether *name* certainly gets to the uplink past every shelter.
+
+    Only through qubes that the pillar names: any other netvm may be a VPN of somebody else's.
+    """
+    _, *way = path(name, wiring)
+    if not way or name in guard.shelters or wiring.get(guard.uplink) is not None:
+        return False
+    known = {*guard.services, guard.uplink} - set(guard.shelters)
+    return way[-1] == guard.uplink and set(way) <= known
 
 
 def path(name, wiring):

@@ -14,8 +14,9 @@ import qubesadmin.firewall
 
 import qubes_vpn_guard
 
-#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
-NO_CLIENT = ("TemplateVM", "AdminVM")
+#: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
+#: what an interrupted run leaves looks like any other qube.
+_MAKING = "x-qubes-vpn-making."
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
 _NEW = {"netvm": None, "autostart": False, "provides_network": False}
 _INHERITED = ("memory", "maxmem")
@@ -54,6 +55,7 @@ class Machine:
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
         self._cloner = None  # a second connection, see clone
+        self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._started = set()  # qubesadmin goes on showing what it listed before a start
 
@@ -102,6 +104,27 @@ class Machine:
             return None
         return self.app.domains[name].features.get(key)
 
+    def enforces(self, name):
+        """Whether a netvm enforces its clients' firewall lists.
+
+        It does by feature ``qubes-firewall``, its own or its template's, unless its service of that
+        name is switched off (man page of qvm-features, qubes-core-admin-client).
+        """
+        if self.feature(name, "service.qubes-firewall") == "":
+            return False
+        if ("", name) in self._pretended:
+            template = self.value(name, "template")
+            source = self._pretended.get((template, "clone of"), template)
+            return bool(source and self.feature(source, "qubes-firewall"))
+        return bool(self.app.domains[name].features.check_with_template("qubes-firewall", None))
+
+    def unfinished(self):
+        """Names of qubes that an earlier run began to make and did not finish."""
+        if self._unfinished is None:
+            noted = [key for key in self.app.domains["dom0"].features if key.startswith(_MAKING)]
+            self._unfinished = {key.removeprefix(_MAKING) for key in noted}
+        return self._unfinished
+
     def rules(self, name):
         """The qube's firewall list, one line a rule in qubesadmin's own notation."""
         if (name, "rules") in self._pretended:
@@ -119,12 +142,8 @@ class Machine:
         return self.app.domains[name].get_power_state() != "Halted"
 
     def wiring(self):
-        """Every qube's netvm: ``{name: name or None}``."""
-        return {
-            name: self.value(name, "netvm")
-            for name in self.names()
-            if self.klass(name) not in NO_CLIENT
-        }
+        """Every qube's and template's netvm: ``{name: name or None}``."""
+        return {name: self.value(name, "netvm") for name in self.names()}
 
     def default_netvm(self):
         """Name of dom0's default_netvm, or None."""
@@ -164,7 +183,13 @@ class Machine:
             app.clone_vm(template, name, pools=pools, ignore_devices=True)
 
         self._make(name, "TemplateVM", clone, changes)
+        self.app.domains.clear_cache()  # it was made by the other connection
+        self._pretend(name, {"clone of": source})
         self._pretend(name, {key: self.value(source, key) for key in ("netvm", *_INHERITED)})
+
+    def note(self, name, making):
+        """Notes in dom0 that a qube is being made, or is made."""
+        self.set_feature("dom0", f"{_MAKING}{name}", "1" if making else None)
 
     def remove(self, name):
         """Removes a qube that this run has made."""
@@ -238,11 +263,14 @@ class Machine:
 
     def start(self, name, changes):
         """Starts a qube; its netvms start with it."""
+        halted = [
+            each for each in qubes_vpn_guard.path(name, self.wiring()) if not self.running(each)
+        ]
         if not self.dry:
             with in_words(f"{name} did not start"):
                 self.app.domains[name].start()
-        self._started.update(qubes_vpn_guard.path(name, self.wiring()))
-        changes[name] = {"old": "halted", "new": "running"}
+        self._started.update(halted)
+        changes.update({each: {"old": "halted", "new": "running"} for each in halted})
 
     def shown(self, name, key):
         """A property's value as `changes` show it: an inherited netvm is told from a chosen one."""
@@ -268,7 +296,6 @@ class Machine:
                 raise
             # It may be somebody else's, made this very moment: not ours to remove.
             raise Refused(f"{refused}. {half_made(name)}") from refused
-        self.app.domains.clear_cache()
 
 
 def connect():
@@ -280,6 +307,11 @@ def connect():
 def half_made(name):
     """What to do about a qube that was left half made."""
     return f"'{name}' is half made: remove it (qvm-remove {name}) and run this again."
+
+
+def unnote(name):
+    """What to type when a qube that was noted as half made is whole."""
+    return f"qvm-features --unset dom0 {_MAKING}{name}"
 
 
 def shown(value):

@@ -51,7 +51,7 @@ def plan(model):
             Step(
                 f"default_netvm: {model.default}",
                 "default_netvm",
-                {"name": model.default, **promise},
+                {"name": model.default, "guard": promise},
                 "last: it moves every qube that has no netvm of its own choice",
             )
         )
@@ -66,7 +66,7 @@ def layout(model):
         settings = {"memory": qube.memory, "maxmem": qube.maxmem}
         if qube.disposable_template:
             settings["template_for_dispvms"] = True
-        steps.append(_present(name, qube.template, qube.label, settings))
+        steps.append(_present(name, qube.template, qube.label, settings, in_one_piece=True))
         if name in model.vaults:
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
@@ -77,9 +77,10 @@ def layout(model):
 
 
 def guard(model):
-    """What :class:`qubes_vpn_guard.Guard` needs to know, as arguments of a state (plain data)."""
+    """What :class:`qubes_vpn_guard.Guard` needs to know, as plain data for a state."""
     clear = [model.whonix_gateway] if model.whonix == "direct" else []
     return {
+        "uplink": model.uplink,
         "shelters": [*model.tunnels(), model.whonix_gateway],
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
@@ -103,7 +104,7 @@ def _service(model, service, guard):
         "maxmem": service.maxmem,
         "autostart": service.autostart,
     }
-    steps = [_present(name, service.template, service.label, settings if adopted else {})]
+    steps = [_present(name, service.template, service.label, settings if adopted else {}, adopted)]
     if service.role == "tunnel":
         steps.append(
             Step(
@@ -151,8 +152,10 @@ def _features(service):
     return features
 
 
-def _present(name, template, label, settings):
+def _present(name, template, label, settings, in_one_piece):
     args = {"name": name, "label": label}
+    if in_one_piece:
+        args["in_one_piece"] = True
     if template:
         args["template"] = template
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -167,7 +170,7 @@ def _present(name, template, label, settings):
 
 
 def _netvm(name, netvm, guard, why, **more):
-    args = {"name": name, "netvm": netvm, **more, **guard}
+    args = {"name": name, "netvm": netvm, **more, "guard": guard}
     return Step(f"{name} -> {netvm}", "netvm", args, why)
 
 
@@ -204,9 +207,12 @@ def _client(model, name, netvm, guard):
 
 def _allowlist(model, name):
     rules = qubes_vpn_net.rules(model.allowlists[name])
+    service = model.services.get(name)
+    netvm = service.upstream if service else _routes(model).get(name, "none")
+    enforced_by = {} if netvm == "none" else {"enforced_by": netvm}
     return Step(
         f"{name}: may reach its allowlist only",
         "firewall",
-        {"name": name, "rules": rules, **_optional(model, name)},
+        {"name": name, "rules": rules, **enforced_by, **_optional(model, name)},
         "set before its netvm (R11)",
     )

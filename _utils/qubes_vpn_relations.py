@@ -121,7 +121,15 @@ def _upstream(model, path, service):
     if last is not None and last.upstream == service.name == min(path_up):  # each loop once
         loop = " -> ".join([*path_up, service.name])
         return [Problem(path, f"a loop: {loop}", f"One of them must lead to {model.uplink}.")]
+    if service.role == "tunnel" and upstream == model.whonix_gateway != model.uplink:
+        return [_ignored(path, upstream)]
     return []
+
+
+def _ignored(path, gateway):
+    """Whonix' gateway does not enforce what `qvm-firewall` says of its clients."""
+    what = f"'{gateway}' ignores its clients' firewall lists"
+    return Problem(path, what, "Name a netvm that enforces them: nothing else would.")
 
 
 def _tunnel(at, tunnel):
@@ -261,6 +269,8 @@ def _allowlist(model, path, qube, entries):
     if qube == model.uplink:
         return [Problem(path, f"'{qube}' is the uplink, which is never changed", "Remove it.")]
     problems = _no_template(model, path, qube) + _size(path, entries)
+    if model.whonix_gateway in (service and service.upstream, model.routes.get(qube)):
+        problems.append(_ignored(path, model.whonix_gateway))
     named = [entry for entry in entries if not entry.version and entry.proto]
     if named and not any(entry.host == "dns" for entry in entries):
         problems.append(

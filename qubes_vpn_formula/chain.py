@@ -45,7 +45,7 @@ def _branch(tree, name, downstream, labels, guard, wiring):
     clients = downstream.get(name, ())
     if name in guard.shelters:
         text.append("  tunnel", style="bold green")
-    elif not clients and qubes_vpn_guard.in_clear(name, wiring, guard):
+    elif not clients and qubes_vpn_guard.may_be_in_clear(name, wiring, guard):
         text.append("  in clear", style="bold red")
     branch = tree.add(text)
     for client in sorted(clients):

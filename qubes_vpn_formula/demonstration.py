@@ -20,7 +20,7 @@ from qubes_vpn_formula.chain import draw
 from qubes_vpn_formula.embedded import front
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.masterless import Masterless
-from qubes_vpn_guard import Guard
+from qubes_vpn_guard import Guard, guard_of
 
 _SLS = "qubes.network.sys-vpn"
 _TITLES = 7
@@ -60,7 +60,7 @@ class Demonstration:
         """All of it."""
         self._title("An embedded Qubes as it is installed, with work running")
         self.qubes.call("work", "admin.vm.Start")
-        self._draw(Guard((), (), ()))
+        self._draw(Guard("sys-net", (), (), ()))
         self._title("From a provider's profile to a pillar")
         pillar = self._pillar()
         self._title("The steps, in order")
@@ -150,14 +150,19 @@ class Demonstration:
 
     def _draw(self, guard):
         machine = _machine(self.qubes.path)
-        wiring = machine.wiring()
+        templates = [name for name in machine.names() if machine.klass(name) == "TemplateVM"]
+        wiring = {
+            name: netvm
+            for name, netvm in machine.wiring().items()
+            if netvm or name not in templates
+        }
         labels = {name: machine.value(name, "label") for name in wiring}
         draw(self.console, wiring, labels, guard)
 
 
 def _guard(pillar):
     model = qubes_vpn_model.build(pillarfile.read(str(pillar)).document)
-    return Guard(**{key: tuple(names) for key, names in qubes_vpn_plan.guard(model).items()})
+    return guard_of(qubes_vpn_plan.guard(model))
 
 
 def _machine(path: Path):

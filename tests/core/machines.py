@@ -40,7 +40,8 @@ def _wired(draw):
     names = _subset(draw, TUNNELS, 1) + _subset(draw, RESOLVERS) + _subset(draw, FIREWALLS)
     upstreams = {}
     for name in draw(st.permutations(names)):
-        upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, GATEWAY, *upstreams]))
+        tor = [] if name in TUNNELS else [GATEWAY]  # it would not hold a tunnel to its endpoints
+        upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, *tor, *upstreams]))
     return {name: upstreams[name] for name in names}
 
 
@@ -54,6 +55,7 @@ def pillars(draw):
     default = draw(st.sampled_from(["none", "keep", *closed]))
     vaults = _subset(draw, VAULTS)
     listed = [*CLIENTS, GATEWAY, *(name for name in upstreams if name not in TUNNELS)]
+    listed = [name for name in listed if GATEWAY not in (routes.get(name), upstreams.get(name))]
     document = {
         "topology": "custom",
         "tunnels": {

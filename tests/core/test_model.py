@@ -65,9 +65,12 @@ def test_names_are_free():
 
 
 def test_an_upstream_of_its_own_wins_over_the_topology():
-    """R88: the tunnel behind Tor."""
-    model = build(tunnels={"sys-vpn": tunnel(upstream="sys-whonix")})
-    assert model.path("sys-firewall")[-2:] == ["sys-vpn", "sys-whonix"]
+    """R04: a firewall qube on both sides of the tunnel."""
+    model = build(
+        tunnels={"sys-vpn": tunnel(upstream="sys-firewall-out")},
+        firewalls={"sys-firewall": {}, "sys-firewall-out": {"upstream": "sys-net"}},
+    )
+    assert model.path("sys-firewall")[2:] == ["sys-vpn", "sys-firewall-out", "sys-net"]
 
 
 def test_second_tunnel_hangs_on_the_first():

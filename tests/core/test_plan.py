@@ -138,7 +138,7 @@ def test_a_client_outside_the_vpn_is_named_in_the_plan():
     document = past_vpn(routes={"qubes": {"games": "sys-firewall-novpn"}}, outside_vpn=["games"])
     step = find(plan(document), "games -> sys-firewall-novpn")
     assert step.why == "outside the VPN by choice: outside_vpn names games (R05)"
-    assert step.args["outside_vpn"] == ["games"]
+    assert step.args["guard"]["outside_vpn"] == ["games"]
 
 
 def test_a_clients_way_is_shown():
@@ -154,7 +154,7 @@ def test_whonix_behind_the_vpn():
 def test_whonix_direct():
     """R08: by the one firewall past the VPN, and allowed to."""
     step = find(plan(past_vpn(whonix="direct")), "sys-whonix -> sys-firewall-novpn")
-    assert step.args["outside_vpn"] == ["sys-whonix"]
+    assert step.args["guard"]["outside_vpn"] == ["sys-whonix"]
 
 
 def test_whonix_unmanaged():
@@ -236,6 +236,7 @@ def test_layout():
         "label": "green",
         "template": "debian-13-xfce",
         "settings": {"memory": 400},
+        "in_one_piece": True,
     }
     assert find(steps, "dvm: present").args["settings"] == {"template_for_dispvms": True}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import qubes_vpn_model
 import qubes_vpn_plan
-from qubes_vpn_guard import Guard, opened
+from qubes_vpn_guard import guard_of, opened
 
 from .machines import GATEWAY, is_clear, machines, pillars
 
@@ -114,7 +114,7 @@ def test_no_step_lets_anybody_out(data, document):
     """
     model, steps, layout = planned(document)
     machine = data.draw(machines(document))
-    guard = Guard(**{key: tuple(names) for key, names in qubes_vpn_plan.guard(model).items()})
+    guard = guard_of(qubes_vpn_plan.guard(model))
     named = {*model.outside_vpn, *model.services}
     if model.whonix == "direct":
         named.add(GATEWAY)

@@ -22,6 +22,8 @@ from saltfactories.manager import FactoriesManager
 from saltfactories.utils.functional import Loaders
 
 from qubes_vpn_formula.embedded import front
+from qubes_vpn_formula.embedded.machine import EmbeddedQubes
+from qubes_vpn_formula.embedded.qubesd.method import writes
 from qubes_vpn_formula.masterless import Masterless, Run
 
 # Salt keeps log records until a salt command sets up logging, which no test does, and would print
@@ -184,6 +186,21 @@ def salt_text(minion: Masterless, embedded: Any) -> Callable[..., Run]:
         return minion.salt_call(*args, machine=embedded.path)
 
     return run
+
+
+@pytest.fixture
+def after_each_write(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The machine's state after every single write: where a run may stop for ever."""
+    call, snapshots = EmbeddedQubes.call, []
+
+    def recorded(self, dest, method, *rest):
+        answer = call(self, dest, method, *rest)
+        if writes(method):
+            snapshots.append(self.snapshot())
+        return answer
+
+    monkeypatch.setattr(EmbeddedQubes, "call", recorded)
+    return snapshots
 
 
 def _set_pillar(minion: Masterless, pillar: dict | str | None) -> None:

@@ -18,8 +18,20 @@ from qubes_vpn_formula.embedded.qubesd.method import writes
 
 ENDPOINT = ["action=accept proto=udp dst4=192.0.2.1/32 dstports=51820-51820", "action=drop"]
 #: what the pillar promises: sys-vpn is a tunnel, and nobody else may go out in clear
-PROMISE = {"shelters": ["sys-vpn"], "services": ["sys-vpn", "sys-firewall"], "outside_vpn": []}
-ALL_OUTSIDE = {**PROMISE, "outside_vpn": ["work", "personal", "untrusted", "default-dvm", "vault"]}
+_GUARD = {
+    "uplink": "sys-net",
+    "shelters": ["sys-vpn"],
+    "services": ["sys-vpn", "sys-firewall"],
+    "outside_vpn": [],
+}
+
+
+def promise(*outside_vpn):
+    return {"guard": {**_GUARD, "outside_vpn": list(outside_vpn)}}
+
+
+PROMISE = promise()
+ALL_OUTSIDE = promise("work", "personal", "untrusted", "default-dvm", "vault")
 
 
 def new(value: Any) -> dict[str, Any]:
@@ -363,11 +375,34 @@ def test_firewall_list_that_nobody_would_enforce_is_refused(states, embedded):
     embedded.call("sys-firewall", "admin.vm.feature.Set", "service.qubes-firewall", b"")
     arguments = {"name": "work", "rules": ENDPOINT, "enforced_by": "sys-firewall"}
     assert refused_on(states, embedded, "firewall", **arguments) == (
-        "sys-firewall would not enforce the list: its qubes-firewall service is switched off. "
-        "Switch it on (qvm-service sys-firewall qubes-firewall on) and restart it."
+        "sys-firewall would not enforce the list. Its service qubes-firewall is switched off (then "
+        "qvm-service sys-firewall qubes-firewall on, and restart it), or its template lacks "
+        "qubes-core-agent-networking (install it, and restart both)."
     )
+    without = {"name": "work", "rules": ENDPOINT}  # the netvm that it has
+    assert states.firewall(**without).result is False
     embedded.call("sys-firewall", "admin.vm.feature.Set", "service.qubes-firewall", b"1")
+    embedded.call("fedora-42-xfce", "admin.vm.feature.Remove", "qubes-firewall")
+    assert states.firewall(**without).result is False
+    embedded.call("fedora-42-xfce", "admin.vm.feature.Set", "qubes-firewall", b"1")
     assert states.firewall(**arguments).result is True
+
+
+@pytest.mark.parametrize("klass", ["StandaloneVM", "DispVM"])
+def test_a_service_qube_of_another_class_is_refused_dry_and_real(states, embedded, klass):
+    template = b"default-dvm" if klass == "DispVM" else b""
+    embedded.call("dom0", f"admin.vm.Create.{klass}", template.decode(), b"name=sys-own label=red")
+    assert refused_on(
+        states, embedded, "qube", name="sys-own", settings={"template": "fedora-42-xfce"}
+    ).startswith(f"'sys-own' exists and is a {klass}, and a service qube of ours is an AppVM.")
+
+
+def test_netvm_that_no_longer_provides_network_is_noticed(states, embedded):
+    """qubesd lets the property be reset while the qube is in use (facts 4)."""
+    assert states.netvm("work", netvm="sys-firewall", **PROMISE).result is True
+    embedded.call("sys-firewall", "admin.vm.property.Reset", "provides_network")
+    text = refused_on(states, embedded, "netvm", name="work", netvm="sys-firewall", **PROMISE)
+    assert text.startswith("'sys-firewall' provides no network.")
 
 
 def test_default_netvm_that_leads_through_an_heir_is_refused(states, embedded):
@@ -385,8 +420,9 @@ def test_guard_names_every_qube_that_would_be_let_out(states, embedded, tunnel):
     """R05. sys-firewall comes out of the tunnel, with all that hang on it but work."""
     for name in ("sys-firewall", "vault"):
         embedded.call(name, "admin.vm.property.Set", "netvm", b"sys-vpn")
-    promise = {**PROMISE, "outside_vpn": ["work"]}
-    text = refused_on(states, embedded, "netvm", name="sys-firewall", netvm="sys-net", **promise)
+    text = refused_on(
+        states, embedded, "netvm", name="sys-firewall", netvm="sys-net", **promise("work")
+    )
     assert text.startswith(
         "sys-firewall -> sys-net would put default-dvm, personal, untrusted in clear, and now "
     )
@@ -467,7 +503,7 @@ def test_any_error_at_any_call_is_words_and_a_later_run_gets_there(
         if "half made" in answer.comment:  # it says what to do, so this is done
             embedded.call(STEPS[function]["name"], "admin.vm.Remove")
         again = run()
-        if "t-vpn" in left["qubes"] and "--unset dom0 x-qubes-vpn-cloning" in again.comment:
+        if "t-vpn" in left["qubes"] and "--unset dom0 x-qubes-vpn-making" in again.comment:
             assert again.result is False, what  # it counts as half made until the user says so
             embedded.call("t-vpn", "admin.vm.Remove")
             again = run()

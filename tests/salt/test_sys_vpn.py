@@ -8,8 +8,6 @@ import yaml
 from pillars import PILLARS
 from snapshots import compared, in_clear, netvms, own, put_back
 
-from qubes_vpn_formula.embedded.machine import EmbeddedQubes
-from qubes_vpn_formula.embedded.qubesd.method import writes
 from qubes_vpn_formula.masterless import Masterless
 
 SLS = "qubes.network.sys-vpn"
@@ -211,21 +209,6 @@ def test_upstream_qubes_are_wired_before_downstream_ones(states, embedded):
     wired = [call.dest for call in embedded.writes() if call.arg == "netvm"]
     order = sorted(set(wired), key=lambda name: len(wired) - wired[::-1].index(name))
     assert order[-5:] == ["sys-vpn", "sys-dns", "sys-firewall", "personal", "work"]
-
-
-@pytest.fixture
-def after_each_write(embedded, monkeypatch):
-    """The machine's state after every single write: where a run may stop for ever."""
-    call, snapshots = EmbeddedQubes.call, []
-
-    def recorded(self, dest, method, *rest):
-        answer = call(self, dest, method, *rest)
-        if writes(method):
-            snapshots.append(self.snapshot())
-        return answer
-
-    monkeypatch.setattr(EmbeddedQubes, "call", recorded)
-    return snapshots
 
 
 @pytest.mark.parametrize("old", PILLARS)
@@ -439,12 +422,23 @@ def test_layout_takes_a_new_qube_offline_at_once(states, embedded, after_each_wr
     assert out[-1] == set()
 
 
-@pytest.mark.xfail(
-    reason="a qube that exists counts as the user's own, also one that was being made", strict=True
-)
-def test_layout_killed_while_making_a_qube_is_finished_by_the_next(states, embedded):
-    """R10. Only for a qube without a route: the others get their netvm by the step after."""
+def test_qube_of_the_layout_left_half_made_is_refused_until_it_is_removed(states, embedded):
+    """R10, R92. It would be online, without a word."""
     embedded.fail(dest="comms", method="admin.vm.property.Set", arg="netvm", kill="before")
     assert states.run_in_child(LAYOUT, part="layout") == -9
-    states.run(LAYOUT, part="layout")
+    *_, refused = states.run(LAYOUT, part="layout").values()
+    assert refused.comment.startswith("'comms' is half made: remove it (qvm-remove comms)")
+    embedded.call("comms", "admin.vm.Remove")
+    assert all(state.result for state in states.run(LAYOUT, part="layout").values())
     assert netvms(embedded.snapshot())["comms"] is None
+
+
+def test_two_interrupted_runs_leave_two_notes(states, embedded):
+    """R92. The second does not hide what the first one left."""
+    for template in ("t-one", "t-two"):
+        embedded.fail(dest=template, method="admin.vm.volume.CloneTo", kill="before")
+        pillar = {**PILLARS["dns"], "templates": {template: {"clone_of": "debian-13-minimal"}}}
+        assert states.run_in_child(pillar) == -9
+    for template in ("t-one", "t-two"):
+        answer = states.template(template, clone_of="debian-13-minimal")
+        assert answer.comment.startswith(f"'{template}' is half made")
