@@ -28,7 +28,7 @@ def test_no_command_without_a_test(readme):
     assert readme.commands(TRY) == ["make demo", "make test"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
     assert {span for span in readme.spans if span.startswith(programs)} == {
-        "make demo", "make lint", "make bench", "qubes-vpn set",
+        "make demo", "make lint", "make bench", "qubes-vpn set", "qubes-vpn check",
     }  # fmt: skip
 
 
@@ -168,6 +168,17 @@ class TestDom0:
             pillar.write_text(right)
         assert (ran.code, ran.writes) == (1, 0)
         assert "Did you mean 'topology'?" in ran.stdout
+
+    def test_yaml_that_cannot_be_read_stops_it_too(self, installed, dom0, readme):
+        pillar = dom0.folder / "srv/pillar/qubes_vpn/init.sls"
+        right = pillar.read_text()
+        pillar.write_text(right + "  - [\n")
+        try:
+            ran = dom0.run(readme.commands(TOP)[0])
+        finally:
+            pillar.write_text(right)
+        assert ran.code != 0
+        assert ran.writes == 0
 
     def test_no_secret_comes_to_dom0(self, installed, dom0, profile):
         """R33."""
