@@ -8,7 +8,7 @@ Every step adds what it did to *changes* as it goes along, and raises
 import contextlib
 
 import qubes_vpn_guard
-from qubes_vpn_machine import Refused, half_made, in_words, unnote, shown
+from qubes_vpn_machine import Refused, half_made, in_words, shown, unnote
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 _NO_CLIENT = ("TemplateVM", "AdminVM")

@@ -15,8 +15,6 @@ import qubes_vpn_relations
 
 #: Service flag by which the template's closed base rules know a VPN qube.
 FLAG = "qubes-vpn"
-#: Feature that says what a qube is to the formula (the ``x-`` prefix is left to users by Qubes).
-ROLE_FEATURE = "x-qubes-vpn-role"
 
 
 class Step(NamedTuple):
@@ -122,12 +120,15 @@ def _service(model, service, guard):
     if name in model.allowlists:
         steps.append(_allowlist(model, name))
     if not adopted:
-        settings = {"template": service.template, "label": service.label, **settings}
+        args = {"name": name, "settings": {"template": service.template, "label": service.label}}
+        args["settings"] |= settings
+        if features := _features(service):
+            args["features"] = features
         steps.append(
             Step(
                 f"{name}: settings",
                 "qube",
-                {"name": name, "settings": settings, "features": _features(service)},
+                args,
                 f"a {service.role} qube as the pillar describes it (R01)",
             )
         )
@@ -144,12 +145,11 @@ def _service(model, service, guard):
 
 
 def _features(service):
-    features = {ROLE_FEATURE: service.role}
-    if service.role == "tunnel":
-        features[f"service.{FLAG}"] = "1"
-        if service.kind in ("wireguard", "openvpn"):
-            features["service.network-manager"] = "1"
-    return features
+    """The services that are switched on in it."""
+    if service.role != "tunnel":
+        return {}
+    services = [FLAG] if service.kind == "mullvad" else [FLAG, "network-manager"]
+    return {f"service.{name}": "1" for name in services}
 
 
 def _present(name, template, label, settings, in_one_piece):

@@ -103,7 +103,6 @@ def test_what_a_tunnel_is_told(kind, network_manager):
         "autostart": False,
     }
     features = step.args["features"]
-    assert features["x-qubes-vpn-role"] == "tunnel"
     assert features["service.qubes-vpn"] == "1"
     assert ("service.network-manager" in features) is network_manager
 

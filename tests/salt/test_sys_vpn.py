@@ -119,7 +119,6 @@ def test_qubes_are_as_the_pillar_describes_them(states, embedded):
     }
     assert two["properties"].items() >= described.items()
     assert two["features"] == {
-        "x-qubes-vpn-role": "tunnel",
         "service.qubes-vpn": "1",
         "service.network-manager": "1",
         "servicevm": "1",
