@@ -190,6 +190,8 @@ class Machine:
     def note(self, name, making):
         """Notes in dom0 that a qube is being made, or is made."""
         self.set_feature("dom0", f"{_MAKING}{name}", "1" if making else None)
+        if not making:
+            self.unfinished().discard(name)  # what an earlier run left is made now
 
     def remove(self, name):
         """Removes a qube that this run has made."""

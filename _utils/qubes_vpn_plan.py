@@ -39,11 +39,6 @@ def plan(model):
     for name, netvm in routes.items():
         if name not in model.vaults:
             steps += _client(model, name, netvm, promise)
-    steps += [
-        _allowlist(model, name)
-        for name in model.allowlists
-        if name not in routes and name not in model.services
-    ]
     if model.default != "keep":
         steps.append(
             Step(
@@ -69,8 +64,6 @@ def layout(model):
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
-        elif name in model.allowlists:
-            steps.append(_allowlist(model, name))
     return steps
 
 

@@ -269,6 +269,10 @@ def _allowlist(model, path, qube, entries):
     if qube == model.uplink:
         return [Problem(path, f"'{qube}' is the uplink, which is never changed", "Remove it.")]
     problems = _no_template(model, path, qube) + _size(path, entries)
+    managed = qube == model.whonix_gateway and model.whonix != "unmanaged"
+    if not service and not managed and qube not in model.routes:
+        what = f"'{qube}' has no route, and it is its netvm that enforces the list"
+        problems.append(Problem(path, what, "Add it under routes.qubes."))
     if model.whonix_gateway in (service and service.upstream, model.routes.get(qube)):
         problems.append(_ignored(path, model.whonix_gateway))
     named = [entry for entry in entries if not entry.version and entry.proto]

@@ -55,6 +55,7 @@ def pillars(draw):
     default = draw(st.sampled_from(["none", "keep", *closed]))
     vaults = _subset(draw, VAULTS)
     listed = [*CLIENTS, GATEWAY, *(name for name in upstreams if name not in TUNNELS)]
+    listed = [name for name in listed if name in routes or name in upstreams]
     listed = [name for name in listed if GATEWAY not in (routes.get(name), upstreams.get(name))]
     document = {
         "topology": "custom",
@@ -79,7 +80,9 @@ def pillars(draw):
             name for name, netvm in routes.items() if netvm != "none" and is_clear(netvm, upstreams)
         ],
         "vaults": vaults,
-        "allowlists": {name: _subset(draw, _ALLOWED) for name in _subset(draw, listed)},
+        "allowlists": {
+            name: _subset(draw, _ALLOWED) for name in (_subset(draw, listed) if listed else ())
+        },
         "layout": {name: {"label": "blue"} for name in _subset(draw, CLIENTS + VAULTS)},
         "whonix": draw(st.sampled_from(_whonix(default, upstreams))),
     }

@@ -170,7 +170,8 @@ def test_a_vault_has_no_netvm():
 def test_an_allowlist_takes_what_the_qubes_firewall_takes():
     """R11: numbers, prefixes, names, dns, icmp."""
     entries = ["203.0.113.0/24:443/tcp", "[2001:db8::1]:443/tcp", "bank.example:443/tcp", "dns"]
-    model = build(allowlists={"banking": [*entries, "icmp"], "mute": []})
+    routes = {"qubes": {"banking": "sys-firewall", "mute": "none"}}
+    model = build(allowlists={"banking": [*entries, "icmp"], "mute": []}, routes=routes)
     assert [entry.text for entry in model.allowlists["banking"]] == [*entries, "icmp"]
     assert model.allowlists["mute"] == ()
 

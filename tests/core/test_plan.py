@@ -179,10 +179,12 @@ def test_an_allowlist_comes_before_the_netvm():
     ]
 
 
-def test_an_allowlist_without_a_route():
-    """R11: for a qube that keeps the netvm it has."""
-    steps = plan(pillar(allowlists={"banking": []}))
-    assert find(steps, "banking: may reach its allowlist only").args["rules"] == ["action=drop"]
+def test_an_allowlist_names_who_enforces_it():
+    """R11: the netvm that the route gives, not the one that the qube happens to have."""
+    routes = {"qubes": {"banking": "sys-firewall"}}
+    steps = plan(pillar(allowlists={"banking": []}, routes=routes))
+    args = find(steps, "banking: may reach its allowlist only").args
+    assert (args["rules"], args["enforced_by"]) == (["action=drop"], "sys-firewall")
 
 
 def test_an_allowlist_of_a_resolver():
@@ -212,7 +214,7 @@ LAYOUT = {
         "banking": {"label": "green", "template": "debian-13-xfce", "memory": 400},
         "dvm": {"label": "red", "disposable_template": True},
     },
-    "routes": {"qubes": {"banking": "sys-firewall"}},
+    "routes": {"qubes": {"banking": "sys-firewall", "dvm": "none"}},
     "allowlists": {"banking": ["dns"], "dvm": ["dns"]},
     "vaults": ["vault"],
 }
@@ -229,6 +231,7 @@ def test_layout():
         "banking -> sys-firewall",
         "dvm: present",
         "dvm: may reach its allowlist only",
+        "dvm -> none",
     ]
     assert find(steps, "banking: present").args == {
         "name": "banking",

@@ -433,6 +433,14 @@ def test_qube_of_the_layout_left_half_made_is_refused_until_it_is_removed(states
     assert netvms(embedded.snapshot())["comms"] is None
 
 
+def test_second_template_that_was_interrupted_is_made_after_all(states, embedded):
+    """R92. The note is gone with what it was about."""
+    embedded.fail(dest="dom0", method="admin.vm.CreateInPool.TemplateVM", at=2, kill="before")
+    assert states.run_in_child(PILLARS["dns"]) == -9
+    assert "t-dns" not in embedded.snapshot()["qubes"]
+    assert all(state.result for state in states.run(PILLARS["dns"]).values())
+
+
 def test_two_interrupted_runs_leave_two_notes(states, embedded):
     """R92. The second does not hide what the first one left."""
     for template in ("t-one", "t-two"):
