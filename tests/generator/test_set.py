@@ -85,7 +85,7 @@ EDITS = [
         ["  layout:", "    bank:", "      label: green"],
         ["  layout: {}"],
     ),
-    (["allowlists.mail", "[icmp]"], [], ["  allowlists:", "    mail:", "    - icmp"]),
+    (["allowlists.work", "[icmp]"], [], ["  allowlists:", "    work:", "    - icmp"]),
     (
         ["tunnels.sys-vpn.endpoints", "[203.0.113.9:51820/udp]"],
         ["        - 203.0.113.7:51820/udp # first", '        - "[2001:db8::7]:51820/udp"'],
