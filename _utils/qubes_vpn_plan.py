@@ -111,7 +111,7 @@ def _service(model, service, guard):
             )
         )
     if name in model.allowlists:
-        steps.append(_allowlist(model, name))
+        steps.append(_allowlist(model, name, service.upstream))
     if not adopted:
         args = {"name": name, "settings": {"template": service.template, "label": service.label}}
         args["settings"] |= settings
@@ -188,7 +188,7 @@ def _routes(model):
 
 
 def _client(model, name, netvm, guard):
-    steps = [_allowlist(model, name)] if name in model.allowlists else []
+    steps = [_allowlist(model, name, netvm)] if name in model.allowlists else []
     if netvm == "none":
         why = "offline, as routed"
     elif name in model.outside_vpn:
@@ -198,10 +198,8 @@ def _client(model, name, netvm, guard):
     return [*steps, _netvm(name, netvm, guard, why, **_optional(model, name))]
 
 
-def _allowlist(model, name):
+def _allowlist(model, name, netvm):
     rules = qubes_vpn_net.rules(model.allowlists[name])
-    service = model.services.get(name)
-    netvm = service.upstream if service else _routes(model).get(name, "none")
     enforced_by = {} if netvm == "none" else {"enforced_by": netvm}
     return Step(
         f"{name}: may reach its allowlist only",
