@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A qube: network, mount, uts and pid namespaces of its own, held by one process.
+
+Paths inside are the real ones: /etc, /usr and /var are the machine's with a private layer on top,
+/rw and /run are empty.  Nothing that is written there reaches the machine.  When the lab's process
+ends, however it ends, the holder and all that runs in the qube end with it.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+_HOLDER = Path(__file__).with_name("holder.sh")
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+}
+#: A command: words, or a text for `sh -c`.
+Command = list[str] | str
+
+
+class CommandFailed(Exception):
+    """A command in a qube that had to succeed did not; the text has its output."""
+
+
+class Process(subprocess.Popen[Any]):
+    """A program in a qube.
+
+    Our child is `nsenter`, which waits for the program: signals go to the program itself.
+    """
+
+    def send_signal(self, sig: int) -> None:
+        """Signal the program; nothing happens when it has ended."""
+        program = self.program()
+        if program:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(program, sig)
+
+    def program(self) -> int | None:
+        """The program's process id, as the machine sees it; None when it has ended."""
+        while self.poll() is None:
+            with contextlib.suppress(OSError):
+                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+                if children:
+                    return int(children.split()[0])
+            time.sleep(0.001)  # nsenter has not forked yet, or its child has just ended
+        return None
+
+
+class Qube:
+    """A running qube; a context manager.
+
+    name: its name and host name.
+    pid: the holder's process id, as the machine sees it; `/proc/PID/ns/net` is the qube's network.
+    qubesdb: what dom0 tells the qube, with Qubes' own paths: `/qubes-ip`, `/connected-ips` ...
+
+    Needs root and util-linux' unshare and nsenter.  Raises :class:`CommandFailed`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.qubesdb: dict[str, str] = {}
+        self._processes: list[Process] = []
+        self._holder = subprocess.Popen(
+            [*"unshare --net --mount --uts --pid --fork --kill-child".split(), str(_HOLDER), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_ENVIRONMENT,
+            start_new_session=True,  # Ctrl-C is for the lab, which then ends its qubes
+            text=True,
+        )
+        self._pid: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """The holder's process id; waits until the qube is ready."""
+        if self._pid is None:
+            if self._holder.stdout.readline() != "ready\n":
+                raise CommandFailed(f"{self.name} did not start: {self._holder.stderr.read()}")
+            parent = self._holder.pid
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii")
+            self._pid = int(children.split()[0])
+        return self._pid
+
+    def popen(self, command: Command, **options: Any) -> Process:
+        """Start a program, which ends at the latest with the qube; options are Popen's."""
+        words = ["sh", "-c", command] if isinstance(command, str) else list(command)
+        options.setdefault("env", _ENVIRONMENT)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--pid", "--"]
+        process = Process(enter + words, start_new_session=True, **options)
+        self._processes = [old for old in self._processes if old.poll() is None]
+        self._processes.append(process)
+        return process
+
+    def run(
+        self,
+        command: Command,
+        check: bool = True,
+        input: str | None = None,
+        timeout: float = 30,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the qube and wait.
+
+        input: its standard input.  timeout: seconds until it is killed.
+        Raises :class:`CommandFailed` when it takes longer, or with `check` when it fails.
+        """
+        pipe = subprocess.PIPE
+        process = self.popen(
+            command,
+            stdin=subprocess.DEVNULL if input is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+        )
+        try:
+            stdout, stderr = process.communicate(input, timeout)
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"{self.name}: {command}: longer than {timeout} s") from None
+        finally:
+            process.kill()
+        if check and process.returncode:
+            raise CommandFailed(
+                f"{self.name}: {command}: exit {process.returncode}\n{stdout}{stderr}"
+            )
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, with the folders above it.  Programs inside see it at `path`."""
+        self.run(["install", "-D", f"--mode={mode:o}", "/dev/stdin", path], input=text)
+
+    def read(self, path: str) -> str:
+        """A file's text.  Raises :class:`CommandFailed` when it cannot be read."""
+        return self.run(["cat", path]).stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at `path`."""
+        return self.run(["test", "-e", path], check=False).returncode == 0
+
+    def close(self) -> None:
+        """End the qube and all that runs in it; may be called again."""
+        self._holder.stdin.close()
+        try:
+            self._holder.wait(10)
+        except subprocess.TimeoutExpired:
+            self._holder.send_signal(signal.SIGKILL)  # --kill-child: the holder goes with it
+            self._holder.wait()
+        for process in self._processes:
+            process.wait()
+        self._processes = []
+
+    def __enter__(self) -> "Qube":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
