@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The killswitch's rules as text for nft: what is added to ``closed.nft``, and the gates.
+
+Pure: configuration in, text out.  The rules themselves are in
+``salt/qubes/network/files/closed.nft``; this fills their sets.
+"""
+
+import re
+from typing import NamedTuple
+
+from qubes_vpn_endpoints import Elements
+from qubes_vpn_problem import show
+
+TABLE = "qubes_vpn"
+#: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
+#: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
+MARK = 0x10000000
+#: Interfaces that are tunnels when nothing else is said: the names that NetworkManager profiles of
+#: ours, OpenVPN's and the Mullvad app's tunnels have.
+DEFAULT_INTERFACES = ("wg0", "tun0", "wg0-mullvad")
+#: Log lines begin so; ``journalctl -k --grep 'qubes-vpn drop'`` shows them (R44).
+LOG_PREFIX = "qubes-vpn drop: "
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}\Z", re.ASCII)
+
+
+class NotAConfiguration(ValueError):
+    """``killswitch.conf`` cannot be used.  ``problems``: each with its line, and the fix."""
+
+    def __init__(self, problems):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Configuration(NamedTuple):
+    """What opens the killswitch of one qube."""
+
+    interfaces: tuple = DEFAULT_INTERFACES
+    log: bool = False
+    endpoints: Elements = Elements()
+
+
+def interface(name):
+    """What is wrong with *name* as a tunnel's interface, or None.
+
+    ``lo`` and Qubes' own names are refused here; that an Ethernet device is no tunnel is seen to
+    by the rules, which look at the kind of the device.
+    """
+    if not _INTERFACE.match(name):
+        return f"{show(name)} is not the name of an interface"
+    if name == "lo" or name.startswith(("vif", "eth")):
+        return f"'{name}' is not a tunnel"
+    return None
+
+
+def read_settings(data, where="killswitch.conf"):
+    """``(interfaces, log)`` from *data*, the bytes of a file called *where*.
+
+    Lines ``interface = NAME`` (any number) and ``log = yes|no``; ``#`` comments.
+    Raises :class:`NotAConfiguration` for anything else.
+    """
+    interfaces, log, problems = [], False, []
+    try:
+        lines = data.decode("ascii").split("\n")
+    except UnicodeDecodeError:
+        raise NotAConfiguration([f"{where}: not plain text. {_HOW}"]) from None
+    for number, line in enumerate(lines, 1):
+        text = line.removesuffix("\r").partition("#")[0].strip(" \t")
+        if not text:
+            continue
+        key, equals, value = (part.strip(" \t") for part in text.partition("="))
+        if key == "interface" and equals:
+            if wrong := interface(value):
+                problems.append(f"{where}:{number}: {wrong}. {_HOW}")
+            interfaces.append(value)
+        elif key == "log" and value in ("yes", "no"):
+            log = value == "yes"
+        else:
+            problems.append(f"{where}:{number}: {show(text)} is not known. {_HOW}")
+    if problems:
+        raise NotAConfiguration(problems)
+    return tuple(dict.fromkeys(interfaces)) or DEFAULT_INTERFACES, log
+
+
+_HOW = "Write lines 'interface = wg0' and 'log = yes' or 'log = no'."
+
+
+def write_settings(interfaces, log):
+    """The text of a ``killswitch.conf``."""
+    return "".join(f"interface = {name}\n" for name in interfaces) + f"log = {_yes(log)}\n"
+
+
+def _yes(value):
+    return "yes" if value else "no"
+
+
+def transaction(closed, configuration=None, devices=()):
+    """Everything that nft loads at once.
+
+    closed: the text of ``closed.nft``.  configuration: a :class:`Configuration`, None for closed.
+    devices: ``(index, name)`` of the interfaces that get a gate.
+    """
+    return closed + _opening(configuration) + gates(devices)
+
+
+def _opening(configuration):
+    if configuration is None:
+        return ""
+    quoted = [f'"{name}"' for name in configuration.interfaces]
+    text = _elements("tunnels", quoted)
+    for name, elements in configuration.endpoints._asdict().items():
+        text += _elements(name, elements)
+    if configuration.log:
+        text += (
+            f"add rule inet {TABLE} note limit rate 10/second burst 20 packets "
+            f'log prefix "{LOG_PREFIX}" level info\n'
+        )
+    return text
+
+
+def _elements(name, elements):
+    return f"add element inet {TABLE} {name} {{ {', '.join(elements)} }}\n" if elements else ""
+
+
+def gates(devices):
+    """The egress gates of *devices*: nothing leaves one but ARP and what the output chain marked.
+
+    It sees what the inet hooks never do: raw packet sockets (a DHCP client's) and offloaded flows.
+    A gate belongs to the device, so it stays when the device gets another name or group.
+    """
+    if not devices:
+        return ""
+    text = f"add table netdev {TABLE}\n"
+    for index, name in devices:
+        chain = f"netdev {TABLE} egress-{index}"
+        hook = f'type filter hook egress device "{name}" priority filter; policy drop;'
+        text += (
+            f"add chain {chain} {{ {hook} }}\n"
+            f"flush chain {chain}\n"
+            f"add rule {chain} meta protocol arp accept\n"
+            f"add rule {chain} meta mark & {MARK:#x} != 0 accept\n"
+            f"add rule {chain} counter drop\n"
+        )
+    return text
