@@ -15,7 +15,10 @@ import qubes_vpn_net
 #: The largest file that is read, and the most endpoints in it: no provider has a tenth of them.
 MOST_BYTES = 8 * 1024 * 1024
 MOST_ENDPOINTS = 100_000
-#: Prefixes and port ranges go into interval sets, which the kernel fills more slowly.
+#: A prefix or a port range of no more addresses times ports than this is written out one by one.
+WRITTEN_OUT = 64
+#: The larger ones go into interval sets, which the kernel fills more slowly, and in which new
+#: elements match a moment after the old ones are gone.
 MOST_RANGES = 5_000
 #: Addresses that prefixes may cover together (by IP version): 16 of the widest that an endpoint may
 #: have.  A list that covers more is a part of the net, whatever its lines look like.
@@ -92,9 +95,11 @@ def elements(destinations):
     ranges = {}
     for found in destinations:
         network = ipaddress.ip_network(found.host)
-        if network.num_addresses == 1 and found.first == found.last:
-            host = network.network_address
-            sets[f"endpoints{found.version}"].add(f"{host} . {found.proto} . {found.first}")
+        ports = range(found.first, found.last + 1)
+        if network.num_addresses * len(ports) <= WRITTEN_OUT:
+            sets[f"endpoints{found.version}"].update(
+                f"{host} . {found.proto} . {port}" for host in network for port in ports
+            )
         else:
             ranges.setdefault((found.version, found.proto), set()).add(
                 (found.first, found.last, int(network[0]), int(network[-1]))
