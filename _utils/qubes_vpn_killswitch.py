@@ -92,8 +92,8 @@ def _alone(library, work, otherwise):
             closed = file.read()
             try:
                 work(closed)
-            except (_Unusable, Failed, OSError, ValueError) as error:
-                return (*map(str, error.args), *otherwise(closed))
+            except Exception as error:  # whatever it was, nothing stays open
+                return (*_words(error), *otherwise(closed))
     except OSError as error:
         return (f"{library / 'closed.nft'}: {error.strerror}", *_down(closed))
     return ()
@@ -218,9 +218,15 @@ def _close(closed):
     """Closes; returns what went wrong.  If nft cannot, the devices go down."""
     try:
         _replace(closed, None)
-    except (Failed, OSError, ValueError) as error:
-        return [str(error), *_down(closed)]
+    except Exception as error:
+        return [*_words(error), *_down(closed)]
     return []
+
+
+def _words(error):
+    if isinstance(error, _Unusable):
+        return error.args
+    return (str(error) or type(error).__name__,)
 
 
 def _down(_closed):

@@ -12,6 +12,8 @@ from qubes_vpn_ruleset import TABLE
 
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _DEVICES = Path("/sys/class/net")
+#: Seconds after which a program counts as hung; 50,000 endpoints take nft less than one.
+_PATIENCE = 120
 #: Qubes' flowtable (qubes-core-agent-linux ``network/vif-route-qubes``).
 FLOWTABLE = "qubes-nat-accel"
 
@@ -24,10 +26,18 @@ def run(*argv, text=""):
     """The output of a program that is given *text*; raises :class:`Failed`."""
     try:
         done = subprocess.run(
-            argv, input=text, capture_output=True, text=True, check=False, env=_ENVIRON
+            argv,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=_ENVIRON,
+            timeout=_PATIENCE,
         )
     except OSError as error:
         raise Failed(f"{argv[0]}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{argv[0]}: no answer for {_PATIENCE} seconds") from None
     if done.returncode:
         # nft repeats the line that it stumbles over, however long: the first line says it all.
         words = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
