@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _HOLDER = Path(__file__).with_name("holder.sh")
+_UNSHARE = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -67,7 +68,7 @@ class Qube:
         self.qubesdb: dict[str, str] = {}
         self._processes: list[Process] = []
         self._holder = subprocess.Popen(
-            [*"unshare --net --mount --uts --pid --fork --kill-child".split(), str(_HOLDER), name],
+            [*_UNSHARE, str(_HOLDER), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

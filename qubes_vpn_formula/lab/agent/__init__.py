@@ -38,6 +38,9 @@ class Agent(Protocol):
     def firewall_kill(self, qube: Qube) -> None:
         """SIGKILL: nothing is cleaned up, and nothing follows changes until it starts again."""
 
+    def firewall_changed(self, qube: Qube) -> None:
+        """dom0 wrote other clients or rules into `qube.qubesdb`; a running service follows."""
+
     def network(self, qube: Qube) -> None:
         """qubes-network.service: DNS translation, then forwarding of IPv4 and IPv6."""
 

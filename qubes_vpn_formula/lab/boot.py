@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A qube's boot, unit by unit, in an order that systemd could choose.
+
+Units are data.  Qubes' own are restated here (core-agent-linux 4.4, vm-systemd/); a killswitch's
+are parsed from the files that it installed.  All units given count as enabled.
+"""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+
+from qubes_vpn_formula.lab.agent import Agent
+from qubes_vpn_formula.lab.qube import CommandFailed, Qube
+
+#: What became of a unit.  "skipped": its condition does not hold, which systemd counts as success.
+STARTED, SKIPPED, FAILED, DEPENDENCY = "started", "skipped", "failed", "dependency"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit.
+
+    conditions: paths of ConditionPathExists, a leading `!` negates.
+    commands: ExecStart lines, run in the qube.  action: what is done instead, for Qubes' own.
+    default: DefaultDependencies; such a unit comes after sysinit.target, which it requires.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    required_by: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    action: Callable[[], None] | None = None
+    default: bool = True
+
+
+def parse(name: str, text: str) -> Unit:
+    """A unit from its file.  Only what :class:`Unit` has is read; a `\\` continues a line."""
+    values: dict[str, list[str]] = defaultdict(list)
+    for line in text.replace("\\\n", " ").splitlines():
+        key, equals, value = line.strip().partition("=")
+        if not equals or key[0] in "#;":
+            continue
+        if value.strip():
+            values[key.strip()].append(value.strip())
+        else:
+            values[key.strip()] = []  # an empty value takes back what was listed
+
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(word for value in values[key] for word in value.split())
+
+    return Unit(
+        name,
+        after=names("After"),
+        before=names("Before"),
+        requires=names("Requires") + names("BindsTo"),
+        required_by=names("RequiredBy"),
+        conditions=tuple(values["ConditionPathExists"]),
+        commands=tuple(values["ExecStartPre"] + values["ExecStart"]),
+        default=values["DefaultDependencies"][-1:] != ["no"],
+    )
+
+
+def qubes_units(
+    agent: Agent, qube: Qube, attach: Callable[[], None], tunnel: Callable[[], None]
+) -> list[Unit]:
+    """Qubes' own units of a networked qube, and the VPN program as NetworkManager starts it.
+
+    attach: brings the clients' links up.  tunnel: starts the qube's tunnel, if it has one.
+    """
+    before_net = {"before": ("network-pre.target",), "required_by": ("network-pre.target",)}
+    early = ("sysinit.target",)
+    return [
+        Unit(
+            "qubes-sysinit.service",
+            before=early,
+            action=lambda: _services(qube),
+            default=False,
+        ),
+        Unit(
+            "qubes-mount-dirs.service",
+            after=("qubes-sysinit.service",),
+            before=("local-fs.target",),
+            action=lambda: show_rw(qube),
+            default=False,
+        ),
+        Unit("local-fs.target", before=early, default=False),
+        Unit("sysinit.target", default=False),
+        Unit("qubes-antispoof.service", **before_net, action=lambda: agent.antispoof(qube)),
+        Unit(
+            "qubes-iptables.service",
+            after=("qubes-antispoof.service",),
+            requires=("qubes-antispoof.service",),
+            **before_net,
+            action=lambda: agent.base(qube),
+        ),
+        Unit("network-pre.target", default=False),
+        Unit(
+            "qubes-network-uplink@eth0.service",
+            after=("network-pre.target",),
+            requires=("network-pre.target",),
+            before=("network.target",),
+            conditions=("/sys/class/net/eth0",),  # udev starts it when there is such a device
+            action=lambda: agent.uplink(qube, "eth0"),
+        ),
+        Unit("xendriverdomain.service", action=attach),
+        Unit(
+            "qubes-firewall.service",
+            after=("qubes-iptables.service",),
+            before=("qubes-network.service",),
+            conditions=("/run/qubes-service/qubes-firewall",),
+            action=lambda: agent.firewall_start(qube),
+        ),
+        Unit(
+            "qubes-network.service",
+            after=("network-pre.target", "qubes-iptables.service"),
+            before=("network.target",),
+            conditions=("/run/qubes-service/qubes-network",),
+            action=lambda: agent.network(qube),
+        ),
+        Unit("network.target"),
+        Unit(
+            "NetworkManager.service",
+            after=("qubes-mount-dirs.service", "qubes-network-uplink@eth0.service"),
+            before=("network.target",),
+            action=tunnel,
+        ),
+        Unit(
+            "qubes-misc-post.service",
+            after=("network-pre.target", "qubes-network.service", "qubes-firewall.service"),
+            action=lambda: _rc_local(qube),
+        ),
+    ]
+
+
+def play(
+    qube: Qube,
+    units: Iterable[Unit],
+    *,
+    stop_after: str | None = None,
+    without: Collection[str] = (),
+    late: Collection[str] = (),
+    between: Callable[[str], None] | None = None,
+) -> dict[str, str]:
+    """Boot a qube; the answer is what became of each unit, in the order in which they came.
+
+    stop_after: the unit after which nothing more starts.  without: units that do not exist.
+    late: units that take as long as the others let them: everything else that may, goes first.
+    between: called with a unit's name after it, so that somebody can look into the window.
+
+    Raises ValueError for units that wait for each other.
+    """
+    present = {unit.name: unit for unit in _linked(units) if unit.name not in without}
+    outcomes: dict[str, str] = {}
+    for name in _order(present, set(late)):
+        unit = present[name]
+        missing = [other for other in unit.requires if other not in present]
+        broken = [
+            other
+            for other in unit.requires
+            if other in unit.after and outcomes.get(other) in (FAILED, DEPENDENCY)
+        ]
+        outcomes[name] = DEPENDENCY if missing or broken else _start(qube, unit)
+        if between:
+            between(name)
+        if name == stop_after:
+            break
+    return outcomes
+
+
+def hide_rw(qube: Qube) -> None:
+    """/rw as it is before qubes-mount-dirs: empty.  What was written there comes with the mount."""
+    qube.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "unmounted", "/rw"])
+
+
+def show_rw(qube: Qube) -> None:
+    """qubes-mount-dirs: the qube's own /rw."""
+    qube.run("! grep -q '^unmounted /rw ' /proc/mounts || umount /rw")
+
+
+def _linked(units: Iterable[Unit]) -> list[Unit]:
+    """The units with every relation written at the one that waits: After and Requires."""
+    listed = list(units)
+    after: dict[str, list[str]] = defaultdict(list)
+    requires: dict[str, list[str]] = defaultdict(list)
+    for unit in listed:
+        for other in unit.before:
+            after[other].append(unit.name)
+        for other in unit.required_by:
+            requires[other].append(unit.name)
+        if unit.default:
+            after[unit.name].append("sysinit.target")
+            requires[unit.name].append("sysinit.target")
+    return [
+        replace(
+            unit,
+            after=(*unit.after, *after[unit.name]),
+            requires=(*unit.requires, *requires[unit.name]),
+        )
+        for unit in listed
+    ]
+
+
+def _order(units: dict[str, Unit], late: set[str]) -> Iterable[str]:
+    """Each after those it waits for; among those that may start as listed, late ones last."""
+    waiting = sorted(units, key=lambda name: name in late)
+    done: set[str] = set()
+    while waiting:
+        ready = next(
+            (name for name in waiting if not set(units[name].after) & (units.keys() - done)), None
+        )
+        if ready is None:
+            raise ValueError(f"units wait for each other: {', '.join(waiting)}")
+        waiting.remove(ready)
+        done.add(ready)
+        yield ready
+
+
+def _start(qube: Qube, unit: Unit) -> str:
+    for condition in unit.conditions:
+        if qube.exists(condition.removeprefix("!")) == condition.startswith("!"):
+            return SKIPPED
+    try:
+        if unit.action:
+            unit.action()
+        for line in unit.commands:
+            may_fail = line.startswith("-")
+            qube.run(shlex.split(line.removeprefix("-")), check=not may_fail, timeout=120)
+    except CommandFailed:
+        return FAILED
+    return STARTED
+
+
+def _services(qube: Qube) -> None:
+    """qubes-sysinit: a file for each service that dom0 switched on."""
+    prefix = "/qubes-service/"
+    on = [key for key, value in qube.qubesdb.items() if key.startswith(prefix) and value == "1"]
+    if on:
+        qube.run(["touch", *(f"/run{key}" for key in on)])
+
+
+def _rc_local(qube: Qube) -> None:
+    qube.run(
+        "[ -e /run/qubes-service/custom-persist ] || [ ! -x /rw/config/rc.local ] ||"
+        " /rw/config/rc.local",
+        check=False,
+    )
