@@ -22,7 +22,8 @@ class Unit:
     """A systemd unit.
 
     conditions: paths of ConditionPathExists, a leading `!` negates.
-    commands: ExecStart lines, run in the qube.  action: what is done instead, for Qubes' own.
+    commands: ExecStart lines, run in the qube.  stops: ExecStop lines.
+    action: what is done instead, for Qubes' own.
     default: DefaultDependencies; such a unit comes after sysinit.target, which it requires.
     """
 
@@ -33,6 +34,7 @@ class Unit:
     required_by: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
     action: Callable[[], None] | None = None
     default: bool = True
 
@@ -60,17 +62,30 @@ def parse(name: str, text: str) -> Unit:
         required_by=names("RequiredBy"),
         conditions=tuple(values["ConditionPathExists"]),
         commands=tuple(values["ExecStartPre"] + values["ExecStart"]),
+        stops=tuple(values["ExecStop"]),
         default=values["DefaultDependencies"][-1:] != ["no"],
     )
 
 
-def qubes_units(
-    agent: Agent, qube: Qube, attach: Callable[[], None], tunnel: Callable[[], None]
-) -> list[Unit]:
-    """Qubes' own units of a networked qube, and the VPN program as NetworkManager starts it.
+@dataclass(frozen=True)
+class Hardware:
+    """What the boot of a qube does outside the agent.
 
-    attach: brings the clients' links up.  tunnel: starts the qube's tunnel, if it has one.
+    uplink: the device towards the netvm, or None.  coldplug: udev for the devices that there are.
+    attach: Xen connects the clients.  tunnel: the VPN program, as NetworkManager starts it.
     """
+
+    uplink: str | None
+    coldplug: Callable[[], None]
+    attach: Callable[[], None]
+    tunnel: Callable[[], None]
+
+
+def qubes_units(agent: Agent, qube: Qube, hardware: Hardware) -> list[Unit]:
+    """Qubes' own units of a networked qube."""
+    uplink = f"qubes-network-uplink@{hardware.uplink}.service"
+    # udev starts it when there is such a device
+    device = f"/sys/class/net/{hardware.uplink}"
     before_net = {"before": ("network-pre.target",), "required_by": ("network-pre.target",)}
     early = ("sysinit.target",)
     return [
@@ -88,6 +103,13 @@ def qubes_units(
             default=False,
         ),
         Unit("local-fs.target", before=early, default=False),
+        Unit(
+            "systemd-udev-trigger.service",
+            after=("qubes-sysinit.service",),
+            before=early,
+            action=hardware.coldplug,
+            default=False,
+        ),
         Unit("sysinit.target", default=False),
         Unit("qubes-antispoof.service", **before_net, action=lambda: agent.antispoof(qube)),
         Unit(
@@ -99,14 +121,14 @@ def qubes_units(
         ),
         Unit("network-pre.target", default=False),
         Unit(
-            "qubes-network-uplink@eth0.service",
+            uplink,
             after=("network-pre.target",),
             requires=("network-pre.target",),
             before=("network.target",),
-            conditions=("/sys/class/net/eth0",),  # udev starts it when there is such a device
-            action=lambda: agent.uplink(qube, "eth0"),
+            conditions=(device,),
+            action=lambda: agent.uplink(qube, hardware.uplink),
         ),
-        Unit("xendriverdomain.service", action=attach),
+        Unit("xendriverdomain.service", action=hardware.attach),
         Unit(
             "qubes-firewall.service",
             after=("qubes-iptables.service",),
@@ -124,9 +146,9 @@ def qubes_units(
         Unit("network.target"),
         Unit(
             "NetworkManager.service",
-            after=("qubes-mount-dirs.service", "qubes-network-uplink@eth0.service"),
+            after=("qubes-mount-dirs.service", uplink),
             before=("network.target",),
-            action=tunnel,
+            action=hardware.tunnel,
         ),
         Unit(
             "qubes-misc-post.service",
@@ -169,6 +191,12 @@ def play(
         if name == stop_after:
             break
     return outcomes
+
+
+def stop(qube: Qube, unit: Unit) -> None:
+    """`systemctl stop`: whatever its commands answer, the unit counts as stopped."""
+    for line in unit.stops:
+        qube.run(shlex.split(line.removeprefix("-")), check=False, timeout=120)
 
 
 def hide_rw(qube: Qube) -> None:

@@ -5,9 +5,12 @@ Two implementations: :mod:`.restated`, ours, and :mod:`.real`, the scripts of a 
 qubes-core-agent-linux.  Both read what dom0 would tell them from `Qube.qubesdb`.
 """
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from qubes_vpn_formula.lab.qube import Qube
+
+if TYPE_CHECKING:
+    from qubes_vpn_formula.lab.boot import Unit
 
 #: The address of every netvm's end of a link, and of every client's (Qubes gives all the same).
 NETVM_MAC = "fe:ff:ff:ff:ff:ff"
@@ -19,6 +22,9 @@ class Agent(Protocol):
 
     Raises :class:`qubes_vpn_formula.lab.qube.CommandFailed` where the unit would fail.
     """
+
+    def arrange(self, units: "list[Unit]") -> "list[Unit]":
+        """Qubes' units as the lab restates them, with the relations that this agent's have."""
 
     def antispoof(self, qube: Qube) -> None:
         """qubes-antispoof.service."""

@@ -6,10 +6,13 @@ flows which new rules forbid.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qubes_vpn_formula.lab.agent import CLIENT_MAC, NETVM_MAC, clients
 from qubes_vpn_formula.lab.qube import Qube
+
+if TYPE_CHECKING:
+    from qubes_vpn_formula.lab.boot import Unit
 
 _RULES = Path(__file__).parent
 #: Later links are preferred: a link's metric is this minus the client's number in its name.
@@ -64,13 +67,18 @@ done
 class Restated:
     """An :class:`qubes_vpn_formula.lab.agent.Agent`.
 
-    offload: whether the kernel takes Qubes' flowtable; None until a client's link came up.
+    patience: seconds after which systemd gives up on qubes-firewall's start, whose scripts do not
+    end.  offload: whether the kernel takes Qubes' flowtable; None until a client's link came up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 90) -> None:
+        self.patience = patience
         self.offload: bool | None = None
         #: qubes whose qubes-firewall runs, and the clients that it has made a chain for
         self._workers: dict[str, set[str]] = {}
+
+    def arrange(self, units: "list[Unit]") -> "list[Unit]":
+        return units
 
     def antispoof(self, qube: Qube) -> None:
         _nft(qube, (_RULES / "antispoof.nft").read_text(encoding="utf-8"))
@@ -81,7 +89,7 @@ class Restated:
     def firewall_start(self, qube: Qube) -> None:
         _nft(qube, clients.tables())
         # Exit codes and what the scripts say are nobody's concern, as in Qubes.
-        qube.run(_RUN_HOOKS, timeout=120)
+        qube.run(_RUN_HOOKS, timeout=self.patience)
         self._workers[qube.name] = set()
         self.firewall_changed(qube)
 
@@ -132,11 +140,11 @@ class Restated:
                 f"neighbour replace {gateway} dev {device} lladdr {NETVM_MAC} nud permanent",
             ]
         lines.append(f"link set dev {device} group 1 up")
-        for key, family in (("", "-4"), ("6", "-6")):
+        for key in ("", "6"):
             if gateway := database.get(f"/qubes-gateway{key}"):
                 lines += [
-                    f"{family} route replace unicast {gateway} dev {device} scope link",
-                    f"{family} route replace unicast default via {gateway} dev {device} onlink",
+                    f"route replace unicast {gateway} dev {device} scope link",
+                    f"route replace unicast default via {gateway} dev {device} onlink",
                 ]
         _ip(qube, lines)
         resolvers = [database["/qubes-primary-dns"], database["/qubes-secondary-dns"]]
