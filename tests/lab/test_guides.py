@@ -6,8 +6,10 @@ import pytest
 from qubes_vpn_formula.lab import guides
 from qubes_vpn_formula.lab.agent.restated import Restated
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.tunnels import Kind, tunnel
 
 GUIDES = {guide.name: guide for guide in guides.all()}
+TUNNEL = tunnel(Kind("openvpn-udp"), 1)
 DATABASE = {"/qubes-netvm-primary-dns": "10.139.1.1", "/qubes-netvm-secondary-dns": "10.139.1.2"}
 
 
@@ -15,12 +17,11 @@ def played(qube: Qube, name: str) -> None:
     """What the boot makes of a guide, without the network."""
     agent = Restated()
     qube.qubesdb.update(DATABASE)
-    qube.write("/rw/config/vpn/endpoints.txt", "198.51.100.7:51820/udp\n203.0.113.9:443/tcp\n")
     qube.write("/etc/resolv.conf", "nameserver 10.139.1.1\n")
     agent.antispoof(qube)
     agent.base(qube)
     agent.dnat(qube)
-    GUIDES[name].install(qube)
+    GUIDES[name].install(qube, TUNNEL)
     agent.firewall_start(qube)
 
 
@@ -44,7 +45,7 @@ def test_each_names_its_passage():
 
 @pytest.mark.parametrize("name", sorted(GUIDES))
 def test_install_writes_what_it_names(name, qube):
-    GUIDES[name].install(qube)
+    GUIDES[name].install(qube, TUNNEL)
     for path, (text, mode) in GUIDES[name].files.items():
         assert qube.read(path) == text
         assert int(qube.run(["stat", "-c", "%a", path]).stdout, 8) == mode
@@ -78,7 +79,7 @@ def test_s1_fails_on_what_is_not_there_and_goes_on(qube):
     assert "@endpoints accept" in forward
     assert "drop" in forward
     assert rules(qube, "ip", "qubes", "custom-output") == ""
-    assert "198.51.100.7" in qube.run("nft list set ip qubes endpoints").stdout
+    assert "198.51.100.1" in qube.run("nft list set ip qubes endpoints").stdout
     assert "drop" not in rules(qube, "ip6", "qubes", "custom-forward")
 
 
@@ -100,10 +101,15 @@ def test_s2_as_nft_looks_at_new_own_ipv4_only(qube):
     assert 'oifname != "tun0" ct state new' in rules(qube, "ip", "filter", "OUTPUT")
 
 
+def test_the_tunnels_own_name_is_used(qube):
+    """A reader with WireGuard writes wg0 where the document says tun0."""
+    GUIDES["s1-pattern"].install(qube, tunnel(Kind("wireguard"), 1))
+    assert 'oif "wg0" accept' in qube.read("/rw/config/qubes-firewall-user-script")
+
+
 def test_public_shapes_load(qube):
     played(qube, "public-by-group")
     assert "oifgroup 1" in rules(qube, "ip6", "qubes", "custom-forward")
-    played_again = GUIDES["public-own-table"]
-    played_again.install(qube)
+    GUIDES["public-own-table"].install(qube, TUNNEL)
     qube.run("/rw/config/qubes-firewall-user-script")
-    assert "ip daddr 198.51.100.7 udp dport 51820 accept" in rules(qube, "inet", "vpn", "output")
+    assert "ip daddr 198.51.100.1 udp dport 1195 accept" in rules(qube, "inet", "vpn", "output")

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from qubes_vpn_formula.lab import installation, mutants
+from qubes_vpn_formula.lab import mutants
+from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.mutants import edits
+from qubes_vpn_formula.lab.mutants.paths import CLOSED, COMMAND
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.tunnels import Kind, tunnel
 
-OURS = installation.files()
+OURS = Ours().files()
 MUTANTS = mutants.all()
 ENDPOINTS = "198.51.100.7:51820/udp\n203.0.113.0/28:443/tcp\n[2001:db8::7]:1194/udp\n"
 ROW = re.compile(r"\| ([A-Z]\d\d) \| (?:fast )?\| .+ \| (.+) \|")
@@ -41,13 +44,13 @@ def qube():
         yield qube
 
 
-def _write(qube: Qube, files: installation.Files) -> None:
+def _write(qube: Qube, files: edits.Files) -> None:
     for path, (text, mode) in files.items():
         qube.write(path, text, mode)
 
 
 @contextlib.contextmanager
-def _installed(qube: Qube, files: installation.Files) -> Iterator[None]:
+def _installed(qube: Qube, files: edits.Files) -> Iterator[None]:
     """*files* in place of ours, for a while."""
     gone = OURS.keys() - files.keys()
     new = {path: entry for path, entry in files.items() if OURS.get(path) != entry}
@@ -75,7 +78,7 @@ def test_plan_and_mutants_name_each_other(plan):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_each_differs_from_ours(mutant):
-    assert mutant.files(OURS) != OURS
+    assert mutant.files() != OURS
 
 
 @pytest.mark.parametrize(
@@ -83,25 +86,43 @@ def test_each_differs_from_ours(mutant):
 )
 def test_each_loads_as_ours_does(mutant, qube):
     """A mutant that stays closed because it cannot be loaded would look like a good killswitch."""
-    with _installed(qube, mutant.files(OURS)):
-        qube.run(["nft", "-c", "-f", installation.CLOSED])
-        qube.run([installation.COMMAND, "load"])
+    with _installed(qube, mutant.files()):
+        qube.run(["nft", "-c", "-f", CLOSED])
+        qube.run([COMMAND, "load"])
         rules = qube.run("nft list table inet qubes_vpn").stdout
         assert "198.51.100.7" in rules or mutant.name == "no-endpoints"
 
 
 def test_those_without_a_table_of_the_template_load_what_they_say(qube):
-    files = mutants.named("rw-only").files(OURS)
+    files = mutants.named("rw-only").files()
     assert not [path for path in files if not path.startswith("/rw/")]
     with _installed(qube, files):
         qube.run("nft flush ruleset; /rw/config/qubes-firewall.d/50-qubes-vpn")
         assert "198.51.100.7" in qube.run("nft list table inet qubes_vpn").stdout
 
 
+def test_its_units_are_those_that_it_has():
+    assert mutants.named("no-early-unit").units == ()
+    assert mutants.named("gate-boot-only").udev_rules == ()
+    assert mutants.named("no-gate").units == Ours().units
+
+
+def test_installed_is_ours_with_the_fault(qube):
+    mutant = mutants.named("no-hook")
+    mutant.install(qube, tunnel(Kind("wireguard"), 1))
+    try:
+        assert not qube.exists("/etc/qubes/qubes-firewall.d/50-qubes-vpn")
+        assert qube.read(CLOSED) == OURS[CLOSED][0]
+        assert "198.51.100.1:" in qube.read("/rw/config/vpn/endpoints.txt")
+    finally:
+        _write(qube, OURS)
+        qube.write("/rw/config/vpn/endpoints.txt", ENDPOINTS)
+
+
 @pytest.mark.parametrize(
     "edit",
     [
-        edits.swap(installation.CLOSED, "not in it", ""),
+        edits.swap(CLOSED, "not in it", ""),
         edits.first("no-such-chain", "accept"),
         edits.without("forward", "no such rule"),
         edits.policy("answers"),
@@ -126,8 +147,8 @@ def test_unchecked_input_is_injected(line, opened, qube):
     """The mutant that the attacks of configuration must catch is as bad as they assume."""
     qube.write("/rw/config/vpn/endpoints.txt", f"{line}\n")
     try:
-        with _installed(qube, mutants.named("unchecked-input").files(OURS)):
-            qube.run([installation.COMMAND, "load"], check=False)
+        with _installed(qube, mutants.named("unchecked-input").files()):
+            qube.run([COMMAND, "load"], check=False)
             assert f"{opened}\n" in qube.run("nft list table inet qubes_vpn").stdout
     finally:
         qube.write("/rw/config/vpn/endpoints.txt", ENDPOINTS)

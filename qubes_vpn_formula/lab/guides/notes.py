@@ -6,7 +6,7 @@ from qubes_vpn_formula.lab.guides.guide import USER_SCRIPT, Guide
 _PATTERN = """#!/bin/sh
 nft add set ip qubes endpoints '{ type ipv4_addr ; }'
 while read -r ip; do
-    nft add element ip qubes endpoints "{ ${ip%:*} }"
+    nft add element ip qubes endpoints "{ $ip }"
 done < /rw/config/vpn/endpoints.txt
 
 nft add rule ip qubes custom-output oif "lo" accept
@@ -35,8 +35,9 @@ GUIDES = [
         "The script is a reading of ours, with nothing in it that the text does not name. As the "
         "text has it: custom-output does not exist in Qubes, so those four lines fail; oif of a "
         "tun0 that is not there yet fails too, and the script goes on; the final drop takes the "
-        "replies; endpoints are open to clients as well; IPv4 only. Its endpoints.txt "
-        "has addresses only; the port of our grammar is cut off here, so that the lab's file does.",
+        "replies; endpoints are open to clients as well; IPv4 only; an endpoint is an "
+        "address with every port.",
+        endpoint="{server}",
     ),
     Guide(
         "s1-quick-fix",

@@ -18,19 +18,17 @@ table inet vpn {
 	chain forward {
 		type filter hook forward priority filter - 1; policy drop;
 		ct state established,related accept
-		iifname "vif*" oifname { "wg0", "tun0" } accept
+		iifname "vif*" oifname "tun0" accept
 	}
 	chain output {
 		type filter hook output priority filter - 1; policy drop;
-		oifname { "lo", "wg0", "tun0" } accept
+		oifname { "lo", "tun0" } accept
 		oifname "vif*" ct state established,related accept
 	}
 }
 END
-while read -r line; do
-    host=${line%:*}
-    service=${line##*:}
-    nft add rule inet vpn output ip daddr "$host" "${service#*/}" dport "${service%/*}" accept
+while read -r address protocol port; do
+    nft add rule inet vpn output ip daddr "$address" "$protocol" dport "$port" accept
 done </rw/config/vpn/endpoints.txt
 """
 
@@ -52,5 +50,6 @@ GUIDES = [
         {USER_SCRIPT: (_OWN_TABLE, 0o755)},
         "Established traffic first, loaded when qubes-firewall starts, deleted and made anew at "
         "each load, one call of nft for each endpoint, no gate on the device.",
+        endpoint="{server} {protocol} {port}",
     ),
 ]

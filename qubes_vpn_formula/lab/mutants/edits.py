@@ -5,8 +5,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from qubes_vpn_formula.lab.installation import CLOSED, COMMAND, Files, core
+from qubes_vpn_formula.lab.mutants.paths import CLOSED, COMMAND, core
 
+#: `{path in the qube: (text, mode)}`.
+Files = dict[str, tuple[str, int]]
+#: Changes files; raises NothingChanged when it would not.
 Edit = Callable[[Files], None]
 
 _SCRIPTS = Path(__file__).with_name("scripts")

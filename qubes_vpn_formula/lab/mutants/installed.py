@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults in when and how the rules are loaded, and in what is done when they cannot be."""
 
-from qubes_vpn_formula.lab.installation import EARLY, HOOK, LIBRARY, OPEN, UDEV, Files
-from qubes_vpn_formula.lab.mutants.edits import add, drop, swap, wrap
+from qubes_vpn_formula.lab.mutants.edits import Files, add, drop, swap, wrap
 from qubes_vpn_formula.lab.mutants.mutant import mutant
+from qubes_vpn_formula.lab.mutants.paths import EARLY, HOOK, LIBRARY, OPEN, UDEV
 
 _RW = "/rw/config/vpn/lib"
 # What the well-known guide does, in place of a table of our own.

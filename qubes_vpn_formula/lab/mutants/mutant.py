@@ -3,14 +3,15 @@
 
 from dataclasses import dataclass
 
-from qubes_vpn_formula.lab.installation import Files
-from qubes_vpn_formula.lab.mutants.edits import Edit
+from qubes_vpn_formula.lab.killswitches import Ours
+from qubes_vpn_formula.lab.mutants.edits import Edit, Files
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.tunnels import Tunnel
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A killswitch with one fault.
+    """Our killswitch with one fault; a `Killswitch`.
 
     what: the fault in words.  caught_by: ids of the attacks (docs/attacks.md) that must find it.
     """
@@ -20,17 +21,31 @@ class Mutant:
     edits: tuple[Edit, ...]
     caught_by: tuple[str, ...]
 
-    def files(self, ours: Files) -> Files:
-        """*ours* with the fault.  Raises NothingChanged when an edit does not apply any more."""
-        changed = dict(ours)
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Those of ours that are left."""
+        return tuple(path for path in Ours().units if path in self.files())
+
+    @property
+    def udev_rules(self) -> tuple[str, ...]:
+        """Those of ours that are left."""
+        return tuple(path for path in Ours().udev_rules if path in self.files())
+
+    def files(self) -> Files:
+        """Ours with the fault.  Raises NothingChanged when an edit does not apply any more."""
+        changed = Ours().files()
         for edit in self.edits:
             edit(changed)
         return changed
 
-    def install(self, qube: Qube, ours: Files) -> None:
-        """Write the files into a qube; what a boot makes of them is the boot's part."""
-        for path, (text, mode) in self.files(ours).items():
-            qube.write(path, text, mode)
+    def install(self, qube: Qube, tunnel: Tunnel) -> None:
+        """Ours, configured for this tunnel; then what differs."""
+        Ours().install(qube, tunnel)
+        ours, files = Ours().files(), self.files()
+        qube.run(["rm", "-f", *(ours.keys() - files.keys())])
+        for path, (text, mode) in files.items():
+            if ours.get(path) != (text, mode):
+                qube.write(path, text, mode)
 
 
 def mutant(name: str, what: str, edits: Edit | list[Edit], caught_by: str) -> Mutant:

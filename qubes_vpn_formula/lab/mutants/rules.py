@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults in the rules themselves."""
 
-from qubes_vpn_formula.lab.installation import CLOSED, UDEV, core
 from qubes_vpn_formula.lab.mutants.edits import (
     MARK,
     TUNNEL,
@@ -15,6 +14,7 @@ from qubes_vpn_formula.lab.mutants.edits import (
     swap,
 )
 from qubes_vpn_formula.lab.mutants.mutant import mutant
+from qubes_vpn_formula.lab.mutants.paths import CLOSED, UDEV, core
 
 _RULESET = core("ruleset")
 _NFT = core("nft")

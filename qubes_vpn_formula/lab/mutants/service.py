@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults that leak nothing and break what should work; for the attacks of the section Service."""
 
-from qubes_vpn_formula.lab.installation import CLOSED, EARLY, HOOK, OPEN, core
 from qubes_vpn_formula.lab.mutants.edits import swap, without, wrap
 from qubes_vpn_formula.lab.mutants.mutant import mutant
+from qubes_vpn_formula.lab.mutants.paths import CLOSED, EARLY, HOOK, OPEN, core
 
 _FLAG = "ConditionPathExists=/run/qubes-service/qubes-vpn\n"
 
