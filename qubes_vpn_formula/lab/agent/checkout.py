@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A checkout of qubes-core-agent-linux, and its installation in a qube.
 
-The environment's QUBES_SRC names a folder that holds `qubes-core-agent-linux`, or the checkout
-itself.  Its files go, unchanged, where its own Makefile puts them, in the qube's private layer
-alone; beside them our own stand-ins (`shims/`) for what they need of Xen, QubesDB and systemd.
+The environment's QUBES_SRC names a folder that holds it, or the checkout itself.  Its files go,
+unchanged, where its own Makefile puts them, in the qube's private layer alone; beside them our own
+stand-ins (`shims/`) for what they need of Xen, QubesDB and systemd.
 """
 
 import io
@@ -49,7 +49,8 @@ def find() -> Path | None:
     named = os.environ.get("QUBES_SRC")
     if not named:
         return None
-    for folder in (Path(named) / "qubes-core-agent-linux", Path(named)):
+    for name in ("qubes-core-agent-linux", "core-agent-linux", ""):
+        folder = Path(named) / name
         if (folder / "qubesagent" / "firewall.py").is_file():
             return folder.resolve()
     raise FileNotFoundError(f"QUBES_SRC={named}: no checkout of qubes-core-agent-linux there")

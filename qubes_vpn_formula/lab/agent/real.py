@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from qubes_vpn_formula.lab.agent import CLIENT_MAC, checkout
+from qubes_vpn_formula.lab.agent import CLIENT_MAC, checkout, unitfiles
 from qubes_vpn_formula.lab.agent.dom0 import Dom0
 from qubes_vpn_formula.lab.agent.worker import Worker
+from qubes_vpn_formula.lab.boot import Unit
 from qubes_vpn_formula.lab.qube import Qube
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -21,12 +22,20 @@ _UNCHANGED = 100
 
 
 class Real:
-    """An :class:`qubes_vpn_formula.lab.agent.Agent`.  source: the checkout."""
+    """An :class:`qubes_vpn_formula.lab.agent.Agent`.
 
-    def __init__(self, source: Path) -> None:
+    source: the checkout.  patience: seconds after which systemd gives up on qubes-firewall's start.
+    """
+
+    def __init__(self, source: Path, patience: float = 90) -> None:
+        self.patience = patience
         self._source = source
         self._dom0: WeakKeyDictionary[Qube, Dom0] = WeakKeyDictionary()
         self._workers: WeakKeyDictionary[Qube, Worker] = WeakKeyDictionary()
+
+    def arrange(self, units: list[Unit]) -> list[Unit]:
+        """The relations of the checkout's unit files."""
+        return unitfiles.arranged(self._source, units)
 
     def antispoof(self, qube: Qube) -> None:
         """qubes-antispoof.service."""
@@ -38,20 +47,20 @@ class Real:
 
     def firewall_start(self, qube: Qube) -> None:
         """qubes-firewall.service; returns a little later than the unit: with the rules loaded."""
-        self._told(qube).start()
+        self._told(qube).start(self.patience)
 
     def firewall_restart(self, qube: Qube) -> None:
         """SIGTERM, then a start."""
         worker = self._told(qube)
         worker.stop()
-        worker.start()
+        worker.start(self.patience)
 
     def firewall_reload(self, qube: Qube) -> None:
         """SIGHUP."""
         self._told(qube).reload()
 
     def firewall_kill(self, qube: Qube) -> None:
-        """SIGKILL; systemd would start it again after five seconds, here the caller does."""
+        """SIGKILL; systemd would start it again five seconds later, here the caller does."""
         self._told(qube).kill()
 
     def firewall_changed(self, qube: Qube) -> None:
@@ -82,8 +91,11 @@ class Real:
         )
 
     def dnat(self, qube: Qube) -> None:
-        """qubes-setup-dnat-to-ns, which exits with 100 when nothing has to change."""
-        script = "/usr/lib/qubes/qubes-setup-dnat-to-ns || [ $? -eq 100 ]"
+        """qubes-setup-dnat-to-ns, which exits with 100 when nothing has to change.
+
+        Returns when the reload that it asks for without waiting is over too.
+        """
+        script = f"/usr/lib/qubes/qubes-setup-dnat-to-ns || [ $? -eq {_UNCHANGED} ]"
         self._run(qube, "sh", "-c", script)
 
     def _run(self, qube: Qube, *words: str) -> None:

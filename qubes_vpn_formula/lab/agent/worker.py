@@ -2,6 +2,7 @@
 """qubes-firewall.service of a checkout: systemd's part of a unit of type notify-reload."""
 
 import contextlib
+import os
 import queue
 import signal
 import socket
@@ -11,7 +12,7 @@ import time
 from qubes_vpn_formula.lab.agent.shims.python.qubesdb import QubesDB
 from qubes_vpn_formula.lab.qube import CommandFailed, Process, Qube
 
-#: Seconds for a start with its hooks, a reload, a stop, or for a change to be dealt with.
+#: Seconds for a reload, for a stop, or for a change to be dealt with.
 _PATIENCE = 60
 _SOCKET = "/run/qubes-firewall.notify"
 
@@ -35,8 +36,11 @@ class Worker:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start it unless it runs; returns when it is ready and has loaded the clients' rules."""
+    def start(self, patience: float) -> None:
+        """Start it unless it runs; returns when it is ready and has loaded the clients' rules.
+
+        patience: seconds until it and its hooks are killed, because it is not ready.
+        """
         if self.runs:
             return
         self._states = queue.Queue()
@@ -52,7 +56,11 @@ class Worker:
             target=_listen, args=(notify, self._process, self._states), daemon=True
         )
         listen.start()
-        self._wait_ready()
+        try:
+            self._wait_ready(patience)
+        except CommandFailed:
+            self.kill()
+            raise
         self.settle()
 
     def reload(self) -> None:
@@ -64,15 +72,19 @@ class Worker:
             while True:
                 self._states.get_nowait()
         self._process.send_signal(signal.SIGHUP)
-        self._wait_ready()
+        self._wait_ready(_PATIENCE)
 
     def stop(self) -> None:
         """SIGTERM, and wait: it removes its tables as it goes."""
-        self._end(signal.SIGTERM)
+        if self.runs:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(_PATIENCE)
 
     def kill(self) -> None:
-        """SIGKILL, and wait."""
-        self._end(signal.SIGKILL)
+        """SIGKILL to it and, as systemd does, to what it has started; and wait."""
+        if self.runs:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def settle(self) -> None:
         """Wait until it, if it runs, has dealt with every change of QubesDB so far."""
@@ -82,13 +94,8 @@ class Worker:
                 raise self._failed("does not follow QubesDB")
             time.sleep(0.01)
 
-    def _end(self, how: signal.Signals) -> None:
-        if self.runs:
-            self._process.send_signal(how)
-            self._process.wait(_PATIENCE)
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+    def _wait_ready(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 if "READY=1" in self._states.get(timeout=0.1).splitlines():

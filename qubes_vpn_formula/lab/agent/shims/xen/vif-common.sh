@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 # Read by vif-route-qubes: the few of Xen's hotplug functions and variables that it uses.
 command=$1
 ip=$(xenstore-read "$XENBUS_PATH/ip")
