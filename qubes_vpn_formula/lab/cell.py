@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an attack works with, and how what it did is proven and judged.
+
+The attack starts the lab, does its evil, and returns.  The cell captures from before the boot to
+the end, judges all of it, and proves that what it concludes is not made of nothing: every capture
+shows its control frames, every sender has sent what it was to send and found a way.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NoReturn, Self
+
+from qubes_vpn_formula.lab import chains, senders
+from qubes_vpn_formula.lab.agent import Agent
+from qubes_vpn_formula.lab.attacks import Attack
+from qubes_vpn_formula.lab.chains import Chain
+from qubes_vpn_formula.lab.evidence import Link, Phases, Program, Said, Uplink
+from qubes_vpn_formula.lab.killswitches import Killswitch
+from qubes_vpn_formula.lab.machine import SERVER, Lab
+from qubes_vpn_formula.lab.oracle import Endpoint
+from qubes_vpn_formula.lab.qube import CommandFailed, Qube
+from qubes_vpn_formula.lab.salvo import attempts, fire, offered, salvo
+from qubes_vpn_formula.lab.traffic import Echo, Flood, Flow, Job, Sent, TrafficError
+from qubes_vpn_formula.lab.tunnels import Kind, Tunnel
+
+_FLOW_PORT = 7
+_PATIENCE = 8  # seconds for a tunnel to come up; it takes less than one
+#: Where the killswitch's command may be: in the template, or below /rw.
+_COMMANDS = ("/usr/lib/qubes-vpn/killswitch", "/rw/config/vpn/lib/killswitch")
+_GONE = "n=0; while [ -e /sys/class/net/{} ]; do n=$((n+1)); [ $n -lt 500 ]; sleep 0.01; done"
+
+
+class NotRun(Exception):
+    """The attack cannot be made here, or means nothing here; the text says why."""
+
+
+class NoService(Exception):
+    """The attack cannot go on because something does not work that has to."""
+
+
+class Cell:
+    """One attack on one killswitch; a context manager.
+
+    killswitch: what is attacked.  agent: does what Qubes does in a qube.  folder: for captures.
+    lab: the machine, from :meth:`start` on.  evidence: what is looked at.  failures: what did not
+    hold of what was required.  sent: how many packets were given to the kernel.
+    """
+
+    lab: Lab
+
+    def __init__(self, attack: Attack, killswitch: Killswitch, agent: Agent, folder: Path) -> None:
+        self.attack, self.killswitch, self.agent = attack, killswitch, agent
+        self.phases = Phases()
+        self.evidence: list[Uplink | Link | Program] = []
+        self.failures: list[str] = []
+        self.sent = 0
+        self._folder = folder
+        self._uplinks: dict[str, Uplink] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # The machine
+
+    def start(
+        self,
+        chain: str | Chain = "simple",
+        tunnel: str = "wireguard",
+        *,
+        boot: bool = True,
+        before: Callable[[Lab], None] | None = None,
+        between: Callable[[str], None] | None = None,
+    ) -> None:
+        """Builds the lab with the killswitch installed, and boots it as a real boot would.
+
+        chain: `simple`, `dns`, `parallel`, `multihop`, or one of :mod:`chains` with other options.
+        tunnel: `wireguard`, `openvpn-udp`, `openvpn-tcp`; for a chain given by name.
+        boot: whether the VPN qubes boot now and their tunnels are waited for; else all others do,
+            and the attack calls :meth:`boot`.
+        before: called when all is installed, the first VPN qube's netvms run, its uplink is
+            captured, and neither it nor any client has booted.
+        between: called with each unit's name after it, in the first VPN qube's boot.
+        """
+        if isinstance(chain, str):
+            chain = getattr(chains, chain)(Kind(tunnel))
+        self.lab = self._stack.enter_context(Lab(chain, self.killswitch, self.agent))
+        for name in self.lab.members:
+            if name not in self.lab.tunnels:
+                self.lab.boot(name)
+                continue
+            first = name == self._vpns[0]
+            if boot or first:
+                self._capture(name)
+            if before and first:
+                before(self.lab)
+            if boot:
+                self.boot(name, **({"between": between} if between and first else {}))
+        if boot:
+            for name in self.lab.tunnels:
+                self._ready(name)
+
+    def boot(self, name: str = "sys-vpn", **how: object) -> dict[str, str]:
+        """Boots a VPN qube; options and answer are those of :func:`boot.play`."""
+        if name not in self._uplinks:
+            self._capture(name)
+        return self.lab.boot(name, **how)
+
+    @property
+    def vpn(self) -> Qube:
+        """The VPN qube; of two, the first."""
+        return self.lab.qubes[self._vpns[0]]
+
+    @property
+    def client(self) -> Qube:
+        """A client behind every VPN qube, or the first one's."""
+        return self.lab.qubes["client-1"]
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The tunnel of :attr:`vpn`."""
+        return self.lab.tunnels[self._vpns[0]]
+
+    @property
+    def _vpns(self) -> list[str]:
+        return list(self.lab.tunnels)
+
+    # What is sent
+
+    def phase(self, name: str) -> bytes:
+        """Starts a phase of the attack; the answer is its marker, by which frames are told."""
+        return self.phases.begin(name)
+
+    def targets(self, family: int) -> list[str]:
+        """Where a salvo goes: a server, the VPN qube's netvm, Qubes' DNS, the endpoint's host."""
+        database = self.vpn.qubesdb
+        if family == 6:
+            gateway = database.get("/qubes-gateway6")
+            return [SERVER[6], gateway, f"2001:db8:51::{self.tunnel.number}"]
+        resolvers = [database["/qubes-primary-dns"], database["/qubes-secondary-dns"]]
+        host = f"198.51.100.{self.tunnel.number}"
+        return [SERVER[4], database["/qubes-gateway"], *resolvers, host]
+
+    def salvo(self, who: str, phase: str, *, routed: bool = True) -> bytes:
+        """The page's salvo, as a phase of its own; the answer is its marker.
+
+        who: `own` (from the VPN qube), `client`, `all` (both).
+        routed: the kernel must have had a way for it, in each family; False for a window in which
+        it may not.  Raises :class:`TrafficError`.
+        """
+        marker = self.phase(phase)
+        qubes = {"own": [self.vpn], "client": [self.client], "all": [self.vpn, self.client]}[who]
+        for qube in qubes:
+            for family in (4, 6):
+                self.send(qube, *salvo(self.targets(family), marker), routed=routed)
+        return marker
+
+    def send(self, qube: Qube, *jobs: Job, routed: bool = True) -> Sent:
+        """Sends jobs made with a :meth:`phase`'s marker, and sees to it that they were sent.
+
+        Raises :class:`TrafficError` when one was not tried, or for none there was a way.
+        """
+        sent = fire(qube, jobs)
+        self.sent += attempts(sent)
+        if routed and not offered(sent):
+            raise TrafficError(f"{qube.name}: no way for {jobs[0].to}: {sent.errors}")
+        return sent
+
+    @contextmanager
+    def flood(self, qube: Qube, phase: str, rate: float = 2000, family: int = 4) -> Iterator[bytes]:
+        """UDP to a server, at `rate` packets a second, while the context lasts; yields the marker.
+
+        Raises :class:`TrafficError` when nothing was sent.
+        """
+        marker = self.phase(phase)
+        with Flood(qube, senders.udp(SERVER[family], 443, marker, rate=rate)) as flood:
+            yield marker
+            sent = flood.stop()
+        self.sent += attempts(sent)
+        if not offered(sent):
+            raise TrafficError(f"{qube.name}: the flood found no way: {sent.errors}")
+
+    def standing_flow(self, family: int = 4, rate: float = 100) -> Flow:
+        """A UDP and a TCP flow of the client with a server, until stopped or the cell's end."""
+        marker = self.phase("standing flow")
+        to = SERVER[family]
+        self._stack.enter_context(Echo(self.lab.internet, to, _FLOW_PORT))
+        try:
+            flow = Flow(self.client, to, _FLOW_PORT, marker, rate=rate, wait=1)
+        except TrafficError as error:
+            raise NoService(f"no flow through the tunnel: {error}") from None
+        return self._stack.enter_context(flow)
+
+    # What must not happen
+
+    def listen(self, qube: Qube, address: str, port: int) -> None:
+        """A program, over UDP and TCP, that must not be reached (IN)."""
+        self.evidence.append(Program(qube, address, port))
+
+    def watch(self, near: Qube, far: Qube, device: str) -> None:
+        """Captures what `near` sends to `device` of `far`: a marker there is a finding (IN)."""
+        self.evidence.append(Link(near, far, device, self._file(f"{far.name}-{device}")))
+
+    def allow(self, *endpoints: Endpoint, vpn: str = "sys-vpn") -> None:
+        """From now on these are the endpoints, and nothing else is (STATE)."""
+        self._uplinks[vpn].allow(endpoints)
+
+    def require(self, condition: object, text: str) -> None:
+        """Notes a finding (STATE, WORK) unless the condition holds."""
+        if not condition:
+            self.failures.append(text)
+
+    def not_run(self, reason: str) -> NoReturn:
+        """Ends the attack: it cannot be made here, or means nothing here."""
+        raise NotRun(reason)
+
+    def end(self) -> list[Said]:
+        """Ends all captures and listeners; what each says."""
+        return [one.say(self.phases) for one in self.evidence]
+
+    # What happens to the VPN qube
+
+    def tunnel_down(self) -> None:
+        """The interface is set down, and everything is routed over the uplink."""
+        self.vpn.run(["ip", "link", "set", self.tunnel.device, "down"])
+        self.route_to_uplink()
+
+    def tunnel_kill(self) -> None:
+        """The VPN program gets a SIGKILL; returns when its interface is gone."""
+        self.tunnel.kill()
+        self.vpn.run(_GONE.format(self.tunnel.device))
+
+    def tunnel_up(self, name: str = "sys-vpn") -> None:
+        """The VPN program starts again, whatever is left of it; returns when the server answers."""
+        self.lab.tunnels[name].down(self.lab.qubes[name])
+        self.lab.connect(name)
+        self._ready(name)
+
+    def route_to_uplink(self) -> None:
+        """Everything is routed over the uplink, whatever the tunnel did."""
+        device = self.tunnel.device
+        for family in ("-4", "-6"):
+            self.vpn.run(
+                f"ip {family} rule flush; ip {family} rule add priority 32766 table main;"
+                f" ip {family} route flush dev {device}",
+                check=False,
+            )
+
+    def unplug(self, name: str = "sys-vpn") -> None:
+        """The uplink is pulled, on both ends; what had left by it until then is kept."""
+        self._uplinks[name].end()
+        self.lab.unplug(name)
+
+    def plug(
+        self, name: str = "sys-vpn", device: str | None = None, netvm: str | None = None
+    ) -> str:
+        """A new uplink, still down in the qube, with a capture of its own; returns its name."""
+        device = self.lab.plug(name, device, netvm)
+        self._capture(name, device, netvm)
+        return device
+
+    def load(self) -> CompletedProcess[str]:
+        """`killswitch load`, whatever its exit code; see :attr:`command`."""
+        return self.vpn.run([self.command, "load"], check=False, timeout=120)
+
+    @property
+    def command(self) -> str:
+        """The path of our killswitch's command; ends the attack where there is none."""
+        for command in _COMMANDS:
+            if self.vpn.exists(command):
+                return command
+        return self.not_run("it has no configuration of its own that could be loaded")
+
+    def _ready(self, name: str) -> None:
+        try:
+            self.lab.tunnels[name].ready(self.lab.qubes[name], _PATIENCE)
+        except CommandFailed as error:
+            raise NoService(f"the tunnel does not come up: {error}") from None
+
+    def _capture(self, name: str, device: str | None = None, netvm: str | None = None) -> None:
+        """Captures an uplink of a VPN qube, which is still down."""
+        qube, tunnel = self.lab.qubes[name], self.lab.tunnels[name]
+        far, far_device = self.lab.far_side(name)
+        if netvm:
+            far = self.lab.qubes[netvm]
+        file = self._file(f"{name}-{device or 'uplink'}")
+        endpoint = Endpoint(tunnel.protocol, tunnel.server, tunnel.port)
+        device = device or self.lab.members[name].uplink
+        self._uplinks[name] = Uplink(qube, device, far, far_device, file, endpoint)
+        self.evidence.append(self._uplinks[name])
+
+    def _file(self, what: str) -> Path:
+        number = len(self.evidence) + 1
+        return self._folder / f"{self.attack.id}-{self.killswitch.name}-{number}-{what}.pcap"

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a cell looks at while it is attacked, and what each says in the end."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qubes_vpn_formula.lab.capture import Capture, Captured
+from qubes_vpn_formula.lab.oracle import Endpoint, Oracle
+from qubes_vpn_formula.lab.packets import decode
+from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.traffic import Echo, new_marker
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of an attack: names and begins, in seconds since 1970.
+
+    Each has a marker that begins with `prefix`, so that a frame tells its own phase however late
+    it comes.
+    """
+
+    prefix: bytes = field(default_factory=new_marker)
+    names: list[str] = field(default_factory=list)
+    begins: list[float] = field(default_factory=list)
+
+    def begin(self, name: str) -> bytes:
+        """Starts a phase; returns its marker."""
+        self.names.append(name)
+        self.begins.append(time.time())
+        return self.prefix + b"-%03d" % (len(self.names) - 1)
+
+    def of(self, data: bytes, when: float) -> str:
+        """The phase of a frame, by its marker; of one without, by its time."""
+        at = data.find(self.prefix + b"-") + len(self.prefix) + 1
+        if at > len(self.prefix) and data[at : at + 3].isdigit():
+            return self.names[int(data[at : at + 3])]
+        begun = [name for name, begin in zip(self.names, self.begins, strict=True) if begin <= when]
+        return begun[-1] if begun else "boot"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one piece of evidence says.
+
+    lines: one for each frame or message that got where it must not, in words.
+    frames: how many were judged.  trouble: why it proves nothing; empty when it does.
+    """
+
+    lines: tuple[str, ...] = ()
+    frames: int = 0
+    trouble: str = ""
+
+
+class Uplink:
+    """All that leaves a VPN qube by its uplink (OUT).
+
+    device: the uplink, which is still down.  far, far_device: the other end of its cable.
+    allowed: the endpoints, until :meth:`allow` says others.
+    """
+
+    def __init__(
+        self, vpn: Qube, device: str, far: Qube, far_device: str, file: Path, *allowed: Endpoint
+    ) -> None:
+        self.vpn, self.file = vpn, file
+        self._allowed = [(0.0, allowed)]
+        self._captured: Captured | None = None
+        with _up_in_silence(vpn, device):
+            self._capture = Capture(vpn, far, far_device, file)
+
+    def allow(self, endpoints: Iterable[Endpoint]) -> None:
+        """From now on these are the endpoints."""
+        self._allowed.append((time.time(), tuple(endpoints)))
+
+    def end(self) -> None:
+        """Ends the capture: the device is about to go."""
+        if not self._captured:
+            self._captured = self._capture.finish()
+
+    def say(self, phases: Phases) -> Said:
+        """Ends the capture and judges it."""
+        self.end()
+        lines: list[str] = []
+        ends = [begin for begin, _ in self._allowed[1:]] + [float("inf")]
+        for (begin, endpoints), end in zip(self._allowed, ends, strict=True):
+            frames = tuple(one for one in self._captured.frames if begin <= one.time < end)
+            verdict = Oracle(endpoints, phases.prefix).judge(Captured(frames))
+            by_time = {frame.time - frames[0].time: frame for frame in frames}
+            lines += [
+                f"{phases.of(by_time[leak.time].data, by_time[leak.time].time)}: "
+                f"{self.vpn.name}'s uplink: {leak.packet}: {leak.reason}"
+                for leak in verdict.leaks
+            ]
+        return Said(tuple(lines), len(self._captured.frames), self._captured.trouble)
+
+
+class Link:
+    """What `near` sends to a device of `far`: a marker there is a finding (IN)."""
+
+    def __init__(self, near: Qube, far: Qube, device: str, file: Path) -> None:
+        self.file = file
+        self._place = f"{far.name}'s {device}"
+        self._capture = Capture(near, far, device, file)
+
+    def say(self, phases: Phases) -> Said:
+        """Ends the capture and looks for markers."""
+        captured = self._capture.finish()
+        lines = [
+            f"{phases.of(frame.data, frame.time)}: arrived at {self._place}: {decode(frame.data)}"
+            for frame in captured.marked(phases.prefix)
+        ]
+        return Said(tuple(lines), len(captured.frames), captured.trouble)
+
+
+class Program:
+    """A program that nothing must reach, over UDP and TCP (IN)."""
+
+    file = None
+
+    def __init__(self, qube: Qube, address: str, port: int) -> None:
+        self._place = f"{qube.name}, {address} port {port}"
+        self._echo = Echo(qube, address, port)
+
+    def say(self, phases: Phases) -> Said:
+        """Ends the program; it counts what has reached it."""
+        reached = self._echo.stop()
+        return Said((f"{phases.names[-1]}: a program was reached: {self._place}",) * reached)
+
+
+@contextmanager
+def _up_in_silence(qube: Qube, device: str) -> Iterator[None]:
+    """A device that is down is up for a moment, for a control frame, and nobody else uses it."""
+    silence = f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6"
+    qube.run(f"echo 1 >{silence}; ip link set {device} up")
+    yield
+    qube.run(f"ip link set {device} down; echo 0 >{silence}")

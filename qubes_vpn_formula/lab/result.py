@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What came out of one cell."""
+
+from dataclasses import dataclass
+
+#: Every outcome, from the one to hope for to the ones that say nothing.
+CLOSED, LEAK, FAILED, NOT_RUN, ERROR = OUTCOMES = ("closed", "LEAK", "FAILED", "not run", "error")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One attack on one killswitch.
+
+    outcome: `closed`; `LEAK` (something got out, or in); `FAILED` (the wrong rules afterwards, or
+        something that has to work does not); `not run` (the machine cannot do it, or the attack
+        means nothing there); `error` (the lab's own trouble: nothing is proven).
+    leaks: how many frames got out, or arrived where they must not.
+    lines: what was found, in words, each with the phase of the attack; or why there is nothing.
+    sent: packets that senders gave to the kernel, refused ones included.  frames: captured and
+        judged.  seconds: how long it took.  captures: pcap files, names in the run's folder.
+    """
+
+    attack: str
+    killswitch: str
+    outcome: str
+    leaks: int = 0
+    lines: tuple[str, ...] = ()
+    sent: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    captures: tuple[str, ...] = ()
