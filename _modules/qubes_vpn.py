@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Facts and checks about a machine's VPN: the ``qubes_vpn`` execution module.
 
-Works on plain pillar data, so it runs wherever Salt renders an SLS.  Under salt-ssh a function
-that an SLS calls has no pillar of its own (``__pillar__`` is empty there): hand the pillar in.
+All but ``status`` works on plain pillar data, so it runs wherever Salt renders an SLS.  Under
+salt-ssh a function that an SLS calls has no pillar of its own (``__pillar__`` is empty there): hand
+the pillar in.
 """
 
+from salt.exceptions import CommandExecutionError
+
 import qubes_vpn_check
+import qubes_vpn_killswitch
 import qubes_vpn_model
+import qubes_vpn_part
 import qubes_vpn_plan
 
 __virtualname__ = "qubes_vpn"
@@ -32,8 +37,9 @@ def plan(pillar=None, part="network"):
     """The ordered steps that dom0 takes for *pillar*, or why there are none.
 
     part: ``network`` (``qubes.network.sys-vpn``) or ``layout`` (``qubes.layout``).
-    Returns ``{"problems": [text...], "steps": [{"id", "state", "args", "why"}...]}``; there are
-    never steps when there are problems.
+    Returns ``{"problems": [text...], "steps": [{"id", "state", "args", "why"}...], "targets":
+    [name...]}``; there are never steps when there are problems.  targets: the templates and qubes
+    that have a part of their own (see :func:`part`).
 
     CLI Example::
 
@@ -43,7 +49,50 @@ def plan(pillar=None, part="network"):
     if problems:
         return {"problems": [problem.text() for problem in problems], "steps": []}
     steps = {"network": qubes_vpn_plan.plan, "layout": qubes_vpn_plan.layout}[part](model)
-    return {"problems": [], "steps": [step._asdict() for step in steps]}
+    return {
+        "problems": [],
+        "steps": [step._asdict() for step in steps],
+        "targets": qubes_vpn_part.targets(model),
+    }
+
+
+def part(pillar, minion):
+    """What the *minion*, a template or a qube, has to do with *pillar*; runs on that minion.
+
+    Returns ``{"problems": [text...], "role": "template" | "qube" | None, "args": {...}}``, and for
+    a qube ``in_template``, whether its template has the killswitch.  args: of the state
+    ``qubes_vpn.killswitch``.  There is never a role when there are problems.
+
+    CLI Example::
+
+        qubesctl --skip-dom0 --targets=sys-vpn qubes_vpn.part '{}' sys-vpn
+    """
+    if not pillar:
+        fix = "In dom0, name it in /srv/pillar/qubes_vpn/init.top, as pillar.example says."
+        return {"problems": [f"pillar: {minion} is given no qubes_vpn. {fix}"], "role": None}
+    model, problems = qubes_vpn_model.read(pillar)
+    if problems:
+        return {"problems": [problem.text() for problem in problems], "role": None}
+    role, args = qubes_vpn_part.part(model, minion)
+    if role is None:
+        here = ", ".join(qubes_vpn_part.targets(model))
+        what = f"{minion} has no part in this pillar: only dom0, {here} have one"
+        return {"problems": [what], "role": None}
+    in_template = qubes_vpn_killswitch.IN_TEMPLATE.exists()
+    return {"problems": [], "role": role, "args": args, "in_template": in_template}
+
+
+def status():
+    """The killswitch of this VPN qube: what is loaded, and what is wrong with it.
+
+    CLI Example::
+
+        qubesctl --skip-dom0 --targets=sys-vpn qubes_vpn.status
+    """
+    here = (qubes_vpn_killswitch.FLAG, qubes_vpn_killswitch.IN_TEMPLATE, qubes_vpn_killswitch.IN_RW)
+    if not any(path.exists() for path in here):
+        raise CommandExecutionError("no killswitch here: this is not a VPN qube of the formula")
+    return qubes_vpn_killswitch.status()
 
 
 def _document(pillar):

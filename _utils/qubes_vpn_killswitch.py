@@ -26,8 +26,9 @@ SERVICES = Path("/run/qubes-service")
 FLAG = SERVICES / "qubes-vpn"
 #: The template's unit that closes the qube before its network comes up.
 UNIT = Path("/etc/systemd/system/network-pre.target.requires/qubes-vpn-closed.service")
-#: Scripts of the user's that Qubes runs beside ours; none of them is ever changed (R46).
-USER_SCRIPTS = ("qubes-firewall-user-script", "rc.local", "qubes-firewall.d", "rc.local.d")
+#: What qubes-firewall runs at each of its starts; the second, where only /rw may be written.
+HOOK = Path("/etc/qubes/qubes-firewall.d/50-qubes-vpn")
+HOOK_IN_RW = Path("/rw/config/qubes-firewall.d/50-qubes-vpn")
 
 #: What a qube does not have whose template knows nothing of the killswitch.
 LOST_IN_RW = (
@@ -45,7 +46,7 @@ class Result(NamedTuple):
     problems: tuple = ()
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """Configuration that does not open anything; the arguments are the reasons."""
 
 
@@ -102,13 +103,13 @@ def _alone(library, work, otherwise):
 def configured():
     """The :class:`qubes_vpn_ruleset.Configuration` in ``/rw/config/vpn``."""
     try:
-        settings = _read(CONFIG / "killswitch.conf", missing=b"")
+        settings = read(CONFIG / "killswitch.conf", missing=b"")
         interfaces, log = qubes_vpn_ruleset.read_settings(settings, CONFIG / "killswitch.conf")
-        data = _read(CONFIG / "endpoints.txt")
+        data = read(CONFIG / "endpoints.txt")
         endpoints = qubes_vpn_endpoints.read(data, CONFIG / "endpoints.txt")
         elements = qubes_vpn_endpoints.elements(endpoints)
     except (qubes_vpn_endpoints.NotEndpoints, qubes_vpn_ruleset.NotAConfiguration) as error:
-        raise _Unusable(*error.problems) from None
+        raise Unusable(*error.problems) from None
     return qubes_vpn_ruleset.Configuration(interfaces, log, elements)
 
 
@@ -123,11 +124,11 @@ def status(library=None):
     report = {
         "state": "absent",
         "installed": str(library) if library else None,
-        "problems": _missing(library),
+        "problems": missing(library),
         "drift": [],
         "lost": list(LOST_IN_RW) if library == IN_RW else [],
         "custom_persist": (SERVICES / "custom-persist").exists(),
-        "user_scripts": [name for name in USER_SCRIPTS if (CONFIG.parent / name).exists()],
+        "user_scripts": _user_scripts(),
     }
     if library is None:
         return report
@@ -137,7 +138,7 @@ def status(library=None):
         report["log"] = configuration.log
         report["endpoints"] = sum(map(len, configuration.endpoints))
         report["interfaces"] = {name: _nature(name) for name in configuration.interfaces}
-    except _Unusable as error:
+    except Unusable as error:
         report["problems"] += error.args
     try:
         if qubes_vpn_nft.has_table("inet"):
@@ -158,23 +159,41 @@ def status(library=None):
 def installed():
     """The folder of the killswitch that guards this qube, or None."""
     for folder in (IN_TEMPLATE, IN_RW):
-        if (folder / "closed.nft").exists() and (folder == IN_RW or FLAG.exists()):
+        if (folder / "closed.nft").exists() and FLAG.exists():
             return folder
     return None
 
 
-def _missing(library):
+def missing(library):
+    """What the killswitch in *library* (None: there is none) lacks to hold at each start."""
     if library is None:
-        if IN_TEMPLATE.exists():
+        if not FLAG.exists() and (IN_TEMPLATE.exists() or IN_RW.exists()):
             return ["the service qubes-vpn is off. In dom0: qvm-service QUBE qubes-vpn on"]
         return ["the killswitch is not installed here. Apply the formula to the template"]
-    if library == IN_TEMPLATE and not UNIT.exists():
-        return ["qubes-vpn-closed.service is not enabled. Apply the formula to the template"]
+    needed = (UNIT, HOOK) if library == IN_TEMPLATE else (HOOK_IN_RW,)
+    lacking = [f"{path} is not there. Apply the formula" for path in needed if not path.exists()]
+    if lacking:
+        return lacking
     if library == IN_RW and (SERVICES / "custom-persist").exists():
         return [
-            "custom-persist is on: Qubes does not run the hook below /rw. Use a template of ours"
+            "custom-persist is on, so Qubes runs no hook below /rw, and nothing would load the "
+            "killswitch at the next start. Apply the formula to this qube's template and restart "
+            "the qube, or, in dom0: qvm-service QUBE custom-persist off"
         ]
     return []
+
+
+def _user_scripts():
+    """Scripts of the user's that Qubes runs beside ours; none of them is ever changed (R46)."""
+    folder = CONFIG.parent
+    found = [folder / "qubes-firewall-user-script", folder / "rc.local"]
+    for beside in ("qubes-firewall.d", "rc.local.d"):
+        found += sorted((folder / beside).glob("*"))
+    return [
+        str(path)
+        for path in found
+        if path != HOOK_IN_RW and path.is_file() and os.access(path, os.X_OK)
+    ]
 
 
 def _nature(interface):
@@ -224,7 +243,7 @@ def _close(closed):
 
 
 def _words(error):
-    if isinstance(error, _Unusable):
+    if isinstance(error, Unusable):
         return error.args
     return (str(error) or type(error).__name__,)
 
@@ -281,19 +300,19 @@ def _gate_drift():
     return told
 
 
-def _read(path, missing=None):
-    """The bytes of a regular file, of no more than may be used; raises :class:`_Unusable`."""
+def read(path, missing=None):
+    """The bytes of a regular file, of no more than may be used; raises :class:`Unusable`."""
     most = qubes_vpn_endpoints.MOST_BYTES
     try:
         # Not to be kept waiting by a pipe that somebody put there.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _Unusable(f"{path}: not a plain file. Replace it by one.")
+                raise Unusable(f"{path}: not a plain file. Replace it by one.")
             return file.read(most + 1)
     except FileNotFoundError:
         if missing is not None:
             return missing
-        raise _Unusable(f"{path}: not there. Write the tunnel's endpoints into it.") from None
+        raise Unusable(f"{path}: not there. Write the tunnel's endpoints into it.") from None
     except OSError as error:
-        raise _Unusable(f"{path}: {error.strerror}. Make it readable.") from None
+        raise Unusable(f"{path}: {error.strerror}. Make it readable.") from None

@@ -9,6 +9,7 @@ of them only; :func:`build` never hands one out.
 from typing import NamedTuple
 
 import qubes_vpn_relations
+import qubes_vpn_ruleset
 from qubes_vpn_problem import PillarError, Problem
 from qubes_vpn_schema import DEFAULT_QUBES, DEFAULT_TEMPLATES, PILLAR, TOPOLOGIES
 
@@ -27,6 +28,8 @@ class Service(NamedTuple):
     kind: str | None = None  # of a tunnel: wireguard, openvpn or mullvad
     profile: str | None = None  # of a tunnel: file name of the provider's profile
     endpoints: tuple = ()  # of a tunnel: qubes_vpn_net.Destination
+    interface: str | None = None  # of a tunnel: the name of its network interface
+    log_drops: bool = False  # of a tunnel: what its killswitch drops is logged
 
 
 class LayoutQube(NamedTuple):
@@ -167,7 +170,10 @@ def _services(values, problems):
     for role in ("tunnel", "resolver", "firewall"):
         for name, keys in (values[f"{role}s"] or {}).items():
             if name != values["uplink"]:
-                services.setdefault(name, Service(name=name, role=role, **keys))
+                service = services.setdefault(name, Service(name=name, role=role, **keys))
+                if not service.interface:
+                    interface = qubes_vpn_ruleset.INTERFACES.get(service.kind)
+                    services[name] = service._replace(interface=interface)
     chain = [values["uplink"]]
     for role in reversed(roles):
         name = _member(role, services, chain[0], values, problems)

@@ -4,6 +4,7 @@
 Each function looks at values that are right one by one and returns the problems of how they fit.
 """
 
+import qubes_vpn_endpoints
 import qubes_vpn_net
 from qubes_vpn_problem import Problem, suggest
 
@@ -161,7 +162,17 @@ def _tunnel(at, tunnel):
             for endpoint in tunnel.endpoints or ()
             if endpoint.proto == "tcp"
         ]
-    return problems + _size((*at, "endpoints"), tunnel.endpoints or ())
+    return problems + _endpoints((*at, "endpoints"), tunnel.endpoints or ())
+
+
+def _endpoints(path, endpoints):
+    """What the firewall upstream or the killswitch cannot take."""
+    problems = _size(path, endpoints)
+    try:
+        qubes_vpn_endpoints.elements(endpoints)
+    except qubes_vpn_endpoints.NotEndpoints as error:
+        problems += [Problem(path, *text.split(". ", 1)) for text in error.problems]
+    return problems
 
 
 def _size(path, destinations):

@@ -15,9 +15,10 @@ TABLE = "qubes_vpn"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000
-#: Interfaces that are tunnels when nothing else is said: the names that NetworkManager profiles of
-#: ours, OpenVPN's and the Mullvad app's tunnels have.
-DEFAULT_INTERFACES = ("wg0", "tun0", "wg0-mullvad")
+#: A tunnel's interface when nothing else is said, by kind of tunnel: the names that NetworkManager
+#: profiles of ours, OpenVPN's and the Mullvad app's tunnels have.
+INTERFACES = {"wireguard": "wg0", "openvpn": "tun0", "mullvad": "wg0-mullvad"}
+DEFAULT_INTERFACES = tuple(INTERFACES.values())
 #: Log lines begin so; ``journalctl -k --grep 'qubes-vpn drop'`` shows them (R44).
 LOG_PREFIX = "qubes-vpn drop: "
 

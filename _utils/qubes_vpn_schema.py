@@ -6,7 +6,18 @@ decides (an upstream comes from the topology, a template from dom0's default).
 """
 
 import qubes_vpn_net
-from qubes_vpn_types import Address, Choice, File, Keys, ListOf, MapOf, Name, Switch, Whole
+from qubes_vpn_types import (
+    Address,
+    Choice,
+    File,
+    Interface,
+    Keys,
+    ListOf,
+    MapOf,
+    Name,
+    Switch,
+    Whole,
+)
 
 LABELS = ("red", "orange", "yellow", "green", "gray", "blue", "purple", "black")
 
@@ -30,6 +41,8 @@ TUNNEL = Keys(
         "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
         "profile": (File(), None),
         "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
+        "interface": (Interface(), None),
+        "log_drops": (Switch(), False),
         **_qube("t-vpn", "orange"),
     }
 )

@@ -9,6 +9,7 @@ walk finds everything that is wrong and what is right can be checked further.
 import re
 
 import qubes_vpn_net
+import qubes_vpn_ruleset
 from qubes_vpn_problem import Problem, looks_secret, names_a_secret, show, suggest
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
@@ -116,6 +117,19 @@ class File:
             f"{show(value)} is not a bare file name",
             "Write the name only; the file goes to the VPN qube, /rw/config/vpn/credentials/.",
         )
+        return None
+
+
+class Interface:
+    """The name of a tunnel's network interface."""
+
+    def read(self, value, path, problems):
+        what = f"{show(value)} is not the name of an interface"
+        if isinstance(value, str):
+            what = qubes_vpn_ruleset.interface(value)
+            if what is None:
+                return value
+        refuse(value, path, problems, what, "Write the name that the tunnel has, such as wg0.")
         return None
 
 

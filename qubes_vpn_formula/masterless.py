@@ -4,6 +4,7 @@
 The one way in which the demo, the tests and the benchmarks run the formula's SLS.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ class Masterless:
             "id": "dom0",
             "file_client": "local",
             "root_dir": str(self.folder),
-            "file_roots": {"base": [str(root / "salt")]},
+            "file_roots": {"base": [str(root / "salt"), str(self.folder / "roots")]},
             "pillar_roots": {"base": [str(self.folder / "pillar")]},
             "module_dirs": [str(root / "_modules")],
             "states_dirs": [str(root / "_states")],
@@ -70,8 +71,12 @@ class Masterless:
         # Salt complains once about each cache whose folder it has not made yet.
         (self.folder / "var/cache/salt/minion").mkdir(parents=True, exist_ok=True)
         (self.folder / "pillar").mkdir(exist_ok=True)
+        # Also a folder of the file roots: qubes get the core from there.
+        (self.folder / "roots").mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (self.folder / "roots/_utils").symlink_to(formula_root() / "_utils")
         (self.folder / "minion").write_text(yaml.safe_dump({**self.options(), **more}))
-        (self.folder / "pillar/top.sls").write_text("base: {dom0: [qubes_vpn]}\n")
+        (self.folder / "pillar/top.sls").write_text("base: {'*': [qubes_vpn]}\n")
         self.set_pillar("{}\n")
         return self
 
@@ -86,20 +91,19 @@ class Masterless:
         base.pop("PYTHONDONTWRITEBYTECODE", None)
         return front.environ(machine, base)
 
+    def command(self, *args: str) -> list[str]:
+        """The command line of `salt-call ARGS`. FileNotFoundError when there is no Salt."""
+        config = f"--config-dir={self.folder}"
+        options = ["--local", "--retcode-passthrough", "--no-color"]
+        return [_salt_call(), config, *options, *args]
+
     def salt_call(self, *args: str, machine: str | os.PathLike) -> Run:
         """Runs `salt-call ARGS` on the embedded Qubes of state file `machine`.
 
-        The exit code is the states', as with qubesctl. FileNotFoundError when there is no Salt.
+        The exit code is the states', as with qubesctl.
         """
         done = subprocess.run(
-            [
-                _salt_call(),
-                f"--config-dir={self.folder}",
-                "--local",
-                "--retcode-passthrough",
-                "--no-color",
-                *args,
-            ],
+            self.command(*args),
             env=self.environ(machine),
             stdin=subprocess.DEVNULL,
             capture_output=True,

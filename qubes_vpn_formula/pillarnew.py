@@ -8,6 +8,8 @@ from typing import NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from qubes_vpn_ruleset import INTERFACES
+
 
 class Wishes(NamedTuple):
     """What the user chose on the command line.  routes: client -> netvm."""
@@ -96,15 +98,17 @@ def _tunnel(profile, wishes):
         gap=False,
     )
     tunnel["label"] = "orange"
-    _explain(tunnel, "label", 6, _optional(wishes), gap=False)
+    _explain(tunnel, "label", 6, _optional(profile, wishes), gap=False)
     return tunnel
 
 
-def _optional(wishes):
+def _optional(profile, wishes):
     """Options that are worth knowing, switched off."""
     upstream = {"dns": "sys-net", "simple": "sys-firewall"}[wishes.topology]
     return textwrap.dedent(f"""\
         More keys, with their defaults:
+        interface: {INTERFACES[profile.kind]}
+        log_drops: false
         upstream: {upstream}
         memory: 400
         maxmem: 600

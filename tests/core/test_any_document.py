@@ -133,6 +133,7 @@ def test_a_secret_is_a_problem_and_is_not_shown(data, secret, wrap):
         ("templates", "t-vpn", "clone_of"),
         ("tunnels", "sys-vpn", "kind"),
         ("tunnels", "sys-vpn", "profile"),
+        ("tunnels", "sys-vpn", "interface"),
         ("tunnels", "sys-vpn", "memory"),
         ("tunnels", "sys-vpn", "autostart"),
         ("tunnels", "sys-vpn", "endpoints"),

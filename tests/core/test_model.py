@@ -102,6 +102,27 @@ def test_a_tunnel_by_default():
     assert service.autostart is True
 
 
+@pytest.mark.parametrize(
+    ("kind", "interface"), [("wireguard", "wg0"), ("openvpn", "tun0"), ("mullvad", "wg0-mullvad")]
+)
+def test_a_tunnels_interface_is_what_its_kind_has(kind, interface):
+    """R41: the only way out for clients, by name."""
+    keys = tunnel(kind=kind)
+    if kind == "mullvad":
+        del keys["profile"]
+    service = build(tunnels={"sys-vpn": keys}).services["sys-vpn"]
+    assert service.interface == interface
+    named = build(tunnels={"sys-vpn": {**keys, "interface": "mine"}}).services["sys-vpn"]
+    assert named.interface == "mine"
+
+
+def test_what_the_killswitch_drops_is_logged_on_request():
+    """R44."""
+    assert build().services["sys-vpn"].log_drops is False
+    logged = build(tunnels={"sys-vpn": tunnel(log_drops=True)})
+    assert logged.services["sys-vpn"].log_drops is True
+
+
 def test_a_firewall_by_default():
     """R13: nothing extra: dom0's default template."""
     service = build().services["sys-firewall"]

@@ -179,7 +179,10 @@ def test_running_machine_is_rewired_with_its_qubes_on(salt_call, embedded):
 
 def test_run_says_what_this_version_does_not_do(salt_text, embedded):
     run = salt_text("state.sls", SLS, pillar=PILLARS["dns"])
-    assert "dom0's part is done. Not part of this version yet:" in run.stdout
+    told = " ".join(run.stdout.split())
+    assert "dom0's part is done. The killswitch comes next" in told
+    assert "--targets=t-vpn,sys-vpn state.sls qubes.network.sys-vpn;" in told
+    assert "Not part of this version yet:" in told
     assert "Traceback" not in run.stdout + run.stderr
 
 
@@ -353,10 +356,16 @@ def test_show_sls_makes_no_call(salt_text, embedded):
 
 def test_minion_that_is_not_dom0_stops_with_a_sentence(tmp_path, embedded):
     minion = Masterless(tmp_path).prepare(id="work")
-    run = minion.salt_call("state.sls", SLS, machine=embedded.path)
-    assert run.code != 0
-    assert "qubes_vpn configures dom0 only in this version, and work is not dom0" in run.stdout
-    assert "Traceback" not in run.stdout
+    for pillar, told in (
+        ({}, "pillar: work is given no qubes_vpn. In dom0, name it in /srv/pillar/qubes_vpn"),
+        (PILLARS["dns"], "work has no part in this pillar: only dom0, t-vpn, sys-vpn have one"),
+        ({**PILLARS["dns"], "topolgy": "dns"}, "pillar: qubes_vpn.topolgy: unknown key."),
+    ):
+        minion.set_pillar(yaml.safe_dump({"qubes_vpn": pillar}))
+        run = minion.salt_call("state.sls", SLS, machine=embedded.path)
+        assert run.code != 0
+        assert told in run.stdout
+        assert "Traceback" not in run.stdout
     assert embedded.calls() == []
 
 

@@ -4,31 +4,40 @@
 # =====================
 #
 # Routes the machine through a VPN, as the pillar `qubes_vpn` describes it (see pillar.example).
+# Each minion gets its own part: dom0, a tunnel's template, a VPN qube.
 #
-# Execute:
-#   sudo qubesctl state.show_sls qubes.network.sys-vpn        the steps, in order
+# Execute, with your own names for t-vpn and sys-vpn:
+#   sudo qubesctl state.show_sls qubes.network.sys-vpn        dom0's steps, in order
 #   sudo qubesctl state.sls qubes.network.sys-vpn test=True   what they would change
 #   sudo qubesctl state.sls qubes.network.sys-vpn             do it
+#   sudo qubesctl --skip-dom0 --targets=t-vpn,sys-vpn state.sls qubes.network.sys-vpn
 ##
+{%- from "qubes/network/steps.jinja" import problems, steps %}
 {%- if grains["id"] == "dom0" %}
-{%- from "qubes/network/steps.jinja" import steps %}
 {%- set plan = salt["qubes_vpn.plan"](pillar.get("qubes_vpn", {})) %}
 {{ steps(plan) }}
 {%- if plan.steps %}
 
 # Salt's own way to say something: never a change, also in a dry run.
-"not done by this version":
+"not done by this run":
   test.show_notification:
     - text: >-
-        dom0's part is done. Not part of this version yet: the software in the templates, the
-        tunnel itself, and the killswitch inside the VPN qube. Until you have set up the first two,
-        clients of the VPN qube are offline. What keeps them from going out in clear is the VPN
-        qube's own firewall list, enforced by the qube upstream of it.
+        dom0's part is done. The killswitch comes next, also after each change of endpoints:
+        qubesctl --skip-dom0 --targets={{ plan.targets | join(",") }} state.sls qubes.network.sys-vpn;
+        restart a VPN qube whose template it has changed. Until then, what keeps clients from going
+        out in clear is the VPN qube's firewall list alone, enforced by the qube upstream of it.
+        Not part of this version yet: the software in the templates, the tunnel itself, and DNS
+        inside it. Until you have set these up, clients of the VPN qube are offline.
     - require:
       - qubes_vpn: {{ plan.steps[-1].id | json }}
 {%- endif %}
 {%- else %}
-
-{{ ("qubes_vpn configures dom0 only in this version, and " ~ grains["id"] ~ " is not dom0") | json
-   }}: {nothing was changed: invalid}
+{%- from "qubes/network/killswitch.jinja" import template, qube %}
+{%- set part = salt["qubes_vpn.part"](pillar.get("qubes_vpn", {}), grains["id"]) %}
+{{ problems(part) }}
+{%- if part.role == "template" %}
+{{ template() }}
+{%- elif part.role == "qube" %}
+{{ qube(part) }}
+{%- endif %}
 {%- endif %}

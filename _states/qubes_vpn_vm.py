@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ``qubes_vpn`` states of a VPN qube.
+
+Beside ``qubes_vpn.py``, whose states are dom0's: both go by the one name ``qubes_vpn``, and each
+loads where it can work.
+"""
+
+import qubes_vpn_configure
+import qubes_vpn_killswitch
+
+__virtualname__ = "qubes_vpn"
+
+
+def __virtual__():
+    if __opts__["id"] == "dom0":
+        return False, "the killswitch works in a VPN qube, not in dom0"
+    return __virtualname__
+
+
+def killswitch(name, endpoints, interface, log_drops=False):
+    """The killswitch of this qube is loaded, and open for its tunnel and nothing else (R41, R45).
+
+    endpoints: what the qube itself may reach, as the pillar has them.  interface: name of the
+    tunnel's interface, the only way out for clients.  log_drops: whether what is dropped is logged.
+
+    The killswitch's own files must be there: ``qubes.network.sys-vpn`` puts them, and a dry run
+    takes them as put.  When something goes wrong the qube is closed, and the comment says so.
+    """
+    library = qubes_vpn_killswitch.installed()
+    before = qubes_vpn_killswitch.status()
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    try:
+        files = qubes_vpn_configure.wanted(endpoints, interface, log_drops)
+    except ValueError as error:
+        return _failed(ret, library, before, [str(error)])
+    if problems := _hindrances(library, before):
+        return _failed(ret, library, before, problems)
+    changes = _changes(files, before)
+    if __opts__["test"] and changes:
+        told = _sentences(["would be opened so", *_weaker(library)])
+        return {**ret, "result": None, "changes": changes, "comment": told}
+    if not changes:
+        return {**ret, "result": True, "comment": _holds(before)}
+    try:
+        qubes_vpn_configure.write(files)
+    except OSError as error:
+        return _failed(ret, library, before, [f"{error.filename}: {error.strerror}"])
+    loaded = qubes_vpn_killswitch.load(library)
+    after = qubes_vpn_killswitch.status()
+    if not loaded.open or after["state"] != "open" or after["problems"]:
+        problems = [*loaded.problems, *after["problems"], *after["drift"]]
+        return _failed(ret, library, before, problems)
+    return {**ret, "result": True, "changes": changes, "comment": _holds(after)}
+
+
+def _hindrances(library, report):
+    """Why nothing can be loaded, or would not stay."""
+    if library is None and __opts__["test"] and qubes_vpn_killswitch.FLAG.exists():
+        return []
+    cannot_look = report["state"] == "altered" and not report["drift"]
+    return report["problems"] if cannot_look else qubes_vpn_killswitch.missing(library)
+
+
+def _changes(files, report):
+    changes = qubes_vpn_configure.differences(files)
+    if report["state"] == "altered":
+        changes["rules"] = {"old": report["drift"], "new": "as they should be"}
+    elif report["state"] != "open":
+        changes["rules"] = {"old": report["state"], "new": "open"}
+    return changes
+
+
+def _failed(ret, library, before, problems):
+    """The state's answer to *problems*, after closing the qube."""
+    if library and not __opts__["test"]:
+        not_closed = qubes_vpn_killswitch.close(library).problems
+        problems = [*problems, *(not_closed or ["The qube is closed"])]
+        if not not_closed and before["state"] != "closed":
+            ret["changes"]["rules"] = {"old": before["state"], "new": "closed"}
+    return {**ret, "comment": _sentences(problems)}
+
+
+def _holds(report):
+    """What the killswitch lets through, and what goes with that."""
+    names = ", ".join(report["interfaces"])
+    told = [f"Open for the tunnel {names} and its endpoints ({report['endpoints']}), nothing else"]
+    for name, nature in report["interfaces"].items():
+        if nature.startswith("not a tunnel"):
+            told.append(f"The interface {name} is no tunnel, so nothing goes through it")
+    if report["user_scripts"]:
+        told.append(f"Your own scripts run as before: {', '.join(report['user_scripts'])}")
+    return _sentences([*told, *_weaker(qubes_vpn_killswitch.installed())])
+
+
+def _weaker(library):
+    """What is lost where the template has no killswitch."""
+    if library == qubes_vpn_killswitch.IN_TEMPLATE:
+        return []
+    return [
+        "This qube's template has no killswitch, so this one is weaker",
+        *qubes_vpn_killswitch.LOST_IN_RW,
+        "Apply the formula to the template, restart this qube, and run this again",
+    ]
+
+
+def _sentences(texts):
+    return " ".join(f"{text.rstrip('.')}." for text in dict.fromkeys(texts))

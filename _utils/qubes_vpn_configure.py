@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two files of a VPN qube that open its killswitch: what they should say, and writing them.
+
+A load of the killswitch while they are being written finds the old pair, the new pair, or no
+endpoints, which is closed; never one of each.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import qubes_vpn_endpoints
+import qubes_vpn_killswitch
+import qubes_vpn_net
+import qubes_vpn_ruleset
+from qubes_vpn_problem import show
+
+ENDPOINTS = qubes_vpn_killswitch.CONFIG / "endpoints.txt"
+SETTINGS = qubes_vpn_killswitch.CONFIG / "killswitch.conf"
+
+#: Lines of a difference that are told; the rest is counted.
+_MOST = 20
+
+
+def wanted(endpoints, interface, log):
+    """``{path: text}`` of both files, in the order in which they are written.
+
+    endpoints: list of texts in the pillar's grammar.  interface: name of the tunnel's interface.
+    log: whether what is dropped is logged.
+    Raises :class:`qubes_vpn_endpoints.NotEndpoints` or ``ValueError`` in words.
+    """
+    if wrong := qubes_vpn_ruleset.interface(interface):
+        raise ValueError(wrong)
+    found = [qubes_vpn_net.endpoint(text) for text in endpoints]
+    text = qubes_vpn_endpoints.write(found)
+    qubes_vpn_endpoints.elements(qubes_vpn_endpoints.read(text.encode(), "endpoints"))
+    return {SETTINGS: qubes_vpn_ruleset.write_settings([interface], log), ENDPOINTS: text}
+
+
+def differences(files):
+    """``{name: what is different}`` for those of *files* (see :func:`wanted`) that are not so."""
+    told = {}
+    for path, text in files.items():
+        try:
+            old = qubes_vpn_killswitch.read(path, missing=b"").decode("ascii", "backslashreplace")
+        except qubes_vpn_killswitch.Unusable as error:
+            told[str(path)] = {"old": str(error), "new": _lines(text.splitlines())}
+            continue
+        if not _is_ours(path) or old != text:
+            have, want = (dict.fromkeys(lines.splitlines()) for lines in (old, text))
+            told[str(path)] = {
+                "old": _lines(line for line in have if line not in want),
+                "new": _lines(line for line in want if line not in have),
+            }
+    return told
+
+
+def write(files):
+    """Makes *files* so, those that differ.  When it fails, there are no endpoints: closed."""
+    differing = [path for path in files if str(path) in differences(files)]
+    try:
+        qubes_vpn_killswitch.CONFIG.mkdir(parents=True, exist_ok=True)
+        if len(differing) > 1:
+            ENDPOINTS.unlink(missing_ok=True)
+        for path in differing:
+            _replace(path, files[path])
+    except OSError:
+        ENDPOINTS.unlink(missing_ok=True)
+        raise
+
+
+def _is_ours(path):
+    """Whether nobody but root can have written it, and it is there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return found.st_uid == 0 and not found.st_mode & 0o022
+
+
+def _replace(path, text):
+    """*path* becomes a plain file with this *text*, at once or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink()
+            raise
+
+
+def _lines(lines):
+    lines = [line if show(line) == f"'{line}'" else show(line) for line in lines]
+    more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
+    return lines[:_MOST] + more
