@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from qubes_vpn_formula.lab import boot
+from qubes_vpn_formula.lab import boot, chains
 from qubes_vpn_formula.lab.agent import Agent, checkout
 from qubes_vpn_formula.lab.agent.real import Real
 from qubes_vpn_formula.lab.agent.restated import Restated
+from qubes_vpn_formula.lab.machine import SERVER, Lab
 from qubes_vpn_formula.lab.qube import CommandFailed, Qube
 
 OWN = ("10.137.0.20", "fd09:24ef:4179::a89:14")
@@ -281,6 +282,27 @@ def _waits(units: list[boot.Unit]) -> dict[str, set[str]]:
             if middle in direct[name]:
                 direct[name] |= direct[middle]
     return direct
+
+
+@pytest.mark.parametrize("chain", [chains.simple(), chains.dns()], ids=["simple", "dns"])
+def test_a_whole_machine_boots_alike_and_its_clients_reach_the_internet(source, chain):
+    """R02, R03: every qube, through the real units' order, with Qubes' rules and no killswitch."""
+    booted = []
+    for agent in (Restated(), Real(source)):
+        with Lab(chain, agent=agent) as lab:
+            outcomes = {member.name: lab.boot(member.name) for member in chain}
+            for name, tunnel in lab.tunnels.items():
+                tunnel.ready(lab.qubes[name])
+            for address in SERVER.values():
+                lab.qubes["client-1"].run(["ping", "-c1", "-W5", address])
+            state = {
+                name: _rules(qube) | _network(qube) | {"units": outcomes[name]}
+                for name, qube in lab.qubes.items()
+                if name in outcomes
+            }
+        booted.append(state)
+    for name, restated in booted[0].items():
+        assert _differences(restated, booted[1][name]) == {}, name
 
 
 def _note(qube: Qube, *scripts: str, extra: str = "") -> None:

@@ -88,20 +88,22 @@ def _statements(rule: dict[str, str], family: str) -> list[str]:
         "accept" if rule["action"] == "accept" else f"reject with {icmp} type admin-prohibited"
     )
     words = []
+    protocol = icmp if rule.get("proto") == "icmp" else rule.get("proto")
+    if protocol:
+        words.append(f"ip6 nexthdr {protocol}" if family == "ip6" else f"ip protocol {protocol}")
     for key in ("dst4", "dst6"):
         if key in rule:
             words.append(f"{family} daddr {rule[key]}")
     ports = rule.get("dstports")
+    if ports and len(set(ports.split("-"))) == 1:
+        ports = ports.split("-")[0]
     if rule.get("specialtarget") == "dns":
-        if ports not in (None, "53", "53-53"):
+        if ports not in (None, "53"):
             return []
         ports = "53"
         words.append(f"{family} daddr @dns-addr")
-    protocol = icmp if rule.get("proto") == "icmp" else rule.get("proto")
     if "icmptype" in rule:
         words.append(f"{icmp} type {rule['icmptype']}")
-    elif protocol and not ports:
-        words.append(f"meta l4proto {'ipv6-icmp' if protocol == 'icmpv6' else protocol}")
     if not ports:
         return [" ".join([*words, verdict])]
     both = [protocol] if protocol else ["tcp", "udp"]
