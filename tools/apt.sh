@@ -14,6 +14,18 @@ need git git --version
 # Without any suitable Python the distribution's own is worth a try; tools/venv.sh says so if it is too old.
 need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import ensurepip'
 
+# The lab.
+need conntrack conntrack --version
+need iproute2 ip -V
+need iputils-ping ping -V
+need nftables nft --version
+need openssl openssl version
+need openvpn sh -c 'command -v openvpn'
+need tcpdump tcpdump --version
+need util-linux unshare --version
+need wireguard-go sh -c 'command -v wireguard-go'
+need wireguard-tools wg --version
+
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq

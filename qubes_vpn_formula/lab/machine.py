@@ -159,6 +159,7 @@ class Lab:
             self.device_event(name, "add", one.device)
         elif self.members[name].netvm is None:
             _configure_card(self.qubes[name])
+            self.agent.dnat(self.qubes[name])  # Qubes' dispatcher script, as the resolver is known
 
     # Devices
 
