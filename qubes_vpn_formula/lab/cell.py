@@ -16,7 +16,7 @@ from qubes_vpn_formula.lab import chains, senders
 from qubes_vpn_formula.lab.agent import Agent
 from qubes_vpn_formula.lab.attacks import Attack
 from qubes_vpn_formula.lab.chains import Chain
-from qubes_vpn_formula.lab.evidence import Link, Phases, Program, Said, Uplink
+from qubes_vpn_formula.lab.evidence import Exit, Link, Phases, Program, Said, Uplink
 from qubes_vpn_formula.lab.killswitches import Killswitch
 from qubes_vpn_formula.lab.machine import SERVER, Lab
 from qubes_vpn_formula.lab.oracle import Endpoint
@@ -53,7 +53,7 @@ class Cell:
     def __init__(self, attack: Attack, killswitch: Killswitch, agent: Agent, folder: Path) -> None:
         self.attack, self.killswitch, self.agent = attack, killswitch, agent
         self.phases = Phases()
-        self.evidence: list[Uplink | Link | Program] = []
+        self.evidence: list[Uplink | Link | Exit | Program] = []
         self.failures: list[str] = []
         self.sent = 0
         self._folder = folder
@@ -191,10 +191,10 @@ class Cell:
         to = SERVER[family]
         self._stack.enter_context(Echo(self.lab.internet, to, _FLOW_PORT))
         try:
-            flow = Flow(self.client, to, _FLOW_PORT, marker, rate=rate, wait=1)
+            # It ends with the lab; leaving its context would wait for answers that never come.
+            return Flow(self.client, to, _FLOW_PORT, marker, rate=rate, wait=1)
         except TrafficError as error:
             raise NoService(f"no flow through the tunnel: {error}") from None
-        return self._stack.enter_context(flow)
 
     # What must not happen
 
@@ -205,6 +205,12 @@ class Cell:
     def watch(self, near: Qube, far: Qube, device: str) -> None:
         """Captures what `near` sends to `device` of `far`: a marker there is a finding (IN)."""
         self.evidence.append(Link(near, far, device, self._file(f"{far.name}-{device}")))
+
+    def watch_tunnel(self, *markers: bytes, vpn: str = "sys-vpn") -> None:
+        """Captures at the tunnel's server, while it is up: these markers are a finding (IN)."""
+        qube, tunnel = self.lab.qubes[vpn], self.lab.tunnels[vpn]
+        file = self._file(f"{vpn}-exit")
+        self.evidence.append(Exit(qube, self.lab.internet, tunnel, file, markers))
 
     def allow(self, *endpoints: Endpoint, vpn: str = "sys-vpn") -> None:
         """From now on these are the endpoints, and nothing else is (STATE)."""

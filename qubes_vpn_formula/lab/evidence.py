@@ -2,16 +2,22 @@
 """What a cell looks at while it is attacked, and what each says in the end."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qubes_vpn_formula.lab.capture import Capture, Captured
+from qubes_vpn_formula.lab import senders
+from qubes_vpn_formula.lab.capture import Capture, Captured, Frame
 from qubes_vpn_formula.lab.oracle import Endpoint, Oracle
 from qubes_vpn_formula.lab.packets import decode
 from qubes_vpn_formula.lab.qube import Qube
-from qubes_vpn_formula.lab.traffic import Echo, new_marker
+from qubes_vpn_formula.lab.traffic import Echo, new_marker, send
+from qubes_vpn_formula.lab.tunnels import Tunnel
+
+#: ICMPv6 types that a kernel sends when an interface comes up: multicast listener reports, router
+#: solicitations.
+_CHATTER = (131, 132, 133, 143)
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,17 @@ class Phases:
         self.begins.append(time.time())
         return self.prefix + b"-%03d" % (len(self.names) - 1)
 
-    def of(self, data: bytes, when: float) -> str:
-        """The phase of a frame, by its marker; of one without, by its time."""
-        at = data.find(self.prefix + b"-") + len(self.prefix) + 1
-        if at > len(self.prefix) and data[at : at + 3].isdigit():
-            return self.names[int(data[at : at + 3])]
-        begun = [name for name, begin in zip(self.names, self.begins, strict=True) if begin <= when]
-        return begun[-1] if begun else "boot"
+    def marks(self, frame: Frame) -> bool:
+        """Whether it carries the marker of a phase."""
+        return self.prefix in frame.data
+
+    def of(self, frame: Frame) -> str | None:
+        """The phase of a frame, by its marker; of one without, by its time; None before all."""
+        at = frame.data.find(self.prefix + b"-") + len(self.prefix) + 1
+        if at > len(self.prefix) and frame.data[at : at + 3].isdigit():
+            return self.names[int(frame.data[at : at + 3])]
+        begun = sum(1 for begin in self.begins if begin <= frame.time)
+        return self.names[begun - 1] if begun else None
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,12 @@ class Said:
     """What one piece of evidence says.
 
     lines: one for each frame or message that got where it must not, in words.
+    aside: the same, before the attack's first phase, and what the kernel says by itself.
     frames: how many were judged.  trouble: why it proves nothing; empty when it does.
     """
 
     lines: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
     frames: int = 0
     trouble: str = ""
 
@@ -83,17 +95,20 @@ class Uplink:
         """Ends the capture and judges it."""
         self.end()
         lines: list[str] = []
+        aside: list[str] = []
         ends = [begin for begin, _ in self._allowed[1:]] + [float("inf")]
         for (begin, endpoints), end in zip(self._allowed, ends, strict=True):
             frames = tuple(one for one in self._captured.frames if begin <= one.time < end)
             verdict = Oracle(endpoints, phases.prefix).judge(Captured(frames))
             by_time = {frame.time - frames[0].time: frame for frame in frames}
-            lines += [
-                f"{phases.of(by_time[leak.time].data, by_time[leak.time].time)}: "
-                f"{self.vpn.name}'s uplink: {leak.packet}: {leak.reason}"
-                for leak in verdict.leaks
-            ]
-        return Said(tuple(lines), len(self._captured.frames), self._captured.trouble)
+            for leak in verdict.leaks:
+                phase = phases.of(by_time[leak.time])
+                line = f"{self.vpn.name}'s uplink: {leak.packet}: {leak.reason}"
+                chatter = leak.packet.kind in _CHATTER and not phases.marks(by_time[leak.time])
+                counted = phase and not chatter
+                (lines if counted else aside).append(f"{phase or 'before the attack'}: {line}")
+        frames = len(self._captured.frames)
+        return Said(tuple(lines), tuple(aside), frames, self._captured.trouble)
 
 
 class Link:
@@ -108,10 +123,39 @@ class Link:
         """Ends the capture and looks for markers."""
         captured = self._capture.finish()
         lines = [
-            f"{phases.of(frame.data, frame.time)}: arrived at {self._place}: {decode(frame.data)}"
+            f"{phases.of(frame)}: arrived at {self._place}: {decode(frame.data)}"
             for frame in captured.marked(phases.prefix)
         ]
-        return Said(tuple(lines), len(captured.frames), captured.trouble)
+        return Said(tuple(lines), (), len(captured.frames), captured.trouble)
+
+
+class Exit:
+    """What comes out of a tunnel, at its server: one of these markers there is a finding (IN).
+
+    The tunnel must be up: a packet of the VPN qube's own goes through it first, and must be seen.
+    """
+
+    def __init__(
+        self, vpn: Qube, internet: Qube, tunnel: Tunnel, file: Path, markers: Sequence[bytes]
+    ) -> None:
+        self.file = file
+        self._place = f"the end of {vpn.name}'s tunnel"
+        self._markers, self._control = markers, new_marker()
+        self._capture = Capture(vpn, internet, _exit(tunnel), file, proven=False)
+        send(vpn, senders.udp(tunnel.inner[0], 9, self._control))
+
+    def say(self, phases: Phases) -> Said:
+        """Ends the capture and looks for the markers."""
+        captured = self._capture.finish(proven=False)
+        lines = [
+            f"{phases.of(frame)}: out of {self._place}: {decode(_ethernet(frame.data))}"
+            for marker in self._markers
+            for frame in captured.marked(marker)
+        ]
+        trouble = captured.trouble
+        if not captured.marked(self._control):
+            trouble = f"{trouble} the control packet did not come out of the tunnel".lstrip()
+        return Said(tuple(lines), (), len(captured.frames), trouble)
 
 
 class Program:
@@ -127,6 +171,16 @@ class Program:
         """Ends the program; it counts what has reached it."""
         reached = self._echo.stop()
         return Said((f"{phases.names[-1]}: a program was reached: {self._place}",) * reached)
+
+
+def _exit(tunnel: Tunnel) -> str:
+    """The server's interface."""
+    return f"{'wgs' if tunnel.kind.program == 'wireguard' else 'ovs'}{tunnel.number}"
+
+
+def _ethernet(packet: bytes) -> bytes:
+    """A frame of an IP packet."""
+    return bytes(12) + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00") + packet
 
 
 @contextmanager

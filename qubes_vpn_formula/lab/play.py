@@ -10,14 +10,14 @@ from qubes_vpn_formula.lab.agent import Agent
 from qubes_vpn_formula.lab.attacks import Attack
 from qubes_vpn_formula.lab.capture import CaptureError
 from qubes_vpn_formula.lab.cell import Cell, NoService, NotRun
-from qubes_vpn_formula.lab.evidence import Said
+from qubes_vpn_formula.lab.evidence import Said, Uplink
 from qubes_vpn_formula.lab.killswitches import Killswitch
 from qubes_vpn_formula.lab.qube import CommandFailed
 from qubes_vpn_formula.lab.result import CLOSED, ERROR, FAILED, LEAK, NOT_RUN, Result
 from qubes_vpn_formula.lab.traffic import TrafficError
 
 #: Lines of a result; what is alike in all but time and ports is one line.
-_LINES = 12
+_LINES = 8
 #: Trouble of the lab's own, whose text says enough.
 _TROUBLE = (CommandFailed, TrafficError, CaptureError)
 
@@ -26,14 +26,21 @@ def play(attack: Attack, killswitch: Killswitch, agent: Agent, folder: Path) -> 
     """Attacks a killswitch.  folder: where captures go."""
     begin = time.monotonic()
     with Cell(attack, killswitch, agent, folder) as cell:
-        outcome, lines, said = _attacked(cell)
-        leaks = [line for one in said for line in one.lines]
+        trouble = _attacked(cell)
+        if isinstance(trouble, NotRun):
+            return Result(attack.id, killswitch.name, NOT_RUN, lines=(str(trouble),))
+        said, more = _evidence(cell)
+        leaks, aside = _sorted(cell, said)
+        trouble += more
         return Result(
             attack.id,
             killswitch.name,
-            outcome,
+            # A leak is one, whatever else went wrong.  Otherwise the lab's own trouble comes before
+            # what was found, because it may be the cause.
+            LEAK if leaks else ERROR if trouble else FAILED if cell.failures else CLOSED,
             len(leaks),
-            (*_shortened(leaks), *lines),
+            len(aside),
+            (*_shortened(leaks), *cell.failures, *trouble, *_shortened(aside)),
             cell.sent,
             sum(one.frames for one in said),
             round(time.monotonic() - begin, 2),
@@ -41,35 +48,42 @@ def play(attack: Attack, killswitch: Killswitch, agent: Agent, folder: Path) -> 
         )
 
 
-def _attacked(cell: Cell) -> tuple[str, list[str], list[Said]]:
-    """The outcome, why, and all evidence.
-
-    A leak is a leak, whatever else went wrong; otherwise the lab's own trouble comes before what
-    was found, because it may be the cause.
-    """
-    trouble: list[str] = []
+def _attacked(cell: Cell) -> list[str] | NotRun:
+    """Runs the attack; the lab's own trouble with it, or why it was not run."""
     try:
         cell.attack.run(cell)
     except NotRun as reason:
-        return NOT_RUN, [str(reason)], []
+        return reason
     except NoService as problem:
         cell.failures.append(str(problem))
+        return []
     except _TROUBLE as problem:
-        trouble.append(f"{type(problem).__name__}: {problem}")
+        return [f"{type(problem).__name__}: {problem}"]
     except Exception:  # a bug in the attack is its cell's result and nobody else's
-        trouble.append(traceback.format_exc(limit=-3))
+        return [traceback.format_exc(limit=-3)]
+    if not cell.sent and not cell.failures and cell.attack.counts != ("WORK",):
+        return ["nothing was sent"]
+    return []
+
+
+def _evidence(cell: Cell) -> tuple[list[Said], list[str]]:
+    """What all evidence says, and why it may not be complete."""
     try:
         said = cell.end()
     except _TROUBLE as problem:
-        return ERROR, [*trouble, f"{type(problem).__name__}: {problem}"], []
-    trouble += [one.trouble for one in said if one.trouble]
-    if not cell.sent and "WORK" not in cell.attack.counts and not cell.failures:
-        trouble.append("nothing was sent")
-    if any(one.lines for one in said):
-        return LEAK, [*cell.failures, *trouble], said
-    if trouble:
-        return ERROR, [*trouble, *cell.failures], said
-    return (FAILED if cell.failures else CLOSED), cell.failures, said
+        return [], [f"{type(problem).__name__}: {problem}"]
+    return said, [one.trouble for one in said if one.trouble]
+
+
+def _sorted(cell: Cell, said: list[Said]) -> tuple[list[str], list[str]]:
+    """What the attack's row counts of what leaked, and the rest."""
+    leaks: list[str] = []
+    aside: list[str] = []
+    for evidence, one in zip(cell.evidence, said, strict=False):
+        counted = not isinstance(evidence, Uplink) or {"OUT", "STATE"} & {*cell.attack.counts}
+        (leaks if counted else aside).extend(one.lines)
+        aside.extend(one.aside)
+    return leaks, aside
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -15,6 +15,9 @@ class Result:
         something that has to work does not); `not run` (the machine cannot do it, or the attack
         means nothing there); `error` (the lab's own trouble: nothing is proven).
     leaks: how many frames got out, or arrived where they must not.
+    aside: how many got out that this row does not count: before the attack began, from the kernel
+        itself, or in a row about something else.  They do not decide the outcome, because every
+        attack would find them; for ours they are a finding.
     lines: what was found, in words, each with the phase of the attack; or why there is nothing.
     sent: packets that senders gave to the kernel, refused ones included.  frames: captured and
         judged.  seconds: how long it took.  captures: pcap files, names in the run's folder.
@@ -24,8 +27,14 @@ class Result:
     killswitch: str
     outcome: str
     leaks: int = 0
+    aside: int = 0
     lines: tuple[str, ...] = ()
     sent: int = 0
     frames: int = 0
     seconds: float = 0.0
     captures: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether a killswitch has withstood all of it."""
+        return self.outcome == CLOSED and not self.aside
