@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """dom0's side of a qube's QubesDB."""
 
+from pathlib import Path
+
 from qubes_vpn_formula.lab.agent.shims.python.qubesdb import QubesDB
 from qubes_vpn_formula.lab.qube import Qube
 
@@ -11,7 +13,7 @@ class Dom0:
     """Keeps the database of a running qube as `Qube.qubesdb` says; the qube's own keys stay."""
 
     def __init__(self, qube: Qube) -> None:
-        self.database = QubesDB(f"/proc/{qube.pid}/root/run/qubesdb")
+        self.database = QubesDB(Path(f"/proc/{qube.pid}/root", "run", "qubesdb"))
         self._wanted = qube.qubesdb
         self._told: dict[str, str] = {}
 
