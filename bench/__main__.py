@@ -3,9 +3,11 @@
 
 import sys
 
-from bench import api_calls, large_pillar, show_sls
+from bench import api_calls, endpoints, large_pillar, show_sls, through
 
-results = [result for bench in (large_pillar, api_calls, show_sls) for result in bench.results()]
+BENCHES = (large_pillar, api_calls, show_sls, endpoints, through)
+
+results = [result for bench in BENCHES for result in bench.results()]
 width = max(len(result.what) for result in results)
 print(f"{'':{width}}  result   goal")
 for result in results:

@@ -22,4 +22,4 @@ def ratio(what: str, goal: float, pairs: list[tuple[float, float]]) -> Result:
     """The median of A / B over `pairs` of seconds that were measured next to each other."""
     value = statistics.median(a / b for a, b in pairs)
     a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Result(what, round(value, 2), goal, f"{a * 1000:.0f} ms : {b * 1000:.0f} ms")
+    return Result(what, round(value, 2), goal, f"{a * 1000:.3g} ms : {b * 1000:.3g} ms")
