@@ -38,6 +38,7 @@ _TIME = [
             swap(EARLY, "WantedBy=sysinit.target", "WantedBy=multi-user.target"),
             swap(EARLY, "DefaultDependencies=no\n", ""),
             swap(OPEN, "\nBefore=", "\n#"),
+            drop(UDEV),  # its gate closes the uplink by itself
         ],
         "B11",
     ),
