@@ -14,10 +14,11 @@ from qubes_vpn_formula.lab.oracle import Endpoint, Oracle
 from qubes_vpn_formula.lab.traffic import Flood, Job, new_marker, send
 
 MARKER = new_marker()
+pytestmark = pytest.mark.usefixtures("namespaces")
 
 
 @pytest.fixture(scope="module")
-def qubes():
+def qubes(namespaces):
     with cable() as both:
         yield both
 
