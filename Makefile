@@ -24,16 +24,19 @@ test: test-salt-3006
 	@$(MAKE) --no-print-directory test-main
 
 test-main: $(READY)
+	@tools/apt.sh lab
 	$(VENV)/bin/pytest
 
 # Here the project itself is not installed, as in dom0: the formula's parts find each other through Salt or not at all.
 test-salt-3006: $(READY_3006)
+	@tools/apt.sh lab
 	PYTHONPATH=. $(VENV_3006)/bin/pytest tests/salt
 
 lint: $(READY)
 	$(VENV)/bin/pre-commit run --all-files
 
 bench: $(READY)
+	@tools/apt.sh lab
 	@$(VENV)/bin/python -m bench
 
 clean:

@@ -1,6 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Installs the Debian packages that make and the tests need and that are missing: as root with apt-get, else it says which.
+# usage: tools/apt.sh [lab]
+# Installs the Debian packages that are missing: as root with apt-get, else it says which.
+# With `lab` also those of the lab, which only root can run; for others there is nothing to install then.
 set -eu
 
 missing=
@@ -14,17 +16,19 @@ need git git --version
 # Without any suitable Python the distribution's own is worth a try; tools/venv.sh says so if it is too old.
 need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import ensurepip'
 
-# The lab.
-need conntrack conntrack --version
-need iproute2 ip -V
-need iputils-ping ping -V
-need nftables nft --version
-need openssl openssl version
-need openvpn sh -c 'command -v openvpn'
-need tcpdump tcpdump --version
-need util-linux unshare --version
-need wireguard-go sh -c 'command -v wireguard-go'
-need wireguard-tools wg --version
+if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
+    need conntrack conntrack --version
+    need iproute2 ip -V
+    need iperf3 iperf3 --version
+    need iputils-ping ping -V
+    need nftables nft --version
+    need openssl openssl version
+    need openvpn sh -c 'command -v openvpn'
+    need tcpdump tcpdump --version
+    need util-linux unshare --version
+    need wireguard-go sh -c 'command -v wireguard-go'
+    need wireguard-tools wg --version
+fi
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
