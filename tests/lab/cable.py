@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two qubes and a cable, open to all but the kernel's own chatter: the lab's tools are tried here."""
+"""Two qubes and a cable, open to all but the kernel's own chatter: for the lab's own tools."""
 
 import subprocess
 from collections.abc import Iterator
