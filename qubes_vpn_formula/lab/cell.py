@@ -6,6 +6,7 @@ the end, judges all of it, and proves that what it concludes is not made of noth
 shows its control frames, every sender has sent what it was to send and found a way.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -155,10 +156,14 @@ class Cell:
         """
         marker = self.phase(phase)
         qubes = {"own": [self.vpn], "client": [self.client], "all": [self.vpn, self.client]}[who]
+        self.volley(marker, *qubes, routed=routed)
+        return marker
+
+    def volley(self, marker: bytes, *qubes: Qube, routed: bool = True) -> None:
+        """A :meth:`salvo` from other qubes, or in a phase that there is already."""
         for qube in qubes:
             for family in (4, 6):
                 self.send(qube, *salvo(self.targets(family), marker), routed=routed)
-        return marker
 
     def send(self, qube: Qube, *jobs: Job, routed: bool = True) -> Sent:
         """Sends jobs made with a :meth:`phase`'s marker, and sees to it that they were sent.
@@ -196,6 +201,20 @@ class Cell:
         except TrafficError as error:
             raise NoService(f"no flow through the tunnel: {error}") from None
 
+    def go_on(self, seconds: float = 0.2) -> None:
+        """Lets a client's :meth:`standing_flow` go on, and sees to it that its packets come here.
+
+        Raises :class:`TrafficError` when none does.
+        """
+        link = self.lab.vif(self.lab.clients(self._vpns[0])[0])
+        counter = f"/sys/class/net/{link}/statistics/rx_packets"
+        before = int(self.vpn.read(counter))
+        time.sleep(seconds)
+        arrived = int(self.vpn.read(counter)) - before
+        if not arrived:
+            raise TrafficError(f"{self.vpn.name}: nothing more of the standing flow on {link}")
+        self.sent += arrived
+
     # What must not happen
 
     def listen(self, qube: Qube, address: str, port: int) -> None:
@@ -211,6 +230,10 @@ class Cell:
         qube, tunnel = self.lab.qubes[vpn], self.lab.tunnels[vpn]
         file = self._file(f"{vpn}-exit")
         self.evidence.append(Exit(qube, self.lab.internet, tunnel, file, markers))
+
+    def from_now(self, vpn: str = "sys-vpn") -> None:
+        """What has left by the uplink so far, did so without a killswitch: it is not judged."""
+        self._uplinks[vpn].from_now()
 
     def allow(self, *endpoints: Endpoint, vpn: str = "sys-vpn") -> None:
         """From now on these are the endpoints, and nothing else is (STATE)."""
@@ -231,10 +254,15 @@ class Cell:
 
     # What happens to the VPN qube
 
-    def tunnel_down(self) -> None:
-        """The interface is set down, and everything is routed over the uplink."""
-        self.vpn.run(["ip", "link", "set", self.tunnel.device, "down"])
-        self.route_to_uplink()
+    def tunnel_down(self, name: str | None = None) -> None:
+        """The interface is set down, and everything is routed over the uplink.
+
+        name: the VPN qube, if not the first.
+        """
+        name = name or self._vpns[0]
+        device = self.lab.tunnels[name].device
+        self.lab.qubes[name].run(["ip", "link", "set", device, "down"])
+        self.route_to_uplink(name)
 
     def tunnel_kill(self) -> None:
         """The VPN program gets a SIGKILL; returns when its interface is gone."""
@@ -247,11 +275,12 @@ class Cell:
         self.lab.connect(name)
         self._ready(name)
 
-    def route_to_uplink(self) -> None:
+    def route_to_uplink(self, name: str | None = None) -> None:
         """Everything is routed over the uplink, whatever the tunnel did."""
-        device = self.tunnel.device
+        name = name or self._vpns[0]
+        device = self.lab.tunnels[name].device
         for family in ("-4", "-6"):
-            self.vpn.run(
+            self.lab.qubes[name].run(
                 f"ip {family} rule flush; ip {family} rule add priority 32766 table main;"
                 f" ip {family} route flush dev {device}",
                 check=False,

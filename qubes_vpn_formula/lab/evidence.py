@@ -86,6 +86,10 @@ class Uplink:
         """From now on these are the endpoints."""
         self._allowed.append((time.time(), tuple(endpoints)))
 
+    def from_now(self) -> None:
+        """What has left so far is not judged."""
+        self._allowed = [(time.time(), self._allowed[-1][1])]
+
     def end(self) -> None:
         """Ends the capture: the device is about to go."""
         if not self._captured:
