@@ -63,6 +63,8 @@ def load(library):
         _replace(closed, configuration)
         if offloading or not protected:
             qubes_vpn_nft.flush_conntrack()
+        if _drift(closed, configuration):
+            _anew(closed, configuration)  # a chain or a set that somebody added stays otherwise
         if drift := _drift(closed, configuration):
             raise Failed("loaded, but not as it should be: " + "; ".join(drift))
 
@@ -203,20 +205,21 @@ def _nature(interface):
 
 
 def _replace(closed, configuration):
-    """Loads the rules in place; where something else has the table's names, in place of the table.
+    """Loads the rules in place; instead of the table, where something else has its names."""
+    try:
+        _with_devices(lambda devices: qubes_vpn_ruleset.transaction(closed, configuration, devices))
+    except Failed:
+        _anew(closed, configuration)
+
+
+def _anew(closed, configuration):
+    """Loads the rules in place of the table, whatever is in it.
 
     Also that is one transaction, and leaves no moment without rules, but loses packets.
     """
-
-    def rules(devices):
-        return qubes_vpn_ruleset.transaction(closed, configuration, devices)
-
-    try:
-        _with_devices(rules)
-    except Failed:
-        table = f"inet {qubes_vpn_ruleset.TABLE}"
-        anew = f"add table {table}\ndelete table {table}\n"
-        _with_devices(lambda devices: anew + rules(devices))
+    table = f"inet {qubes_vpn_ruleset.TABLE}"
+    anew = f"add table {table}\ndelete table {table}\n" + closed
+    _with_devices(lambda devices: qubes_vpn_ruleset.transaction(anew, configuration, devices))
 
 
 def _with_devices(rules):
