@@ -18,12 +18,13 @@ _IMPORT = re.compile(r"^(?:import|from) (qubes_vpn_\w+)", re.MULTILINE)
 class Killswitch(Protocol):
     """Files, and nothing else: what they do, they do because the boot, Qubes or udev runs them.
 
-    name: what a report calls it.
+    name, title: what a report calls it, in a word and in a line.
     units: paths in the qube of the units that systemd finds there and starts.
     udev_rules: paths in the qube of its udev rules.
     """
 
     name: str
+    title: str
     units: Sequence[str]
     udev_rules: Sequence[str]
 
@@ -36,6 +37,7 @@ class Absent:
     """No killswitch: what Qubes does by itself."""
 
     name: str = "none"
+    title: str = "No killswitch: what Qubes does by itself"
     units: tuple[str, ...] = ()
     udev_rules: tuple[str, ...] = ()
 
@@ -48,6 +50,7 @@ class Ours:
     """The formula's own killswitch: its files as they are, at their real paths."""
 
     name: str = "ours"
+    title: str = "The killswitch of this formula, its files as they are"
     units: tuple[str, ...] = tuple(
         f"/etc/systemd/system/qubes-vpn-{layer}.service" for layer in ("closed", "open")
     )

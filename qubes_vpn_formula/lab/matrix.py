@@ -59,9 +59,15 @@ def columns() -> dict[str, Killswitch]:
     return {one.name: one for one in every}
 
 
-def proof(chosen: Iterable[Attack], most: int | None = None) -> list[Task]:
-    """The cells that must leak: each attack on its mutants.  most: so many for each attack."""
-    return [Task(one.id, name) for one in chosen for name in one.mutants[:most]]
+def compared() -> list[str]:
+    """The names of those that a report compares: ours, none, the guides'."""
+    mutant = {one.name for one in mutants.all()}
+    return [name for name in columns() if name not in mutant]
+
+
+def proof(chosen: Iterable[Attack]) -> list[Task]:
+    """The cells that prove the attacks: each on the mutants that it must find broken."""
+    return [Task(one.id, name) for one in chosen for name in one.mutants]
 
 
 def run(tasks: Iterable[Task], setting: Setting, jobs: int = 2) -> Iterator[Result]:

@@ -35,6 +35,12 @@ class Result:
     captures: tuple[str, ...] = ()
 
     @property
-    def good(self) -> bool:
-        """Whether a killswitch has withstood all of it."""
-        return self.outcome == CLOSED and not self.aside
+    def fine(self) -> bool:
+        """Whether there is nothing to hold against the killswitch."""
+        return self.outcome in (CLOSED, NOT_RUN) and not self.aside
+
+    def __str__(self) -> str:
+        numbers = f" ({self.leaks} frames)" if self.leaks else ""
+        more = f", {self.aside} frames beside it" if self.aside else ""
+        first = f": {self.lines[0]}" if self.lines else ""
+        return f"{self.outcome}{numbers}{more}{first}"

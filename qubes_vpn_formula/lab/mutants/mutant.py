@@ -22,6 +22,11 @@ class Mutant:
     caught_by: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """What a report says of it."""
+        return f"Ours with a fault: {self.what}"
+
+    @property
     def units(self) -> tuple[str, ...]:
         """Those of ours that are left."""
         return tuple(path for path in Ours().units if path in self.files())
