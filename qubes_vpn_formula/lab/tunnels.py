@@ -134,7 +134,9 @@ class _WireGuard(Tunnel):
         return process
 
     def down(self, qube: Qube) -> None:
-        qube.run(["ip", "link", "del", self.device], check=False)
+        # A killed wireguard-go leaves its socket behind, which would be taken for the next one's.
+        device = self.device
+        qube.run(f"ip link del {device}; rm -f /run/wireguard/{device}.sock", check=False)
         rules = "\n".join(f"rule del {rule}" for rule in _ROUTING)
         for family in ("-4", "-6"):
             qube.run(["ip", family, "-force", "-batch", "-"], check=False, input=rules)
