@@ -57,9 +57,11 @@ def read(data, where="endpoints.txt"):
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise NotEndpoints([f"{where}:{line}: not plain text. {_HOW}"]) from None
+    texts = [line.removesuffix("\r").partition("#")[0].strip(" \t") for line in lines]
+    if sum(map(bool, texts)) > MOST_ENDPOINTS:
+        raise NotEndpoints([f"{where}: more than {MOST_ENDPOINTS} endpoints. {_HOW}"])
     found, problems = [], []
-    for number, line in enumerate(lines, 1):
-        text = line.removesuffix("\r").partition("#")[0].strip(" \t")
+    for number, text in enumerate(texts, 1):
         if not text:
             continue
         try:
@@ -71,8 +73,6 @@ def read(data, where="endpoints.txt"):
                 break
     if not found and not problems:
         problems.append(f"{where}: no endpoint in it. {_HOW}")
-    if len(found) > MOST_ENDPOINTS:
-        problems.append(f"{where}: more than {MOST_ENDPOINTS} endpoints. {_HOW}")
     if problems:
         raise NotEndpoints(problems)
     return found
