@@ -38,7 +38,7 @@ def missing() -> str | None:
     return None if shutil.which(_QEMU) else f"{_QEMU} is missing (Debian: qemu-system-x86)"
 
 
-def run(image: Image, files: dict[str, tuple[str, int]], timeout: float = 600) -> Run:
+def run(image: Image, files: dict[str, tuple[str, int]], timeout: float = 900) -> Run:
     """Boots `image`, runs all scenarios, and waits until it is off.
 
     files: path -> text and mode, what the virtual machine has besides image and scenarios.
