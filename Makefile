@@ -2,11 +2,12 @@
 #   make venv    only what the commands need, in .venv
 #   make demo    the whole way once, on an embedded Qubes
 #   make test    all tests (one part: make test-main, make test-salt-3006)
+#   make lab     every attack on every killswitch, the proof of the attacks, other kernels; as root; see build/lab/report.html
 #   make lint    what pre-commit runs, over all files
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
 # Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
-.PHONY: venv demo test test-main test-salt-3006 lint bench clean
+.PHONY: venv demo test test-main test-salt-3006 lab lint bench clean
 export PYTHON
 
 VENV := .venv
@@ -31,6 +32,12 @@ test-main: $(READY)
 test-salt-3006: $(READY_3006)
 	@tools/apt.sh lab
 	PYTHONPATH=. $(VENV_3006)/bin/pytest tests/salt
+
+# What the first finds is no reason not to run the second.
+lab: $(READY)
+	@tools/apt.sh lab
+	$(VENV)/bin/pytest -m slow tests/lab; kernels=$$?; \
+	$(VENV)/bin/qubes-vpn lab --proof --report build/lab && exit $$kernels
 
 lint: $(READY)
 	$(VENV)/bin/pre-commit run --all-files

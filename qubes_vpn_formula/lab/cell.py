@@ -7,7 +7,7 @@ shows its control frames, every sender has sent what it was to send and found a 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -27,9 +27,12 @@ from qubes_vpn_formula.lab.traffic import Echo, Flood, Flow, Job, Sent, TrafficE
 from qubes_vpn_formula.lab.tunnels import Kind, Tunnel
 
 _FLOW_PORT = 7
-_PATIENCE = 8  # seconds for a tunnel to come up; it takes less than one
+_PATIENCE = 15  # seconds for a tunnel to come up; it takes less than one
 #: Where the killswitch's command may be: in the template, or below /rw.
 _COMMANDS = ("/usr/lib/qubes-vpn/killswitch", "/rw/config/vpn/lib/killswitch")
+#: Killswitches, and whether a tunnel has ever come up with them in this process: with some none
+#: can, and a full wait in each of their cells would be the longest part of a run.
+_TUNNELS: dict[str, bool] = {}
 _GONE = "n=0; while [ -e /sys/class/net/{} ]; do n=$((n+1)); [ $n -lt 500 ]; sleep 0.01; done"
 
 
@@ -46,7 +49,8 @@ class Cell:
 
     killswitch: what is attacked.  agent: does what Qubes does in a qube.  folder: for captures.
     lab: the machine, from :meth:`start` on.  evidence: what is looked at.  failures: what did not
-    hold of what was required.  sent: how many packets were given to the kernel.
+    hold of what was required.  skipped: steps that cannot be made here.  sent: how many packets
+    were given to the kernel.
     """
 
     lab: Lab
@@ -56,9 +60,11 @@ class Cell:
         self.phases = Phases()
         self.evidence: list[Uplink | Link | Exit | Program] = []
         self.failures: list[str] = []
+        self.skipped: list[str] = []
         self.sent = 0
         self._folder = folder
         self._uplinks: dict[str, Uplink] = {}
+        self._flow: Flow | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -105,6 +111,21 @@ class Cell:
         if boot:
             for name in self.lab.tunnels:
                 self._ready(name)
+
+    def start_without_tunnel(
+        self,
+        chain: str | Chain = "simple",
+        *,
+        before: Callable[[Lab], None] | None = None,
+        without: Collection[str] = (),
+        between: Callable[[str], None] | None = None,
+    ) -> None:
+        """As :meth:`start`, but no VPN program ever runs: everything is routed over the uplink.
+
+        Everybody else has booted when the VPN qube does.  without: units that it does not have.
+        """
+        self.start(chain, boot=False, before=before)
+        self.boot(self._vpns[0], without={"NetworkManager.service", *without}, between=between)
 
     def boot(self, name: str = "sys-vpn", **how: object) -> dict[str, str]:
         """Boots a VPN qube; options and answer are those of :func:`boot.play`."""
@@ -190,22 +211,29 @@ class Cell:
         if not offered(sent):
             raise TrafficError(f"{qube.name}: the flood found no way: {sent.errors}")
 
-    def standing_flow(self, family: int = 4, rate: float = 100) -> Flow:
-        """A UDP and a TCP flow of the client with a server, until stopped or the cell's end."""
+    def standing_flow(self, family: int = 4, rate: float = 100) -> Flow | None:
+        """A UDP and a TCP flow of the client with a server, until stopped or the cell's end.
+
+        None, and a finding, where nothing gets through: the attack goes on without it.  An attack
+        that counts WORK ends there.
+        """
         marker = self.phase("standing flow")
         to = SERVER[family]
         self._stack.enter_context(Echo(self.lab.internet, to, _FLOW_PORT))
         try:
             # It ends with the lab; leaving its context would wait for answers that never come.
-            return Flow(self.client, to, _FLOW_PORT, marker, rate=rate, wait=1)
-        except TrafficError as error:
-            raise NoService(f"no flow through the tunnel: {error}") from None
+            self._flow = Flow(self.client, to, _FLOW_PORT, marker, rate=rate, wait=1)
+        except TrafficError:
+            self._no_service("nothing gets through the tunnel")
+        return self._flow
 
     def go_on(self, seconds: float = 0.2) -> None:
         """Lets a client's :meth:`standing_flow` go on, and sees to it that its packets come here.
 
-        Raises :class:`TrafficError` when none does.
+        Raises :class:`TrafficError` when none does.  Nothing to do where there is no flow.
         """
+        if not self._flow:
+            return
         link = self.lab.vif(self.lab.clients(self._vpns[0])[0])
         counter = f"/sys/class/net/{link}/statistics/rx_packets"
         before = int(self.vpn.read(counter))
@@ -243,6 +271,10 @@ class Cell:
         """Notes a finding (STATE, WORK) unless the condition holds."""
         if not condition:
             self.failures.append(text)
+
+    def skip(self, what: str) -> None:
+        """Notes a step of the attack that cannot be made here, and why; the rest counts."""
+        self.skipped.append(f"not tried: {what}")
 
     def not_run(self, reason: str) -> NoReturn:
         """Ends the attack: it cannot be made here, or means nothing here."""
@@ -312,10 +344,20 @@ class Cell:
         return self.not_run("it has no configuration of its own that could be loaded")
 
     def _ready(self, name: str) -> None:
+        killswitch = self.killswitch.name
+        patience = _PATIENCE if _TUNNELS.get(killswitch, True) else 1
         try:
-            self.lab.tunnels[name].ready(self.lab.qubes[name], _PATIENCE)
-        except CommandFailed as error:
-            raise NoService(f"the tunnel does not come up: {error}") from None
+            self.lab.tunnels[name].ready(self.lab.qubes[name], patience)
+            _TUNNELS[killswitch] = True
+        except CommandFailed:
+            _TUNNELS.setdefault(killswitch, False)
+            self._no_service("the tunnel does not come up")
+
+    def _no_service(self, text: str) -> None:
+        """A finding; the end of an attack that counts WORK."""
+        if "WORK" in self.attack.counts:
+            raise NoService(text)
+        self.failures.append(text)
 
     def _capture(self, name: str, device: str | None = None, netvm: str | None = None) -> None:
         """Captures an uplink of a VPN qube, which is still down."""

@@ -40,7 +40,7 @@ def play(attack: Attack, killswitch: Killswitch, agent: Agent, folder: Path) -> 
             LEAK if leaks else ERROR if trouble else FAILED if cell.failures else CLOSED,
             len(leaks),
             len(aside),
-            (*_shortened(leaks), *cell.failures, *trouble, *_shortened(aside)),
+            (*_shortened(leaks), *cell.failures, *trouble, *_shortened(aside), *cell.skipped),
             cell.sent,
             sum(one.frames for one in said),
             round(time.monotonic() - begin, 2),

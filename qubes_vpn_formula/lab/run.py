@@ -13,7 +13,7 @@ from qubes_vpn_formula.lab import matrix, programs, report
 from qubes_vpn_formula.lab.attacks import Attack
 from qubes_vpn_formula.lab.killswitches import Killswitch
 from qubes_vpn_formula.lab.matrix import Setting, Task
-from qubes_vpn_formula.lab.result import Result
+from qubes_vpn_formula.lab.result import CLOSED, NOT_RUN, Result
 
 _JUDGED = "ours"
 
@@ -84,15 +84,15 @@ class Run:
 
         Of the killswitches ours is judged; the others are there to compare, unless they are alone.
         """
-        judged = {_JUDGED} if _JUDGED in self._columns else set(self._columns)
+        alone = set(self._columns) if _JUDGED not in self._columns else set()
         counts = {one.id: one.counts for one in self._attacks}
         proof, found = set(self._proof), []
         for one in self.results:
-            if one.killswitch in judged and not one.fine:
+            task = (one.attack, one.killswitch)
+            broken = one.killswitch in alone and one.outcome not in (CLOSED, NOT_RUN)
+            if broken or (one.killswitch == _JUDGED and not one.fine):
                 found.append(f"{one.attack} {one.killswitch}: {one}")
-            elif (one.attack, one.killswitch) in proof and not report.caught(
-                one, counts[one.attack]
-            ):
+            elif task in proof and not report.caught(one, counts[one.attack]):
                 found.append(f"{one.attack} {one.killswitch}: must be found broken: {one}")
         return found
 

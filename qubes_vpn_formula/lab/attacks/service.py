@@ -14,8 +14,14 @@ _PROGRAMS = ("wireguard", "openvpn-udp", "openvpn-tcp")
 @section.attack("W01", "a server is reached through the tunnel", "WORK", fast=True)
 def reached(cell: Cell) -> None:
     """From a client and from the VPN qube, over TCP, UDP and ICMP, IPv4 and IPv6."""
-    cell.start()
-    marker = cell.phase("service")
+    for program in _PROGRAMS:
+        cell.start(tunnel=program)
+        _reached(cell, cell.phase(program))
+        if cell.failures:
+            return
+
+
+def _reached(cell: Cell, marker: bytes) -> None:
     for family in (4, 6):
         with traffic.Echo(cell.lab.internet, SERVER[family], 80):
             for qube in (cell.client, cell.vpn):
