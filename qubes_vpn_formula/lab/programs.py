@@ -17,6 +17,7 @@ _PACKAGES = {
     "openssl": "openssl",
     "openvpn": "openvpn",
     "ping": "iputils-ping",
+    "socat": "socat",
     "tcpdump": "tcpdump",
     "unshare": "util-linux",
     "wg": "wireguard-tools",
