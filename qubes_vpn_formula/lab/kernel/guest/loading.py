@@ -74,7 +74,8 @@ def _many():
     chain.reset()
     formula.configure("".join(f"10.{n >> 8}.{n & 255}.1:51820/udp\n" for n in range(_MANY)))
     chain.nft(formula.opened())
-    return {"elements": formula.listing().count(" udp . 51820"), "wanted": _MANY}
+    # nft 1.0.6 writes the protocol as a number where there is no /etc/protocols.
+    return {"elements": formula.listing().count(".1 . "), "wanted": _MANY}
 
 
 def _bad(configuration):
