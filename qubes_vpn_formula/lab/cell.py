@@ -335,6 +335,19 @@ class Cell:
         """`killswitch load`, whatever its exit code; see :attr:`command`."""
         return self.vpn.run([self.command, "load"], check=False, timeout=120)
 
+    def repeat(self, command: str, most: int, seconds: int = 15) -> None:
+        """Runs shell text in the VPN qube `most` times, or as often as `seconds` allow.
+
+        A command that fails, or is not done five times, is a finding.
+        """
+        script = (
+            f"end=$(($(date +%s) + {seconds})); n=0\n"
+            f"while [ $n -lt {most} ] && [ $n -lt 5 -o $(date +%s) -lt $end ]; do\n"
+            f"{command} || exit\nn=$((n + 1))\ndone"
+        )
+        done = self.vpn.run(script, check=False, timeout=100)
+        self.require(not done.returncode, f"{command}: {done.stderr[:200]}")
+
     @property
     def command(self) -> str:
         """The path of our killswitch's command; ends the attack where there is none."""
