@@ -174,7 +174,8 @@ class Program:
     def say(self, phases: Phases) -> Said:
         """Ends the program; it counts what has reached it."""
         reached = self._echo.stop()
-        return Said((f"{phases.names[-1]}: a program was reached: {self._place}",) * reached)
+        last = phases.names[-1] if phases.names else "before the attack"
+        return Said((f"{last}: a program was reached: {self._place}",) * reached)
 
 
 def _exit(tunnel: Tunnel) -> str:
