@@ -104,6 +104,8 @@ def elements(destinations):
             ranges.setdefault((found.version, found.proto), set()).add(
                 (found.first, found.last, int(network[0]), int(network[-1]))
             )
+        if sum(map(len, sets.values())) > MOST_ENDPOINTS:
+            raise NotEndpoints([f"more than {MOST_ENDPOINTS} addresses and ports. {_FEWER}"])
     if sum(map(len, ranges.values())) > MOST_RANGES:
         raise NotEndpoints([f"more than {MOST_RANGES} prefixes and port ranges. {_FEWER}"])
     for version, most in MOST_ADDRESSES.items():

@@ -53,18 +53,22 @@ class Unusable(Exception):
 def load(library):
     """Loads the rules, open as far as the configuration says, and answers with a :class:`Result`.
 
-    library: folder with ``closed.nft``.  Flows from before are cut when nothing protected them.
+    library: folder with ``closed.nft``.  Flows from before are cut, unless it was open already:
+    then there are none but those that the rules let pass, and a reload interrupts nobody.
     """
 
     def work(closed):
-        protected = qubes_vpn_nft.has_table("inet")
-        offloading = qubes_vpn_nft.has_table("inet", qubes_vpn_nft.FLOWTABLE)
+        settled = qubes_vpn_nft.is_open() and not qubes_vpn_nft.has_table(
+            "inet", qubes_vpn_nft.FLOWTABLE
+        )
         configuration = configured()
         _replace(closed, configuration)
-        if offloading or not protected:
+        if not settled:
             qubes_vpn_nft.flush_conntrack()
-        if _drift(closed, configuration):
+        if _rule_drift(closed, configuration):
             _anew(closed, configuration)  # a chain or a set that somebody added stays otherwise
+        elif _gate_drift():
+            _replace(closed, configuration)  # a device has come meanwhile
         if drift := _drift(closed, configuration):
             raise Failed("loaded, but not as it should be: " + "; ".join(drift))
 
@@ -265,21 +269,20 @@ def _down(_closed):
 
 def _drift(closed, configuration):
     """How what is loaded differs from what should be, in words."""
+    return [*_rule_drift(closed, configuration), *_gate_drift()]
+
+
+def _rule_drift(closed, configuration):
     should = qubes_vpn_ruleset.transaction(closed, configuration)
     should = qubes_vpn_nft.listed_elsewhere(should, "inet")
     loaded = qubes_vpn_nft.listed("inet")
-    return [*_differences(loaded, should), *_gate_drift()]
-
-
-def _differences(loaded, should):
     told = []
     for block in sorted(loaded.keys() | should.keys()):
         have, want = loaded.get(block), should.get(block)
         if have is None or want is None:
             told.append(f"{block} is {'missing' if have is None else 'not ours'}")
         elif have != want:
-            more = [line for line in have if line not in want]
-            less = [line for line in want if line not in have]
+            more, less = sorted({*have} - {*want}), sorted({*want} - {*have})
             told += [f"{block}: '{line}' is not ours" for line in more[:5]]
             told += [f"{block}: '{line}' is missing" for line in less[:5]]
             if len(more) > 5 or len(less) > 5:

@@ -59,6 +59,13 @@ def has_table(family, name=TABLE):
     )
 
 
+def is_open():
+    """Whether the killswitch is loaded and knows a tunnel."""
+    return has_table("inet") and any(
+        item.get("elem") for item in _json("list", "set", "set", "inet", TABLE, "tunnels")
+    )
+
+
 def listed(family):
     """The loaded table of ours as :func:`blocks`, without counters; empty when there is none."""
     return blocks(run("nft", "-s", "list", "table", family, TABLE)) if has_table(family) else {}
