@@ -249,9 +249,13 @@ class Cell:
         """A program, over UDP and TCP, that must not be reached (IN)."""
         self.evidence.append(Program(qube, address, port))
 
-    def watch(self, near: Qube, far: Qube, device: str) -> None:
-        """Captures what `near` sends to `device` of `far`: a marker there is a finding (IN)."""
-        self.evidence.append(Link(near, far, device, self._file(f"{far.name}-{device}")))
+    def watch(self, near: Qube, far: Qube, device: str, *markers: bytes) -> None:
+        """Captures what `near` sends to `device` of `far`: a marker there is a finding (IN).
+
+        markers: the ones that count; without, all of the attack's.
+        """
+        file = self._file(f"{far.name}-{device}")
+        self.evidence.append(Link(near, far, device, file, markers))
 
     def watch_tunnel(self, *markers: bytes, vpn: str = "sys-vpn") -> None:
         """Captures at the tunnel's server, while it is up: these markers are a finding (IN)."""

@@ -116,10 +116,15 @@ class Uplink:
 
 
 class Link:
-    """What `near` sends to a device of `far`: a marker there is a finding (IN)."""
+    """What `near` sends to a device of `far`: one of these markers there is a finding (IN).
 
-    def __init__(self, near: Qube, far: Qube, device: str, file: Path) -> None:
-        self.file = file
+    markers: without, all of the attack's.
+    """
+
+    def __init__(
+        self, near: Qube, far: Qube, device: str, file: Path, markers: Sequence[bytes] = ()
+    ) -> None:
+        self.file, self._markers = file, markers
         self._place = f"{far.name}'s {device}"
         self._capture = Capture(near, far, device, file)
 
@@ -128,7 +133,8 @@ class Link:
         captured = self._capture.finish()
         lines = [
             f"{phases.of(frame)}: arrived at {self._place}: {decode(frame.data)}"
-            for frame in captured.marked(phases.prefix)
+            for marker in self._markers or (phases.prefix,)
+            for frame in captured.marked(marker)
         ]
         return Said(tuple(lines), (), len(captured.frames), captured.trouble)
 
