@@ -272,7 +272,8 @@ def _services(qube: Qube) -> None:
 
 def _rc_local(qube: Qube) -> None:
     qube.run(
-        "[ -e /run/qubes-service/custom-persist ] || [ ! -x /rw/config/rc.local ] ||"
-        " /rw/config/rc.local",
+        # What it leaves running in the background is not waited for.
+        "exec >/dev/null 2>&1; [ -e /run/qubes-service/custom-persist ] ||"
+        " [ ! -x /rw/config/rc.local ] || /rw/config/rc.local",
         check=False,
     )
