@@ -89,6 +89,8 @@ def _command(image: Image, disk: Path, results: Path) -> list[str]:
     """Emulated, not virtualised: slower, but it runs wherever QEMU does and needs no rights."""
     kernel = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off random.trust_cpu=on"
     return [
+        # However we end, it ends with us.
+        *("setpriv", "--pdeathsig", "KILL", "--"),
         _QEMU,
         *("-machine", "pc,accel=tcg", "-m", str(_MEMORY), "-nodefaults", "-no-user-config"),
         # QEMU 7.2 emulates these two wrongly.
