@@ -12,6 +12,7 @@ from qubes_vpn_formula.lab.mutants.edits import (
     only_first_line,
     policy,
     swap,
+    without,
 )
 from qubes_vpn_formula.lab.mutants.mutant import mutant
 from qubes_vpn_formula.lab.mutants.paths import CLOSED, UDEV, core
@@ -93,7 +94,7 @@ _GATE = [
         swap(_NFT, 'device.name != "lo"', 'device.name == "eth0"'),
         "U06",
     ),
-    mutant("gate-boot-only", "a device that comes later has no gate", drop(UDEV), "U05 U06"),
+    mutant("gate-boot-only", "a device that comes later has no gate", drop(UDEV), "U06"),
     mutant(
         "fragments-pass",
         "the gate lets later fragments pass, because they have no ports",
@@ -137,6 +138,12 @@ _ENDPOINTS = [
             '            text += _elements(name.replace("endpoints", "ranges"), both)\n',
         ),
         "P14",
+    ),
+    mutant(
+        "endpoint-on-the-way",
+        "an endpoint may be a stop on the way, by a source route",
+        without("to_endpoint", "(ip option|exthdr)"),
+        "P07",
     ),
 ]
 
