@@ -127,7 +127,8 @@ def gates(devices):
     """The egress gates of *devices*: nothing leaves one but ARP and what the output chain marked.
 
     It sees what the inet hooks never do: raw packet sockets (a DHCP client's) and offloaded flows.
-    A gate belongs to the device, so it stays when the device gets another name or group.
+    Older kernels keep a gate on its device whatever that is called; newer ones (seen with 6.18)
+    take it off when the name changes, until udev has the gate loaded for the new one.
     """
     if not devices:
         return ""
