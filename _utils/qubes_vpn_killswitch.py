@@ -69,6 +69,8 @@ def load(library):
             _anew(closed, configuration)  # a chain or a set that somebody added stays otherwise
         elif _gate_drift():
             _replace(closed, configuration)  # a device has come meanwhile
+        else:
+            return
         if drift := _drift(closed, configuration):
             raise Failed("loaded, but not as it should be: " + "; ".join(drift))
 

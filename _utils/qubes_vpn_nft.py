@@ -90,9 +90,10 @@ def blocks(listing):
         text = line.strip()
         if elements is not None or text.startswith("elements = {"):
             text = text.removeprefix("elements = {").strip()
-            elements = (elements or "") + " " + text.removesuffix("}").strip()
+            elements = [] if elements is None else elements
+            elements.append(text.removesuffix("}"))  # joined at once: there may be 100,000
             if text.endswith("}"):
-                lines += sorted(element.strip() for element in elements.split(","))
+                lines += sorted(element.strip() for element in " ".join(elements).split(","))
                 elements = None
         elif text.endswith("{") and lines is None:
             lines = found.setdefault(text.removesuffix("{").strip(), [])
