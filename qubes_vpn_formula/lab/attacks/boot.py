@@ -168,7 +168,7 @@ def late_base(cell: Cell) -> None:
     cell.salvo("all", "qubes-iptables at last")
 
 
-@section.attack("B11", "the uplink comes up before Qubes' own unit", "OUT", fast=True)
+@section.attack("B11", "the uplink comes up before Qubes' own unit", "OUT")
 def early_uplink(cell: Cell) -> None:
     """Forwarding and clients' links with it; DHCP and router solicitations too."""
 

@@ -282,6 +282,39 @@ def kernel_answers(cell: Cell) -> None:
             cell.send(upstream, senders.on_link(*packets, device=device, to=_MAC))
 
 
+@section.attack("P17", "a container's packets", "OUT")
+def container(cell: Cell) -> None:
+    """In a network namespace of its own, on a macvlan of the uplink: no IP hook of ours sees it."""
+    cell.start_without_tunnel()
+    box = _Box(cell.vpn)
+    macvlan = "ip link add link eth0 name inside netns box type macvlan mode bridge"
+    if cell.vpn.run(f"ip netns add box; {macvlan}", check=False).returncode:
+        cell.not_run("the kernel has no macvlan")
+    lines = ["link set inside up"]
+    for family, length in ((4, 32), (6, 128)):
+        gateway = cell.lab.address("sys-firewall", family)
+        lines += [
+            # The qube's own, as a NAT would make it.
+            f"address add {_address(cell, cell.vpn, family)}/{length} dev inside nodad",
+            f"neighbour add {gateway} dev inside lladdr {NETVM_MAC} nud permanent",
+            f"route add default via {gateway} dev inside onlink",
+        ]
+    box.run(["ip", "-batch", "-"], input="\n".join(lines))
+    cell.volley(cell.phase("container"), box)
+
+
+class _Box:
+    """A network namespace inside a qube, for senders."""
+
+    def __init__(self, qube: Qube) -> None:
+        self.name = f"{qube.name}'s container"
+        self._qube = qube
+
+    def run(self, command: list[str], **options: str) -> subprocess.CompletedProcess[str]:
+        """As :meth:`Qube.run`."""
+        return self._qube.run(["ip", "netns", "exec", "box", *command], **options)
+
+
 def _both(cell: Cell, what: str) -> Iterator[tuple[Qube, bytes]]:
     """The VPN qube and a client, each with the marker of a phase of its own."""
     yield cell.vpn, cell.phase(f"own, {what}")

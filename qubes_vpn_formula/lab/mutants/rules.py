@@ -75,7 +75,7 @@ _CHAINS = [
 ]
 
 _GATE = [
-    mutant("no-gate", "the gate lets everything pass", no_gate(), "U03 U09 P08 P09 P10"),
+    mutant("no-gate", "the gate lets everything pass", no_gate(), "U03 U09 P08 P09 P10 P17"),
     mutant(
         "gate-ip-only",
         "the gate stops IPv4 and IPv6 only",
