@@ -51,7 +51,7 @@ def no_endpoints(cell: Cell) -> None:
     )
 
 
-@section.attack("I02", "the whole internet as endpoint", "OUT", "STATE", fast=True)
+@section.attack("I02", "the whole internet as endpoint", "OUT", "STATE")
 def everything(cell: Cell) -> None:
     """In one line, in halves, in a hundred parts."""
     ports = [f":1-65535/{protocol}" for protocol in ("udp", "tcp")]

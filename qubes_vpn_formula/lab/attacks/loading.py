@@ -86,7 +86,7 @@ def again(cell: Cell) -> None:
     command = cell.command
     cell.tunnel_down()
     with _floods(cell):
-        cell.repeat(f"{command} load", 100)
+        cell.repeat(f"{command} load", 100, seconds=6)
 
 
 @section.attack("L02", "the loader is killed at each of its steps", "OUT")
