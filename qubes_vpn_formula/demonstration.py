@@ -74,8 +74,8 @@ class Demonstration:
         self._title("The machine now")
         self._draw(_guard(pillar))
         self.console.print(
-            "\nThis was dom0's part.  Not part of this version, and not shown: the software in the "
-            "templates, the tunnel itself, the killswitch inside the VPN qube.",
+            "\nThis was dom0's part.  The killswitch inside the VPN qube is shown by: qubes-vpn lab.  "
+            "Not part of this version: the software in the templates, the tunnel itself, DNS in it.",
             style="yellow",
         )
 

@@ -10,6 +10,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from qubes_vpn_ruleset import INTERFACES
 
+DEFAULT_TEMPLATE = "t-vpn"
+
 
 class Wishes(NamedTuple):
     """What the user chose on the command line.  routes: client -> netvm."""
@@ -87,7 +89,7 @@ def _tunnel(profile, wishes):
         "All that the VPN qube may reach: ADDRESS:PORT/PROTOCOL, numbers only.",
         gap=False,
     )
-    tunnel["template"] = wishes.template or "t-vpn"
+    tunnel["template"] = wishes.template or DEFAULT_TEMPLATE
     _explain(
         tunnel,
         "template",

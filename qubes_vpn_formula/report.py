@@ -29,18 +29,20 @@ def tell_steps(steps):
             tell(f"       {line}", "cyan")
 
 
-def next_steps(profile, tunnel, pillar, port):
+def next_steps(profile, tunnel, template, pillar, port):
     """What the user does next: a list of ``{"do": sentence, "type": command lines}``.
 
-    tunnel: the VPN qube.  pillar: the pillar's file.  port: the Mullvad app's WireGuard port.
+    tunnel, template: the VPN qube and its template.  pillar: the pillar's file.  port: the Mullvad
+    app's WireGuard port.
     """
     software = (
         _mullvad_app(tunnel, port) if profile.kind == "mullvad" else _profile(profile, tunnel)
     )
-    return [_dom0(pillar), *software]
+    return [_dom0(pillar, [template, tunnel]), *software]
 
 
-def _dom0(pillar):
+def _dom0(pillar, targets):
+    top = ", ".join(f"{minion}: [qubes_vpn]" for minion in ["dom0", *targets])
     # Into a file first: a qube's bytes on dom0's terminal could drive it.
     read = shlex.quote(f"cat {shlex.quote(str(Path(pillar).absolute()))}")
     return {
@@ -49,10 +51,10 @@ def _dom0(pillar):
         "type": [
             f"qvm-run --pass-io QUBE {read} > pillar.sls",
             "sudo install -D -m 0600 pillar.sls /srv/pillar/qubes_vpn/init.sls",
-            "echo 'base: {dom0: [qubes_vpn]}' | sudo tee /srv/pillar/qubes_vpn/init.top",
+            f"echo 'base: {{{top}}}' | sudo tee /srv/pillar/qubes_vpn/init.top",
             "sudo qubesctl top.enable qubes_vpn pillar=True",
             "sudo qubesctl state.sls qubes.network.sys-vpn test=True",
-            "sudo qubesctl state.sls qubes.network.sys-vpn",
+            f"sudo qubesctl --targets={','.join(targets)} state.sls qubes.network.sys-vpn",
         ],
     }
 

@@ -123,7 +123,9 @@ def run(args):
     _refuse_problems(args, text)
     if args.output:
         files.write_new(args.output, text, args.force)
-    steps = report.next_steps(profile, args.tunnel, args.output or "pillar.sls", args.port)
+    template = args.template or pillarnew.DEFAULT_TEMPLATE
+    output = args.output or "pillar.sls"
+    steps = report.next_steps(profile, args.tunnel, template, output, args.port)
     if args.json:
         say(json.dumps(_as_data(args.output, profile, text, steps), indent=2))
         return 0

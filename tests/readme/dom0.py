@@ -3,7 +3,8 @@
 
 It has a /srv and a /var/cache of its own, by a private mount namespace, a home folder, and
 stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real; Salt
-gets the formula's modules only as they are installed and synced.
+gets the formula's modules only as they are installed and synced. Other qubes that Salt works in are
+the lab's (`targets`).
 """
 
 import os
@@ -21,7 +22,7 @@ import qubes_vpn_formula
 from qubes_vpn_formula.embedded import front
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 
-_STAND_INS = Path(__file__).resolve().parent / "dom0bin"
+STAND_INS = Path(__file__).resolve().parent / "dom0bin"
 _PACKAGE = Path(qubes_vpn_formula.__file__).parent
 _MOUNT = 'mount --bind "$1/srv" /srv && mount --bind "$1/cache" /var/cache'
 _RUN = f'{_MOUNT} && cd "$1/home" && exec sh -c "$2"'
@@ -47,7 +48,7 @@ class Dom0:
     def __init__(self, folder: Path, qubes: Path) -> None:
         self.folder = folder
         # What Qubes' packages have put there.
-        for made in ("home", "etc", "srv/salt", "srv/pillar", "cache/salt/minion"):
+        for made in ("home", "etc", "off", "srv/salt", "srv/pillar", "cache/salt/minion"):
             (folder / made).mkdir(parents=True)
         self.machine = EmbeddedQubes(folder / "qubes.json")
         # The embedded Qubes away from the checkout, whose `_utils` it would make importable.
@@ -59,12 +60,13 @@ class Dom0:
             self.machine.path,
             {
                 "HOME": str(folder / "home"),
-                "PATH": f"{_STAND_INS}:{os.environ['PATH']}",
+                "PATH": f"{STAND_INS}:{os.environ['PATH']}",
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": os.pathsep.join(map(str, python_path)),
                 "DOM0_CONFIG": str(folder / "etc"),
                 "DOM0_PYTHON": sys.executable,
                 "DOM0_QUBES": str(qubes),
+                "DOM0_QUBES_OFF": str(folder / "off"),
                 "DOM0_SALT_CALL": str(Path(sys.executable).with_name("salt-call")),
             },
         )

@@ -3,14 +3,21 @@
 
 import difflib
 import re
+import shlex
 import stat
 import tarfile
 
 import pytest
 from generator.cases import secrets_of
+from in_qube import skip_where_impossible
+from readme.dom0 import STAND_INS
 from readme.shell import sh
 
-TOP, TRY, PILLAR, DOM0 = "qubes-vpn-formula", "Try it", "Make your pillar", "Install it in dom0"
+TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
+PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
+IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
+#: As nft writes the one endpoint of the profile.
+ENDPOINT = "203.0.113.68 . udp . 51820"
 
 
 def output(command, folder):
@@ -23,12 +30,13 @@ def output(command, folder):
 def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
-    assert {block.section for block in commands} == {TOP, TRY, PILLAR, DOM0}
+    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0}
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
     assert {span for span in readme.spans if span.startswith(programs)} == {
-        "make demo", "make lint", "make bench", "qubes-vpn set", "qubes-vpn check",
+        "make demo", "make test", "make lab", "make lint", "make bench", "qubes-vpn set",
+        "qubes-vpn check",
     }  # fmt: skip
 
 
@@ -46,10 +54,20 @@ def test_make_test_is_what_runs_in_continuous_integration(checkout):
     assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("target", ["lint", "bench"])
+@pytest.mark.parametrize("target", ["lab", "lint", "bench"])
 def test_make_for_developers(target, checkout):
     """Shows that the target exists; what `make lint` runs, tests/project/test_lint.py runs too."""
     assert ".venv/bin/" in output(f"make --dry-run {target}", checkout)
+
+
+def test_the_lab_prints_what_the_readme_shows(readme, in_checkout, qubes):
+    """R90. Real packets; the exit code is that of a killswitch of ours that withstood."""
+    skip_where_impossible()
+    folder = qubes / "dev/qubes-vpn-formula"
+    (command,) = readme.commands(LAB)
+    done = sh(f"PATH={shlex.quote(str(STAND_INS))}:$PATH; {command}", folder)
+    assert (done.returncode, done.stdout) == (0, readme.output(LAB)), done.stdout + done.stderr
+    assert len(list((folder / "report/captures").iterdir())) >= 6
 
 
 class TestPillar:
@@ -132,7 +150,7 @@ class TestDom0:
 
     def test_looking_first_changes_nothing(self, installed, readme):
         """R69. The real run's steps are those that were shown, and those that a dry run named."""
-        show, dry, real = (installed[line] for line in readme.commands(DOM0)[-3:])
+        show, dry, real = (installed[line] for line in readme.commands(DOM0)[-4:-1])
         assert (show.writes, dry.writes) == (0, 0)
         assert real.writes > 0
         assert ids(dry.stdout) == ids(real.stdout)
@@ -151,12 +169,44 @@ class TestDom0:
     def test_a_second_run_changes_nothing(self, installed, dom0, readme):
         """And it is the one command that the README begins with."""
         (command,) = readme.commands(TOP)
-        assert command == readme.commands(DOM0)[-1]
+        assert command == readme.commands(DOM0)[-2]
         again = dom0.run(command)
         assert again.code == 0
         assert again.writes == 0
         assert ids(again.stdout) == ids(installed[command].stdout)
         assert "changed=" not in again.stdout
+
+    def test_the_killswitch_holds_in_the_vpn_qube(self, installed, dom0, readme):
+        """R41, R45, R82. By the template's files, dom0's service, the qube's /rw, and no more."""
+        command = readme.commands(DOM0)[-1]
+        assert command == f"{IN_SYS_VPN} qubes_vpn.status"
+        said = re.sub(r"\s+", " ", installed[command].stdout)
+        assert said.startswith("sys-vpn: ")
+        assert "state: open" in said
+        assert "installed: /usr/lib/qubes-vpn " in said
+        rules = dom0.run(f"{IN_SYS_VPN} cmd.run 'nft list ruleset'").stdout
+        assert re.findall(r"elements = \{ (.*) \}", rules) == ['"wg0"', ENDPOINT]
+        assert rules.count("policy drop") == 5
+        assert 'device "eth0"' in rules
+
+    def test_the_vpn_qube_starts_closed_when_its_configuration_cannot_be_used(
+        self, installed, dom0, readme
+    ):
+        """R45, R82. And the one command of the README opens it again."""
+        spoil = "echo 0.0.0.0/0 > /rw/config/vpn/endpoints.txt"
+        assert dom0.run(f"{IN_SYS_VPN} cmd.run '{spoil}'").code == 0
+        rules = dom0.run(f"{IN_SYS_VPN} cmd.run 'nft list ruleset'").stdout
+        assert rules.count("policy drop") == 5
+        assert "elements" not in rules
+        assert dom0.run(readme.commands(TOP)[0]).code == 0
+        rules = dom0.run(f"{IN_SYS_VPN} cmd.run 'nft list ruleset'").stdout
+        assert ENDPOINT in rules
+
+    def test_a_target_without_a_part_is_told_so(self, installed, dom0):
+        """R33. The pillar is for those that the top file names."""
+        ran = dom0.run("sudo qubesctl --skip-dom0 --targets=work state.sls qubes.network.sys-vpn")
+        assert ran.code != 0
+        assert "work is given no qubes_vpn" in ran.stderr
 
     def test_a_wrong_pillar_stops_it_before_anything_is_changed(self, installed, dom0, readme):
         pillar = dom0.folder / "srv/pillar/qubes_vpn/init.sls"
@@ -193,6 +243,8 @@ class TestDom0:
             "qubes/network/../../top.sls",
             "/etc/passwd",
             "qubes/mgmt/init.sls",
+            "qubes/network/files/",
+            "qubes/network/files/../x",
             "_modules/cmdmod.py",
             "_modules/qubes_vpn.py\n",
             "_grains/qubes_vpn.py",
