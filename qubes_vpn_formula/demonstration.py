@@ -74,7 +74,7 @@ class Demonstration:
         self._title("The machine now")
         self._draw(_guard(pillar))
         self.console.print(
-            "\nThis was dom0's part.  The killswitch inside the VPN qube is shown by: qubes-vpn lab.  "
+            "\nThis was dom0's part.  The killswitch inside the VPN qube is attacked by: qubes-vpn lab.\n"
             "Not part of this version: the software in the templates, the tunnel itself, DNS in it.",
             style="yellow",
         )

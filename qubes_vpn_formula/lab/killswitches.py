@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is put into a VPN qube before it boots, and attacked."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,11 +75,12 @@ class Ours:
             "qubes-vpn-open.service": self.units[1],
             "50-qubes-vpn": "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
             "80-qubes-vpn.rules": self.udev_rules[0],
+            "nftables-service.conf": "/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf",
         }
         found = {path: sources / name for name, path in places.items()}
         found |= {f"{_LIBRARY}/{path.name}": path for path in _core("qubes_vpn_killswitch")}
         return {
-            path: (file.read_text(encoding="utf-8"), file.stat().st_mode & 0o777)
+            path: (file.read_text(encoding="utf-8"), 0o755 if os.access(file, os.X_OK) else 0o644)
             for path, file in found.items()
         }
 

@@ -67,7 +67,7 @@ def test_the_lab_prints_what_the_readme_shows(readme, in_checkout, qubes):
     (command,) = readme.commands(LAB)
     done = sh(f"PATH={shlex.quote(str(STAND_INS))}:$PATH; {command}", folder)
     assert (done.returncode, done.stdout) == (0, readme.output(LAB)), done.stdout + done.stderr
-    assert len(list((folder / "report/captures").iterdir())) >= 6
+    assert len(list((folder / "build/report/captures").iterdir())) >= 6
 
 
 class TestPillar:

@@ -9,6 +9,7 @@ from in_qube import skip_where_impossible
 from pillars import PILLARS
 from vpn_qube import Minion, eth0, listing, rules, written
 
+from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 
 LIBRARY = "/usr/lib/qubes-vpn"
@@ -63,7 +64,7 @@ def install_section(text):
 
 
 def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template, checkout):
-    """R41, R46, R69, R82."""
+    """R41, R46, R69, R82, R90."""
     files = checkout / "salt/qubes/network/files"
     qube.write("/etc/qubes/qubes-firewall.d/40-mine", "#!/bin/sh\n", 0o755)
     qube.write("/etc/systemd/system/nftables.service.d/mine.conf", "[Unit]\n")
@@ -84,27 +85,20 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
         for folder in install_section((files / name).read_text())
     }
     assert len(links) == 6
-    sources = {
-        f"{LIBRARY}/closed.nft": "closed.nft",
-        f"{LIBRARY}/killswitch": "killswitch",
-        "/etc/systemd/system/qubes-vpn-closed.service": "qubes-vpn-closed.service",
-        "/etc/systemd/system/qubes-vpn-open.service": "qubes-vpn-open.service",
-        "/etc/qubes/qubes-firewall.d/50-qubes-vpn": "50-qubes-vpn",
-        "/etc/udev/rules.d/80-qubes-vpn.rules": "80-qubes-vpn.rules",
-        "/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf": "nftables-service.conf",
-    }
-    assert set(sources.values()) == {path.name for path in files.iterdir()}
-    modules = {f"{LIBRARY}/{name}": name for name in imported(checkout)}
-    assert written(qube) == before | set(sources) | set(links) | set(modules)
+    # What the lab attacks (R90) is what is installed: paths, contents and modes.
+    ours = Ours().files()
+    assert len(ours) == len(list(files.iterdir())) + len(imported(checkout))
+    assert written(qube) == before | set(ours) | set(links)
     for path, target in links.items():
         assert qube.run(["readlink", path]).stdout == f"{target}\n"
-    for path, name in sources.items():
-        assert qube.read(path) == (files / name).read_text()
-    for path, name in modules.items():
-        assert qube.read(path) == (checkout / "_utils" / name).read_text()
-    executable = {path for path in [*sources, *modules] if mode(qube, path) == "755 root root"}
+    assert {path: qube.read(path) for path in ours} == {
+        path: text for path, (text, _) in ours.items()
+    }
+    assert {path: mode(qube, path) for path in ours} == {
+        path: f"{bits:o} root root" for path, (_, bits) in ours.items()
+    }
+    executable = {path for path, (_, bits) in ours.items() if bits == 0o755}
     assert executable == {f"{LIBRARY}/killswitch", "/etc/qubes/qubes-firewall.d/50-qubes-vpn"}
-    assert {mode(qube, path) for path in {*sources, *modules} - executable} == {"644 root root"}
 
     again = template.apply(PILLAR)
     assert (again.code, again.changed()) == (0, set())
