@@ -80,7 +80,7 @@ def load(library):
 
 def close(library):
     """Loads the rules with nothing open; a :class:`Result` that has problems if that failed."""
-    return Result(False, _alone(library, lambda closed: _replace(closed, None), _down))
+    return Result(False, _alone(library, _shut, _down))
 
 
 def gate(library):
@@ -242,10 +242,19 @@ def _with_devices(rules):
             time.sleep(0.05)
 
 
+def _shut(closed):
+    """Loads the rules with nothing open, and looks whether they are."""
+    _replace(closed, None)
+    if _rule_drift(closed, None):
+        _anew(closed, None)
+        if drift := _rule_drift(closed, None):
+            raise Failed("not closed: " + "; ".join(drift))
+
+
 def _close(closed):
     """Closes; returns what went wrong.  If nft cannot, the devices go down."""
     try:
-        _replace(closed, None)
+        _shut(closed)
     except Exception as error:
         return [*_words(error), *_down(closed)]
     return []

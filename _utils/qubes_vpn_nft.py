@@ -13,7 +13,7 @@ from qubes_vpn_ruleset import TABLE
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _DEVICES = Path("/sys/class/net")
 #: Seconds after which a program counts as hung; 50,000 endpoints take nft less than one.
-_PATIENCE = 120
+_PATIENCE = 30
 #: Qubes' flowtable (qubes-core-agent-linux ``network/vif-route-qubes``).
 FLOWTABLE = "qubes-nat-accel"
 
