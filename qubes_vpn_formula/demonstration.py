@@ -74,8 +74,8 @@ class Demonstration:
         self._title("The machine now")
         self._draw(_guard(pillar))
         self.console.print(
-            "\nThis was dom0's part.  The killswitch inside the VPN qube is attacked by: qubes-vpn lab.\n"
-            "Not part of this version: the software in the templates, the tunnel itself, DNS in it.",
+            "\nThis was dom0's part.  The VPN qube's killswitch is attacked by: qubes-vpn lab.\n"
+            "Not part of this version: the software in the templates, the tunnel, DNS inside it.",
             style="yellow",
         )
 
