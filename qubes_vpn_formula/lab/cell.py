@@ -265,7 +265,14 @@ class Cell:
 
     def from_now(self, vpn: str = "sys-vpn") -> None:
         """What has left by the uplink so far, did so without a killswitch: it is not judged."""
-        self._uplinks[vpn].from_now()
+        self._uplinks[vpn].leave_out(0, time.time())
+
+    @contextmanager
+    def unguarded(self, vpn: str = "sys-vpn") -> Iterator[None]:
+        """A time in which the attack itself leaves no killswitch: it is not judged."""
+        begin = time.time()
+        yield
+        self._uplinks[vpn].leave_out(begin, time.time())
 
     def allow(self, *endpoints: Endpoint, vpn: str = "sys-vpn") -> None:
         """From now on these are the endpoints, and nothing else is (STATE)."""

@@ -78,6 +78,7 @@ class Uplink:
     ) -> None:
         self.vpn, self.file = vpn, file
         self._allowed = [(0.0, allowed)]
+        self._left_out: list[tuple[float, float]] = []
         self._captured: Captured | None = None
         with _up_in_silence(vpn, device):
             self._capture = Capture(vpn, far, far_device, file)
@@ -86,9 +87,9 @@ class Uplink:
         """From now on these are the endpoints."""
         self._allowed.append((time.time(), tuple(endpoints)))
 
-    def from_now(self) -> None:
-        """What has left so far is not judged."""
-        self._allowed = [(time.time(), self._allowed[-1][1])]
+    def leave_out(self, begin: float, end: float) -> None:
+        """What leaves between two times is not judged."""
+        self._left_out.append((begin, end))
 
     def end(self) -> None:
         """Ends the capture: the device is about to go."""
@@ -101,8 +102,13 @@ class Uplink:
         lines: list[str] = []
         aside: list[str] = []
         ends = [begin for begin, _ in self._allowed[1:]] + [float("inf")]
+        judged = [
+            one
+            for one in self._captured.frames
+            if not any(begin <= one.time < end for begin, end in self._left_out)
+        ]
         for (begin, endpoints), end in zip(self._allowed, ends, strict=True):
-            frames = tuple(one for one in self._captured.frames if begin <= one.time < end)
+            frames = tuple(one for one in judged if begin <= one.time < end)
             verdict = Oracle(endpoints, phases.prefix).judge(Captured(frames))
             by_time = {frame.time - frames[0].time: frame for frame in frames}
             for leak in verdict.leaks:

@@ -132,23 +132,25 @@ def changed(cell: Cell) -> None:
     cell.start()
     before = _rules(cell)
     cell.tunnel_down()
-    cell.vpn.run("".join(f"nft delete table {table}; " for table in _TABLES), check=False)
-    cell.lab.agent.firewall_restart(cell.vpn)
+    with cell.unguarded():
+        cell.vpn.run("".join(f"nft delete table {table}; " for table in _TABLES), check=False)
+        cell.lab.agent.firewall_restart(cell.vpn)
     cell.salvo("all", "after the table was deleted")
     cell.require(_rules(cell) == before, "the deleted table did not come back as it was")
     chains = ("input", "forward", "output", "postrouting", "from_client", "client_out")
     ours = "inet qubes_vpn"
     gates = "nft list table netdev qubes_vpn | sed -n 's/.*chain \\(.*\\) {/\\1/p'"
-    cell.vpn.run(
-        "".join(f"nft insert rule {ours} {chain} accept; " for chain in chains)
-        + f"nft add element {ours} endpoints4 {{ {SERVER[4]} . udp . 443 }};"
-        f" nft add element {ours} endpoints6 {{ {SERVER[6]} . tcp . 443 }};"
-        f' nft add element {ours} tunnels {{ "eth0" }};'
-        f" nft add chain {ours} theirs; nft add rule {ours} theirs accept;"
-        f" for gate in $({gates}); do nft insert rule netdev qubes_vpn $gate accept; done",
-        check=False,
-    )
-    cell.lab.agent.firewall_restart(cell.vpn)
+    with cell.unguarded():
+        cell.vpn.run(
+            "".join(f"nft insert rule {ours} {chain} accept; " for chain in chains)
+            + f"nft add element {ours} endpoints4 {{ {SERVER[4]} . udp . 443 }};"
+            f" nft add element {ours} endpoints6 {{ {SERVER[6]} . tcp . 443 }};"
+            f' nft add element {ours} tunnels {{ "eth0" }};'
+            f" nft add chain {ours} theirs; nft add rule {ours} theirs accept;"
+            f" for gate in $({gates}); do nft insert rule netdev qubes_vpn $gate accept; done",
+            check=False,
+        )
+        cell.lab.agent.firewall_restart(cell.vpn)
     cell.salvo("all", "after rules and elements were added")
     cell.require(_rules(cell) == before, "rules or elements that were added are still there")
 
