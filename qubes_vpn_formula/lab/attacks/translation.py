@@ -7,12 +7,13 @@ from scapy.packet import Raw
 from qubes_vpn_formula.lab import senders
 from qubes_vpn_formula.lab.attacks import Section
 from qubes_vpn_formula.lab.cell import Cell
-from qubes_vpn_formula.lab.machine import RESOLVER, SERVER
-from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.machine import RESOLVER, SERVER, Lab
+from qubes_vpn_formula.lab.qube import CommandFailed, Qube
 from qubes_vpn_formula.lab.traffic import Flood
 
 section = Section("Address translation and DNS")
 _PORT = 8053
+_ENDPOINTS = "/rw/config/vpn/endpoints.txt"
 
 
 @section.attack("N01", "an endpoint's packets get another address", "OUT", fast=True)
@@ -151,6 +152,30 @@ def proxy(cell: Cell) -> None:
     marker = cell.phase("own packets to 127.0.0.1")
     own = [make("127.0.0.1", 443, marker) for make in (senders.udp, senders.tcp)]
     cell.send(cell.vpn, *own)
+
+
+@section.attack("N08", "a copy of a client's packet to the endpoint", "OUT")
+def copied(cell: Cell) -> None:
+    """Which nft makes, and which the kernel sends as if it were the qube's own."""
+    endpoints = {"ip": "198.51.100.1", "ip6": "2001:db8:51::1"}
+
+    def another_endpoint(lab: Lab) -> None:
+        line = f"[{endpoints['ip6']}]:{lab.tunnels['sys-vpn'].port}/udp"
+        lab.qubes["sys-vpn"].run(f"[ ! -e {_ENDPOINTS} ] || echo '{line}' >>{_ENDPOINTS}")
+
+    cell.start(before=another_endpoint)
+    vif, port = cell.lab.vif("client-1"), cell.tunnel.port
+    for family, endpoint in endpoints.items():
+        gateway = cell.vpn.qubesdb["/qubes-gateway" + family.removeprefix("ip")]
+        for hook in ("prerouting", "forward"):
+            rule = f'iifname "{vif}" dup to {gateway} device "eth0"'
+            chain = f"type filter hook {hook} priority -150; {rule};\n"  # before our forward chain
+            try:
+                _rules(cell, f"chain copy {{ {chain} }}", family)
+            except CommandFailed as error:
+                cell.not_run(f"this kernel's nft copies no packets (NFT_DUP_IPV4 and 6): {error}")
+            marker = cell.phase(f"copied in {hook}, {family}")
+            cell.send(cell.client, senders.udp(endpoint, port, marker, count=3))
 
 
 def _ask(cell: Cell, qube: Qube, phase: str) -> None:

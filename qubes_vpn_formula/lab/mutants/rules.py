@@ -145,6 +145,12 @@ _ENDPOINTS = [
         without("to_endpoint", "(ip option|exthdr)"),
         "P07",
     ),
+    mutant(
+        "copies-are-own",
+        "a copy that the kernel made of a client's packet is the qube's own",
+        without("to_endpoint", "ct state untracked"),
+        "N08",
+    ),
 ]
 
 _DEVICES = [
