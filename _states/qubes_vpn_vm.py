@@ -26,9 +26,16 @@ def killswitch(name, endpoints, interface, log_drops=False):
     The killswitch's own files must be there: ``qubes.network.sys-vpn`` puts them, and a dry run
     takes them as put.  When something goes wrong the qube is closed, and the comment says so.
     """
-    library = qubes_vpn_killswitch.installed()
-    before = qubes_vpn_killswitch.status()
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    library = qubes_vpn_killswitch.installed()
+    try:
+        return _killswitch(ret, library, endpoints, interface, log_drops)
+    except Exception as error:  # whatever it was, nothing stays open
+        return _failed(ret, library, {"state": "altered"}, [str(error) or type(error).__name__])
+
+
+def _killswitch(ret, library, endpoints, interface, log_drops):
+    before = qubes_vpn_killswitch.status()
     try:
         files = qubes_vpn_configure.wanted(endpoints, interface, log_drops)
     except ValueError as error:

@@ -6,6 +6,7 @@ from ``/usr/lib/qubes-vpn`` (or below /rw), and as Salt's ``qubes_vpn.killswitch
 """
 
 import fcntl
+import hashlib
 import os
 import stat
 import time
@@ -24,11 +25,20 @@ CONFIG = Path("/rw/config/vpn")
 SERVICES = Path("/run/qubes-service")
 #: The qube's service flag: the template's units and hook do nothing without it.
 FLAG = SERVICES / "qubes-vpn"
-#: The template's unit that closes the qube before its network comes up.
-UNIT = Path("/etc/systemd/system/network-pre.target.requires/qubes-vpn-closed.service")
 #: What qubes-firewall runs at each of its starts; the second, where only /rw may be written.
 HOOK = Path("/etc/qubes/qubes-firewall.d/50-qubes-vpn")
 HOOK_IN_RW = Path("/rw/config/qubes-firewall.d/50-qubes-vpn")
+_ENABLED = Path("/etc/systemd/system")
+#: What makes the killswitch hold at each start, and what must be possible with it.
+_IN_TEMPLATE = (
+    (HOOK, os.X_OK),
+    (_ENABLED / "network-pre.target.requires/qubes-vpn-closed.service", os.R_OK),
+    (_ENABLED / "multi-user.target.wants/qubes-vpn-open.service", os.R_OK),
+    (Path("/etc/udev/rules.d/80-qubes-vpn.rules"), os.R_OK),
+)
+_IN_RW = ((HOOK_IN_RW, os.X_OK),)
+#: Seconds for which another load is waited for.
+_PATIENCE = 60
 
 #: What a qube does not have whose template knows nothing of the killswitch.
 LOST_IN_RW = (
@@ -40,10 +50,14 @@ LOST_IN_RW = (
 
 
 class Result(NamedTuple):
-    """*open*: traffic into the tunnel and to its endpoints may pass.  Problems are in words."""
+    """*open*: traffic into the tunnel and to its endpoints may pass.  Problems are in words.
+
+    *safe*: False when it could be neither opened as configured nor closed.
+    """
 
     open: bool
     problems: tuple = ()
+    safe: bool = True
 
 
 class Unusable(Exception):
@@ -53,59 +67,63 @@ class Unusable(Exception):
 def load(library):
     """Loads the rules, open as far as the configuration says, and answers with a :class:`Result`.
 
-    library: folder with ``closed.nft``.  Flows from before are cut, unless it was open already:
-    then there are none but those that the rules let pass, and a reload interrupts nobody.
+    library: folder with ``closed.nft``.  Flows from before are cut, unless these same rules were
+    open already: then there are none but those that they let pass, and a reload interrupts nobody.
     """
 
     def work(closed):
-        settled = qubes_vpn_nft.is_open() and not qubes_vpn_nft.has_table(
-            "inet", qubes_vpn_nft.FLOWTABLE
-        )
         configuration = configured()
+        settled = _is_settled(closed, configuration)
         _replace(closed, configuration)
         if not settled:
             qubes_vpn_nft.flush_conntrack()
-        if _rule_drift(closed, configuration):
-            _anew(closed, configuration)  # a chain or a set that somebody added stays otherwise
-        elif _gate_drift():
-            _replace(closed, configuration)  # a device has come meanwhile
-        else:
-            return
-        if drift := _drift(closed, configuration):
-            raise Failed("loaded, but not as it should be: " + "; ".join(drift))
+        _settle(closed, configuration)
 
-    problems = _alone(library, work, _close)
-    return Result(not problems, problems)
+    return _alone(library, work, opens=True)
 
 
 def close(library):
-    """Loads the rules with nothing open; a :class:`Result` that has problems if that failed."""
-    return Result(False, _alone(library, _shut, _down))
+    """Loads the rules with nothing open."""
+    return _alone(library, _shut)
 
 
 def gate(library):
     """Puts the gate on every device that needs one; used when a device appears."""
-    return Result(False, _alone(library, lambda _: _with_devices(qubes_vpn_ruleset.gates), _down))
+    return _alone(library, lambda _: _with_devices(qubes_vpn_ruleset.gates))
 
 
-def _alone(library, work, otherwise):
-    """Runs ``work(text of closed.nft)``, one process at a time; returns the problems, in words.
+def _alone(library, work, opens=False):
+    """``work(text of closed.nft)``, one process at a time, as a :class:`Result`.
 
-    When it fails, ``otherwise(text)`` makes it safe and says what it could not do.  The lock is on
-    ``closed.nft`` itself, so that nothing has to be written.
+    When it fails, everything is closed.  The lock is on ``closed.nft`` itself, so that nothing has
+    to be written; only root can read that file, so nobody else can hold it.
     """
-    closed = None
     try:
         with (library / "closed.nft").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             closed = file.read()
             try:
                 work(closed)
-            except Exception as error:  # whatever it was, nothing stays open
-                return (*_words(error), *otherwise(closed))
+            except BaseException as error:  # whatever it was, nothing stays open
+                result = _closing(closed, _words(error))
+                if not isinstance(error, Exception):
+                    raise
+                return result
     except OSError as error:
-        return (f"{library / 'closed.nft'}: {error.strerror}", *_down(closed))
-    return ()
+        told, safe = _down()
+        return Result(False, (f"{library / 'closed.nft'}: {error.strerror}", *told), safe)
+    return Result(opens)
+
+
+def _lock(file):
+    """Waits for its turn, but not for ever: a load is one transaction, so two are no danger."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.05)
 
 
 def configured():
@@ -149,7 +167,10 @@ def status(library=None):
     except Unusable as error:
         report["problems"] += error.args
     try:
-        if qubes_vpn_nft.has_table("inet"):
+        report["uplinks"] = {name: _condition(name) for name in sorted(qubes_vpn_nft.uplinks())}
+        if not qubes_vpn_nft.has_table("inet"):
+            report["problems"].append(f"nothing is loaded. Run {library}/killswitch load")
+        else:
             closed = (library / "closed.nft").read_text()
             report["drift"] = _drift(closed, configuration)
             report["state"] = "open" if configuration else "closed"
@@ -158,8 +179,10 @@ def status(library=None):
                 # Closed though it could be open (an edit that was not loaded yet) is no alarm.
                 opened = configuration and _drift(closed, None)
                 report["state"] = "altered" if opened or not configuration else "closed"
-    except (Failed, OSError) as error:
-        report["problems"].append(str(error))
+        if report["state"] == "closed" and not report["problems"]:
+            report["problems"].append(f"closed. Run {library}/killswitch load")
+    except Exception as error:  # what cannot be looked at is not as it should be
+        report["problems"] += _words(error)
         report["state"] = "altered"
     return report
 
@@ -178,10 +201,20 @@ def missing(library):
         if not FLAG.exists() and (IN_TEMPLATE.exists() or IN_RW.exists()):
             return ["the service qubes-vpn is off. In dom0: qvm-service QUBE qubes-vpn on"]
         return ["the killswitch is not installed here. Apply the formula to the template"]
-    needed = (UNIT, HOOK) if library == IN_TEMPLATE else (HOOK_IN_RW,)
-    lacking = [f"{path} is not there. Apply the formula" for path in needed if not path.exists()]
+    needed = _IN_TEMPLATE if library == IN_TEMPLATE else _IN_RW
+    lacking = [
+        f"{path} is not there, or cannot be run. Apply the formula"
+        for path, mode in ((library / "killswitch", os.X_OK), *needed)
+        if not os.access(path, mode)
+    ]
     if lacking:
         return lacking
+    try:
+        found = hashlib.sha256((library / "closed.nft").read_bytes()).hexdigest()
+    except OSError as error:
+        return [f"{library / 'closed.nft'}: {error.strerror}"]
+    if found != qubes_vpn_ruleset.CLOSED:
+        return [f"{library / 'closed.nft'} is of another version. Apply the formula to it anew"]
     if library == IN_RW and (SERVICES / "custom-persist").exists():
         return [
             "custom-persist is on, so Qubes runs no hook below /rw, and nothing would load the "
@@ -204,6 +237,12 @@ def _user_scripts():
     ]
 
 
+def _condition(uplink):
+    if not qubes_vpn_nft.is_up(uplink):
+        return f"down. When the killswitch is loaded: ip link set dev {uplink} up"
+    return "up"
+
+
 def _nature(interface):
     if not qubes_vpn_nft.exists(interface):
         return "not there"
@@ -213,51 +252,91 @@ def _nature(interface):
 def _replace(closed, configuration):
     """Loads the rules in place; instead of the table, where something else has its names."""
     try:
-        _with_devices(lambda devices: qubes_vpn_ruleset.transaction(closed, configuration, devices))
+        _with_devices(
+            lambda devices, stale: qubes_vpn_ruleset.transaction(
+                closed, configuration, devices, stale
+            )
+        )
     except Failed:
         _anew(closed, configuration)
 
 
 def _anew(closed, configuration):
-    """Loads the rules in place of the table, whatever is in it.
+    """Loads the rules in place of our tables, whatever is in them.
 
     Also that is one transaction, and leaves no moment without rules, but loses packets.
     """
-    table = f"inet {qubes_vpn_ruleset.TABLE}"
-    anew = f"add table {table}\ndelete table {table}\n" + closed
-    _with_devices(lambda devices: qubes_vpn_ruleset.transaction(anew, configuration, devices))
+    tables = (f"{family} {qubes_vpn_ruleset.TABLE}" for family in ("inet", "netdev"))
+    anew = "".join(f"add table {table}\ndelete table {table}\n" for table in tables) + closed
+    _with_devices(lambda devices, _: qubes_vpn_ruleset.transaction(anew, configuration, devices))
 
 
 def _with_devices(rules):
-    """Loads ``rules(devices)``; again when a device went away meanwhile."""
+    """Loads ``rules(devices, stale)``; again when a device came or went meanwhile.
+
+    nft cannot write a name with a quote in it: such a device is taken down.
+    """
     for last in (False, False, True):
         try:
-            found = qubes_vpn_nft.devices()
-            devices = [(index, name) for name, index in sorted(found.items())]
-            qubes_vpn_nft.load(rules(devices))
+            needed, stale = qubes_vpn_nft.devices()
+            for name in [name for name in needed if '"' in name]:
+                qubes_vpn_nft.set_down(name)
+                del needed[name]
+            text = rules(sorted((index, name) for name, index in needed.items()), stale)
+            if text:
+                qubes_vpn_nft.load(text)
             return
         except Failed:
-            if last or qubes_vpn_nft.devices() == found:
+            if last:
                 raise
             time.sleep(0.05)
+
+
+def _is_settled(closed, configuration):
+    """Whether these rules are open already, so that no flow has come past them."""
+    if not qubes_vpn_nft.is_open() or qubes_vpn_nft.has_table("inet", qubes_vpn_nft.FLOWTABLE):
+        return False
+    rules = qubes_vpn_ruleset.transaction(closed, configuration)
+    should = qubes_vpn_nft.listed_elsewhere(rules, "inet", terse=True)
+    return qubes_vpn_nft.listed("inet", terse=True) == should
+
+
+def _settle(closed, configuration):
+    """Makes what is loaded what it should be, and nothing else; raises :class:`Failed`."""
+    repairs = (
+        lambda: _with_devices(qubes_vpn_ruleset.gates),  # a device has come meanwhile
+        lambda: _anew(closed, configuration),  # somebody's own chain or set stays otherwise
+        lambda: _with_devices(qubes_vpn_ruleset.gates),
+    )
+    for repair in repairs:
+        if not _drift(closed, configuration):
+            return
+        repair()
+    if drift := _drift(closed, configuration):
+        raise Failed("loaded, but not as it should be: " + "; ".join(drift))
 
 
 def _shut(closed):
     """Loads the rules with nothing open, and looks whether they are."""
     _replace(closed, None)
-    if _rule_drift(closed, None):
-        _anew(closed, None)
-        if drift := _rule_drift(closed, None):
-            raise Failed("not closed: " + "; ".join(drift))
+    _settle(closed, None)
 
 
-def _close(closed):
-    """Closes; returns what went wrong.  If nft cannot, the devices go down."""
+def _closing(closed, problems):
+    """The :class:`Result` of closing because of *problems*; if that fails, of all that is left."""
     try:
         _shut(closed)
-    except Exception as error:
-        return [*_words(error), *_down(closed)]
-    return []
+        return Result(False, (*problems,))
+    except BaseException as error:
+        told = _words(error)
+    bare = False
+    try:
+        qubes_vpn_nft.load(closed)  # asks nothing about devices
+        bare = not qubes_vpn_nft.is_open()
+    except BaseException as error:
+        told += _words(error)
+    down, safe = _down()
+    return Result(False, (*problems, *told, *down), safe or bare)
 
 
 def _words(error):
@@ -266,16 +345,23 @@ def _words(error):
     return (str(error) or type(error).__name__,)
 
 
-def _down(_closed):
-    """The last resort: no link, no leak.  Returns what was done."""
-    told = []
-    for device in qubes_vpn_nft.uplinks():
+def _down():
+    """The last resort: no link, no leak.  Returns what was done, and whether that is enough."""
+    told, safe = [], True
+    try:
+        uplinks = list(qubes_vpn_nft.uplinks())
+    except Exception as error:
+        return [f"the network devices cannot be listed: {error}"], False
+    for device in uplinks:
         try:
             qubes_vpn_nft.set_down(device)
-            told.append(f"{device} was taken down, because the rules could not be loaded")
-        except Failed as error:
+            told.append(
+                f"{device} was taken down; once this is mended: ip link set dev {device} up"
+            )
+        except Exception as error:
             told.append(f"{device} could not be taken down: {error}")
-    return told
+            safe = False
+    return told, safe
 
 
 def _drift(closed, configuration):
@@ -307,14 +393,19 @@ def _gate_drift():
     should = qubes_vpn_nft.listed_elsewhere(qubes_vpn_ruleset.gates([(1, "lo")]), "netdev")
     (want,) = (lines[1:] for lines in should.values())
     loaded = qubes_vpn_nft.listed("netdev")
-    told = []
-    for name, index in sorted(qubes_vpn_nft.devices().items()):
+    needed, stale = qubes_vpn_nft.devices()
+    told = [f"the gate {index} is of a device that is no more so called" for index in stale]
+    ours = {f"chain egress-{index}" for index in stale}
+    for name, index in sorted(needed.items()):
+        if '"' in name:
+            continue
+        ours.add(f"chain egress-{index}")
         hook, *have = loaded.get(f"chain egress-{index}", [""])
-        if f'"{name}"' not in hook and f" {name}" not in hook:
+        if not hook:
             told.append(f"{name} has no gate")
         elif have != want or "policy drop" not in hook:
             told.append(f"the gate of {name} was changed")
-    return told
+    return told + [f"netdev {block} is not ours" for block in sorted(loaded.keys() - ours)]
 
 
 def read(path, missing=None):

@@ -22,9 +22,11 @@ from qubes_vpn_problem import show
 FIREWALL_LIMIT = 65536 - len("admin.vm.firewall.Set+ dom0 name \0") - 31
 #: An endpoint prefix wider than this is a network, not a VPN server (bits, by IP version).
 WIDEST_ENDPOINT = {4: 16, 6: 32}
+#: NAT64: its last 32 bits are an IPv4 address, so a prefix there counts as one of IPv4.
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 #: Where no VPN server is.  Qubes' own: qubes-core-admin ``qubes/vm/mix/net.py`` and, for IPv6,
-#: ``qubes/config.py``.  Private networks may hold one, and 64:ff9b::/96 (NAT64) leads to many.
+#: ``qubes/config.py``.  Private networks may hold one.
 _NO_SERVER = {
     "10.137.0.0/16": "Qubes gives it to qubes",
     "10.138.0.0/16": "Qubes gives it to disposables",
@@ -39,6 +41,9 @@ _NO_SERVER = {
     "224.0.0.0/4": "multicast",
     "ff00::/8": "multicast",
     "240.0.0.0/4": "reserved",
+    "::ffff:0:0/96": "it is IPv4, so write that",
+    "2001::/32": "Teredo, which leads to every IPv4 address",
+    "2002::/16": "6to4, which leads to every IPv4 address",
 }
 _NO_SERVER = [(ipaddress.ip_network(network), why) for network, why in _NO_SERVER.items()]
 # As numbers: an `overlaps` for each of 50,000 endpoints takes seconds.
@@ -114,10 +119,12 @@ def endpoint(text):
             "Endpoints are numeric: look the name up once and write the address.",
         )
     network = ipaddress.ip_network(found.host)
-    if network.prefixlen < WIDEST_ENDPOINT[network.version]:
+    widest = WIDEST_ENDPOINT[network.version]
+    if network.version == 6 and network.overlaps(_NAT64):
+        widest = _NAT64.prefixlen + WIDEST_ENDPOINT[4]
+    if network.prefixlen < widest:
         raise NotADestination(
-            f"{network} is too wide for an endpoint",
-            f"The widest prefix is /{WIDEST_ENDPOINT[network.version]}.",
+            f"{network} is too wide for an endpoint", f"The widest prefix is /{widest}."
         )
     low, high = int(network[0]), int(network[-1])
     for version, first, last, other, why in _NO_SERVER:

@@ -4,7 +4,7 @@
 Nothing here writes a file, so a full disk changes nothing.
 """
 
-import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from qubes_vpn_ruleset import TABLE
 
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _DEVICES = Path("/sys/class/net")
+_COUNTED = re.compile(r"counter packets (\d+)")
+_HOOKED = re.compile(r"(?: device (.*?)| devices = \{ (.*) \}) priority")
 #: Seconds after which a program counts as hung; 50,000 endpoints take nft less than one.
 _PATIENCE = 30
 #: Qubes' flowtable (qubes-core-agent-linux ``network/vif-route-qubes``).
@@ -29,7 +31,8 @@ def run(*argv, text=""):
             argv,
             input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a device may have any bytes as its name
             check=False,
             env=_ENVIRON,
             timeout=_PATIENCE,
@@ -51,33 +54,40 @@ def load(text):
     run("nft", "-f", "-", text=text)
 
 
+# nft's text is read, not its JSON: that of 1.0.6 is broken for a table with flags.
+
+
 def has_table(family, name=TABLE):
     """Whether the table is loaded."""
-    return any(
-        (item["family"], item["name"]) == (family, name)
-        for item in _json("list", "tables", "table")
-    )
+    return f"table {family} {name}" in run("nft", "list", "tables").splitlines()
 
 
 def is_open():
     """Whether the killswitch is loaded and knows a tunnel."""
-    return has_table("inet") and any(
-        item.get("elem") for item in _json("list", "set", "set", "inet", TABLE, "tunnels")
-    )
+    return any(line.startswith('"') for line in listed("inet").get("set tunnels", []))
 
 
-def listed(family):
-    """The loaded table of ours as :func:`blocks`, without counters; empty when there is none."""
-    return blocks(run("nft", "-s", "list", "table", family, TABLE)) if has_table(family) else {}
+def listed(family, *, terse=False):
+    """The loaded table of ours as :func:`blocks`, without counters; empty when there is none.
+
+    terse: without the sets' elements.
+    """
+    if not has_table(family):
+        return {}
+    return blocks(run("nft", *_options(terse), "list", "table", family, TABLE))
 
 
-def listed_elsewhere(text, family):
+def listed_elsewhere(text, family, *, terse=False):
     """What :func:`listed` would say had *text* been loaded, from an empty network namespace.
 
     So the kernel and this version of nft say themselves how they show these rules.
     """
-    script = f"nft -f - && nft -s list table {family} {TABLE}"
+    script = f"nft -f - && nft {' '.join(_options(terse))} list table {family} {TABLE}"
     return blocks(run("unshare", "--net", "sh", "-c", script, text=text))
+
+
+def _options(terse):
+    return ["-s", "-t"] if terse else ["-s"]
 
 
 def blocks(listing):
@@ -100,70 +110,94 @@ def blocks(listing):
         elif text == "}":
             lines = None
         elif text:
-            lines.append(text)
+            # What stands outside a chain or set is about the table: `flags dormant` undoes it all.
+            (found.setdefault("table", []) if lines is None else lines).append(text)
     return found
 
 
 def counters():
     """``{chain: packets}`` of our chains that count what they stop."""
-    return {
-        item["chain"]: statement["counter"]["packets"]
-        for item in _json("list", "table", "rule", "inet", TABLE)
-        for statement in item["expr"]
-        if "counter" in statement
-    }
-
-
-def gated():
-    """Indices of the devices that have a gate."""
-    if not has_table("netdev"):
-        return set()
-    names = [item["name"] for item in _json("list", "table", "chain", "netdev", TABLE)]
-    return {int(name.partition("-")[2]) for name in names if name.startswith("egress-")}
-
-
-def uplinks():
-    """``{name: index}`` of every device but ``lo``, the clients' (``vif*``) and tunnels."""
     found = {}
-    for device in _DEVICES.iterdir():
-        if device.name != "lo" and not device.name.startswith("vif") and not is_tunnel(device):
-            found |= _index(device)
+    for chain in ("dropped", "refused"):
+        counted = _COUNTED.search(run("nft", "list", "chain", "inet", TABLE, chain))
+        found[chain] = int(counted[1]) if counted else 0
     return found
 
 
-def devices():
-    """``{name: index}`` of the devices that need a gate: the uplinks, and what had one.
+def gated():
+    """``{index: names}`` of the gates that are loaded; names: what its device is called there."""
+    found = {}
+    for block, lines in listed("netdev").items():
+        prefix, _, index = block.removeprefix("chain ").partition("-")
+        if prefix == "egress" and index.isdecimal():
+            hook = _HOOKED.search(lines[0] if lines else "")
+            names = (hook[1] or hook[2]).split(", ") if hook else []
+            found[int(index)] = {name.strip('"') for name in names}
+    return found
 
-    One that was gated stays gated, whatever it is called now.
+
+def uplinks():
+    """``{name: index}`` of every device but ``lo``, the clients' and tunnels.
+
+    A client's is named ``vif*``, and in group 2 from the moment that it is up.
+    """
+    return {
+        device.name: index
+        for device, index in _devices()
+        if device.name != "lo" and not _is_client(device) and not is_tunnel(device)
+    }
+
+
+def devices():
+    """``(needed, stale)``: devices that need a gate, ``{name: index}``, and gates that are no use.
+
+    Needed: the uplinks, and what had a gate, whatever it is called now.  Stale, by index: of a
+    device that has gone, or under a name that its device had: newer kernels (6.18) bind by name.
     """
     had = gated()
-    named = {}
+    present = {device.name: index for device, index in _devices()}
+    needed = uplinks() | {name: index for name, index in present.items() if index in had}
+    named = {index: name for name, index in needed.items()}
+    return needed, sorted(index for index in had if had[index] != {named.get(index)})
+
+
+def _devices():
     for device in _DEVICES.iterdir():
-        named |= _index(device)
-    return uplinks() | {name: index for name, index in named.items() if index in had}
+        try:
+            yield device, int(_said(device, "ifindex"))
+        except ValueError:
+            continue  # it has just gone
 
 
-def _index(device):
+def _is_client(device):
+    if not device.name.startswith("vif"):
+        return False
+    return not is_up(device) or _said(device, "netdev_group").strip() == b"2"
+
+
+def _said(device, file):
     try:
-        return {device.name: int((device / "ifindex").read_text())}
+        return (device / file).read_bytes()
     except OSError:
-        return {}  # it has just gone
+        return b""
 
 
 def is_tunnel(device):
     """Whether *device* (its name, or folder under /sys/class/net) is a tun, tap or WireGuard."""
     device = _DEVICES / device
-    if (device / "tun_flags").exists():
-        return True
-    try:
-        return "DEVTYPE=wireguard" in (device / "uevent").read_text().splitlines()
-    except OSError:
-        return False
+    return (device / "tun_flags").exists() or b"DEVTYPE=wireguard" in _said(
+        device, "uevent"
+    ).split()
 
 
 def exists(interface):
     """Whether there is a device of this name."""
     return (_DEVICES / interface).exists()
+
+
+def is_up(device):
+    """Whether the device of this name is up, as far as this qube is concerned."""
+    return bool(int(_said(_DEVICES / device, "flags") or b"0", 16) & 1)
 
 
 def flush_conntrack():
@@ -174,8 +208,3 @@ def flush_conntrack():
 def set_down(device):
     """Takes *device* down."""
     run("ip", "link", "set", "dev", device, "down")
-
-
-def _json(command, what, key, *arguments):
-    answer = json.loads(run("nft", "-j", command, what, *arguments))["nftables"]
-    return [item[key] for item in answer if key in item]

@@ -12,6 +12,8 @@ from qubes_vpn_endpoints import Elements
 from qubes_vpn_problem import show
 
 TABLE = "qubes_vpn"
+#: SHA-256 of the ``closed.nft`` that belongs to this version.
+CLOSED = "eff385df124ae6d65040d3bab9070706069b8297b5894846575b50fa591cb2ff"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000
@@ -95,13 +97,13 @@ def _yes(value):
     return "yes" if value else "no"
 
 
-def transaction(closed, configuration=None, devices=()):
+def transaction(closed, configuration=None, devices=(), stale=()):
     """Everything that nft loads at once.
 
     closed: the text of ``closed.nft``.  configuration: a :class:`Configuration`, None for closed.
-    devices: ``(index, name)`` of the interfaces that get a gate.
+    devices, stale: as for :func:`gates`.
     """
-    return closed + _opening(configuration) + gates(devices)
+    return closed + _opening(configuration) + gates(devices, stale)
 
 
 def _opening(configuration):
@@ -123,18 +125,20 @@ def _elements(name, elements):
     return f"add element inet {TABLE} {name} {{ {', '.join(elements)} }}\n" if elements else ""
 
 
-def gates(devices):
-    """The egress gates of *devices*: nothing leaves one but ARP and what the output chain marked.
+def gates(devices, stale=()):
+    """The egress gates: nothing leaves a device but ARP and what the output chain marked.
 
-    It sees what the inet hooks never do: raw packet sockets (a DHCP client's) and offloaded flows.
-    Older kernels keep a gate on its device whatever that is called; newer ones (seen with 6.18)
-    take it off when the name changes, until udev has the gate loaded for the new one.
+    devices: ``(index, name)`` of those that get one.  stale: indices of gates that are taken away.
+    A gate sees raw packet sockets (a DHCP client's) and offloaded flows, which the inet hooks
+    never do; AF_XDP sockets and what ``tc`` redirects go past both.  Kernels before 6.16 or so
+    keep a gate on its device whatever that is called; newer ones bind it by name.
     """
-    if not devices:
-        return ""
-    text = f"add table netdev {TABLE}\n"
+    table = f"netdev {TABLE}"
+    text = f"add table {table}\n" if devices else ""
+    for index in stale:
+        text += f"flush chain {table} egress-{index}\ndelete chain {table} egress-{index}\n"
     for index, name in devices:
-        chain = f"netdev {TABLE} egress-{index}"
+        chain = f"{table} egress-{index}"
         hook = f'type filter hook egress device "{name}" priority filter; policy drop;'
         text += (
             f"add chain {chain} {{ {hook} }}\n"

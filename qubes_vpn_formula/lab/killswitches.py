@@ -80,9 +80,14 @@ class Ours:
         found = {path: sources / name for name, path in places.items()}
         found |= {f"{_LIBRARY}/{path.name}": path for path in _core("qubes_vpn_killswitch")}
         return {
-            path: (file.read_text(encoding="utf-8"), 0o755 if os.access(file, os.X_OK) else 0o644)
-            for path, file in found.items()
+            path: (file.read_text(encoding="utf-8"), _mode(file)) for path, file in found.items()
         }
+
+
+def _mode(file: Path) -> int:
+    if file.name == "closed.nft":
+        return 0o600  # who can read it could hold the lock on it
+    return 0o755 if os.access(file, os.X_OK) else 0o644
 
 
 def _core(module: str) -> set[Path]:

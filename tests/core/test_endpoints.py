@@ -149,7 +149,7 @@ def test_prefixes_that_add_up_to_the_whole_net_are_refused():
     assert elements(found[:16]).ranges4 == ("203.0.0.0-203.15.255.255 . udp . 1",)
     with pytest.raises(NotEndpoints, match="cover too much of IPv4"):
         elements(found)
-    wide = [qubes_vpn_net.endpoint(f"[2001:{at:x}::/32]:1/udp") for at in range(17)]
+    wide = [qubes_vpn_net.endpoint(f"[2a00:{at:x}::/32]:1/udp") for at in range(17)]
     with pytest.raises(NotEndpoints, match="cover too much of IPv6"):
         elements(wide)
     # The same addresses again, for other ports and protocols, are no more addresses.

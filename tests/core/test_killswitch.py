@@ -38,7 +38,7 @@ def qube(shared, library):
     """A qube that is open for one endpoint."""
     shared.run(f"rm -rf {ENDPOINTS} {SETTINGS}; nft flush ruleset; ip link set eth0 up")
     shared.write(ENDPOINTS, "192.0.2.1:51820/udp\n")
-    assert load(shared, library) == (True, ())
+    assert load(shared, library) == (True, (), True)
     return shared
 
 
@@ -105,7 +105,7 @@ def test_endpoints_that_cannot_be_used_close_it(qube, library, name):
     """R45. Also when it was open before."""
     command, told = BAD_ENDPOINTS[name]
     qube.run(command.format(ENDPOINTS))
-    opened, problems = load(qube, library)
+    opened, problems, _ = load(qube, library)
     assert opened is False
     assert any(told in problem for problem in problems), problems
     assert is_closed(qube)
@@ -125,7 +125,7 @@ def test_endpoints_that_cannot_be_used_close_it(qube, library, name):
 def test_settings_that_cannot_be_used_close_it(qube, library, settings):
     """R45."""
     qube.write(SETTINGS, settings)
-    opened, problems = load(qube, library)
+    opened, problems, _ = load(qube, library)
     assert opened is False
     assert all(problem.startswith(f"{SETTINGS}:") for problem in problems)
     assert is_closed(qube)
@@ -134,14 +134,14 @@ def test_settings_that_cannot_be_used_close_it(qube, library, settings):
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "  # mine\n\n"])
 def test_lines_may_end_in_any_way(qube, library, end):
     qube.write(ENDPOINTS, f"192.0.2.9:443/tcp{end}")
-    assert load(qube, library) == (True, ())
+    assert load(qube, library) == (True, (), True)
     assert is_open(qube, NEW)
 
 
 def test_many_endpoints_load(qube, library):
     lines = "for a in $(seq 0 195); do seq -f 198.18.$a.%g:1/udp 0 255; done | head -n 50000"
     qube.run(f"({lines}) > {ENDPOINTS}")
-    assert load(qube, library) == (True, ())
+    assert load(qube, library) == (True, (), True)
     assert len(rules(qube).split(" . udp . 1")) == 50_001
 
 
@@ -149,7 +149,7 @@ def test_somebody_elses_set_of_one_of_our_names_is_replaced(qube, library):
     qube.run("nft delete table inet qubes_vpn; nft add table inet qubes_vpn")
     qube.run("nft 'add set inet qubes_vpn tunnels { type ipv4_addr; }'")
     qube.run("nft 'add chain inet qubes_vpn input { type nat hook input priority 0; }'")
-    assert load(qube, library) == (True, ())
+    assert load(qube, library) == (True, (), True)
     assert is_open(qube, OLD)
 
 
@@ -181,7 +181,7 @@ def test_killed_at_any_point_it_is_as_before_or_as_wanted(qube, library, monkeyp
             except AssertionError:  # it said nothing any more
                 assert rules(qube) == before or is_open(qube, NEW), at
                 continue
-        assert finished == (True, ())
+        assert finished == (True, (), True)
         assert is_open(qube, NEW)
         assert at > 5
         return
@@ -191,10 +191,10 @@ def test_killed_at_any_point_it_is_as_before_or_as_wanted(qube, library, monkeyp
 def test_without_nft_the_link_goes_down(qube, library):
     qube.run("cp /usr/sbin/nft /run/nft; rm /usr/sbin/nft")
     try:
-        opened, problems = load(qube, library)
+        opened, problems, _ = load(qube, library)
         assert opened is False
         assert "nft: No such file or directory" in problems
-        assert "eth0 was taken down, because the rules could not be loaded" in problems
+        assert "eth0 was taken down; once this is mended: ip link set dev eth0 up" in problems
         assert "state DOWN" in qube.run("ip link show eth0").stdout
     finally:
         qube.run("cp /run/nft /usr/sbin/nft")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The killswitch's rules as text: nft takes every one that configuration can lead to (R41, R45)."""
 
+import hashlib
 import re
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from in_qube import skip_where_impossible
 
 import qubes_vpn_nft
+import qubes_vpn_ruleset
 from core.test_endpoints import area, destinations, holds, points, wanted
 from qubes_vpn_endpoints import elements
+from qubes_vpn_formula.paths import formula_root
 from qubes_vpn_ruleset import (
     DEFAULT_INTERFACES,
     Configuration,
@@ -152,3 +155,9 @@ def test_no_text_is_an_interface_that_nft_would_read_otherwise(name):
         assert re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name)
         assert name != "lo"
         assert not name.startswith(("eth", "vif"))
+
+
+def test_the_closed_rules_are_those_that_this_version_knows():
+    """R45. By its hash the killswitch finds a template with other rules."""
+    closed = formula_root() / "salt/qubes/network/files/closed.nft"
+    assert hashlib.sha256(closed.read_bytes()).hexdigest() == qubes_vpn_ruleset.CLOSED
