@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# usage: tools/apt.sh [lab]
+# usage: tools/apt.sh [lab [emulator]]
 # Installs the Debian packages that are missing: as root with apt-get, else it says which.
 # With `lab` also those of the lab, which only root can run; for others there is nothing to install then.
 set -eu
@@ -28,6 +28,7 @@ if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need util-linux unshare --version
     need wireguard-go sh -c 'command -v wireguard-go'
     need wireguard-tools wg --version
+    [ "${2:-}" != emulator ] || need qemu-system-x86 qemu-system-x86_64 --version
 fi
 
 [ -n "$missing" ] || exit 0
