@@ -107,7 +107,12 @@ def test_a_worker_that_dies_loses_its_cell_and_no_other(namespaces, tmp_path):
     tasks = [matrix.Task("C01", "none"), matrix.Task("C01", "none")]
     results = matrix.run(tasks, matrix.Setting(tmp_path), jobs=1)
     before = set(multiprocessing.active_children())
-    first = _next_with(results, lambda: _kill(set(multiprocessing.active_children()) - before))
+
+    def kill():
+        _until(lambda: list(tmp_path.rglob("*.pcap")))  # its cell has begun
+        _kill(set(multiprocessing.active_children()) - before)
+
+    first = _next_with(results, kill)
     assert (first.outcome, first.lines) == ("error", ("the worker ended with exit code -9",))
     assert next(results).outcome == "LEAK"
     assert list(results) == []
@@ -156,12 +161,12 @@ def _programs(pids):
 
 def _next_with(results, action):
     """The next result, with something done while its cell runs."""
-    timer = threading.Timer(3, action)
-    timer.start()
+    thread = threading.Thread(target=action)
+    thread.start()
     try:
         return next(results)
     finally:
-        timer.join()
+        thread.join()
 
 
 def _kill(processes):
