@@ -6,6 +6,7 @@ endpoints, which is closed; never one of each.
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,13 +14,13 @@ import qubes_vpn_endpoints
 import qubes_vpn_killswitch
 import qubes_vpn_net
 import qubes_vpn_ruleset
-from qubes_vpn_problem import show
 
 ENDPOINTS = qubes_vpn_killswitch.CONFIG / "endpoints.txt"
 SETTINGS = qubes_vpn_killswitch.CONFIG / "killswitch.conf"
 
 #: Lines of a difference that are told; the rest is counted.
 _MOST = 20
+_SETTING = re.compile(r"(interface|log) = [A-Za-z0-9_.-]{1,15}\Z")
 
 
 def wanted(endpoints, interface, log):
@@ -93,6 +94,15 @@ def _replace(path, text):
 
 
 def _lines(lines):
-    lines = [line if show(line) == f"'{line}'" else show(line) for line in lines]
+    lines = [line if _is_ours_to_tell(line) else "(not shown)" for line in lines]
     more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
     return lines[:_MOST] + more
+
+
+def _is_ours_to_tell(line):
+    """Whether *line* is an endpoint or a setting: whatever else is there may be a secret."""
+    try:
+        qubes_vpn_net.endpoint(line)
+    except qubes_vpn_net.NotADestination:
+        return bool(_SETTING.match(line))
+    return True

@@ -30,13 +30,13 @@ HOOK = Path("/etc/qubes/qubes-firewall.d/50-qubes-vpn")
 HOOK_IN_RW = Path("/rw/config/qubes-firewall.d/50-qubes-vpn")
 _ENABLED = Path("/etc/systemd/system")
 #: What makes the killswitch hold at each start, and what must be possible with it.
-_IN_TEMPLATE = (
+_NEEDED_IN_TEMPLATE = (
     (HOOK, os.X_OK),
     (_ENABLED / "network-pre.target.requires/qubes-vpn-closed.service", os.R_OK),
     (_ENABLED / "multi-user.target.wants/qubes-vpn-open.service", os.R_OK),
     (Path("/etc/udev/rules.d/80-qubes-vpn.rules"), os.R_OK),
 )
-_IN_RW = ((HOOK_IN_RW, os.X_OK),)
+_NEEDED_IN_RW = ((HOOK_IN_RW, os.X_OK),)
 #: Seconds for which another load is waited for.
 _PATIENCE = 60
 
@@ -201,7 +201,7 @@ def missing(library):
         if not FLAG.exists() and (IN_TEMPLATE.exists() or IN_RW.exists()):
             return ["the service qubes-vpn is off. In dom0: qvm-service QUBE qubes-vpn on"]
         return ["the killswitch is not installed here. Apply the formula to the template"]
-    needed = _IN_TEMPLATE if library == IN_TEMPLATE else _IN_RW
+    needed = _NEEDED_IN_TEMPLATE if library == IN_TEMPLATE else _NEEDED_IN_RW
     lacking = [
         f"{path} is not there, or cannot be run. Apply the formula"
         for path, mode in ((library / "killswitch", os.X_OK), *needed)

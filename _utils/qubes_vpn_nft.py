@@ -64,7 +64,10 @@ def has_table(family, name=TABLE):
 
 def is_open():
     """Whether the killswitch is loaded and knows a tunnel."""
-    return any(line.startswith('"') for line in listed("inet").get("set tunnels", []))
+    if "set tunnels" not in listed("inet", terse=True):
+        return False
+    tunnels = blocks(run("nft", "list", "set", "inet", TABLE, "tunnels"))["set tunnels"]
+    return any(line.startswith('"') for line in tunnels)
 
 
 def listed(family, *, terse=False):

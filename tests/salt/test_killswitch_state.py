@@ -384,3 +384,11 @@ def test_second_run_touches_nothing(healed, state):
         done = state(healed, test=test)
         assert (done["result"], done["changes"]) == (True, {})
         assert (listing(healed), rules(healed)) == before
+
+
+def test_words_that_are_no_endpoints_are_not_shown(opened, state):
+    """R33. The changes go into dom0's log; somebody may have put a login there."""
+    opened.write("/rw/config/vpn/endpoints.txt", "jane\nhunter2\n")
+    done = state(opened)
+    assert done["result"] is True
+    assert "hunter2" not in str(done)
