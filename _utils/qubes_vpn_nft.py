@@ -64,9 +64,9 @@ def has_table(family, name=TABLE):
 
 def is_open():
     """Whether the killswitch is loaded and knows a tunnel."""
-    if "set tunnels" not in listed("inet", terse=True):
+    if "set tunnel_names" not in listed("inet", terse=True):
         return False
-    tunnels = blocks(run("nft", "list", "set", "inet", TABLE, "tunnels"))["set tunnels"]
+    tunnels = blocks(run("nft", "list", "set", "inet", TABLE, "tunnel_names"))["set tunnel_names"]
     return any(line.startswith('"') for line in tunnels)
 
 
@@ -94,7 +94,7 @@ def _options(terse):
 
 
 def blocks(listing):
-    """``{"chain output": [line...], "set tunnels": [line..., element...]}`` of a table's listing.
+    """``{"chain output": [line...], "set tunnel_names": [line..., element...]}``, of a listing.
 
     A set's elements are sorted, because a hash has no order.
     """

@@ -13,7 +13,7 @@ from qubes_vpn_problem import show
 
 TABLE = "qubes_vpn"
 #: SHA-256 of the ``closed.nft`` that belongs to this version.
-CLOSED = "eff385df124ae6d65040d3bab9070706069b8297b5894846575b50fa591cb2ff"
+CLOSED = "79c3d3647c7d777d2912c91d8bac2451bb9c3d4eba6e589aa8e704b242373712"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000
@@ -110,7 +110,7 @@ def _opening(configuration):
     if configuration is None:
         return ""
     quoted = [f'"{name}"' for name in configuration.interfaces]
-    text = _elements("tunnels", quoted)
+    text = _elements("tunnel_names", quoted)
     for name, elements in configuration.endpoints._asdict().items():
         text += _elements(name, elements)
     if configuration.log:

@@ -3,9 +3,9 @@
 
 import sys
 
-from bench import api_calls, endpoints, large_pillar, show_sls, through
+from bench import api_calls, endpoints, large_pillar, reloads, show_sls, through
 
-BENCHES = (large_pillar, api_calls, show_sls, endpoints, through)
+BENCHES = (large_pillar, api_calls, show_sls, endpoints, reloads, through)
 
 results = [result for bench in BENCHES for result in bench.results()]
 width = max(len(result.what) for result in results)

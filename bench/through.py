@@ -1,31 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Through the VPN qube, with the killswitch and without it: throughput and latency.
 
-One lab, one real WireGuard tunnel; the rules come and go between the halves of each pair, and which
-half is first alternates.  Latency is that of all pings of a kind together: a percentile of few is
-noise.
+One lab, one real WireGuard tunnel, one stream that goes on while the rules come and go in slices of
+a fraction of a second: what a machine is busy with besides changes slowly, and so hits both.
 """
 
-import json
 import re
 import subprocess
-from collections.abc import Callable
-from itertools import chain
-from typing import TypeVar
+import tempfile
+from statistics import mean, stdev
+from typing import NamedTuple
 
-from bench.result import Result, ratio
+from bench.result import Result
 from qubes_vpn_formula.lab.chains import simple
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.machine import SERVER, Lab
 from qubes_vpn_formula.lab.qube import Qube
 
-PAIRS = 20
 #: Throughput of at least 0.97, latency of at most 1.05 times that without the killswitch.
 THROUGHPUT, LATENCY = round(1 / 0.97, 3), 1.05
-_GONE = "nft delete table inet qubes_vpn; nft delete table netdev qubes_vpn"
-_PINGS = 250
-
-T = TypeVar("T")
+#: Runs of four slices: without, with, with, without.
+FOURS = 100
+#: Prints what each slice was: with (1) or without (0), its beginning and end, bytes.
+_SLICES = r"""
+set -e
+/usr/lib/qubes-vpn/killswitch load
+{ nft list table inet qubes_vpn; nft list table netdev qubes_vpn; } >/run/1.nft
+printf 'delete table %s qubes_vpn\n' inet netdev >/run/0.nft
+now=1
+bytes=/sys/class/net/wg0/statistics/tx_bytes
+for slice in $(for n in $(seq FOURS); do echo 0 1 1 0; done); do
+    [ $slice = $now ] || nft -f /run/$slice.nft
+    now=$slice
+    sleep 0.05
+    from=$EPOCHREALTIME before=$(<$bytes)
+    sleep 0.2
+    echo $slice $from $EPOCHREALTIME $(($(<$bytes) - before))
+done
+/usr/lib/qubes-vpn/killswitch load
+""".replace("FOURS", str(FOURS))
 
 
 def results() -> list[Result]:
@@ -35,49 +48,62 @@ def results() -> list[Result]:
         with lab.internet.popen(["iperf3", "--server"], stdout=subprocess.DEVNULL) as server:
             lab.internet.run("until ss -Hltn sport = 5201 | grep -q .; do sleep 0.05; done")
             try:
-                return [
-                    ratio(
-                        "seconds a gigabit takes, with : without the killswitch",
-                        THROUGHPUT,
-                        _pairs(vpn, lambda: _seconds_a_gigabit(client)),
-                    ),
-                    ratio(
-                        "99th percentile of latency, with : without the killswitch",
-                        LATENCY,
-                        [_percentiles(_pairs(vpn, lambda: _answers(client)))],
-                    ),
-                ]
+                return [_throughput(client, vpn), _latency(client, vpn)]
             finally:
                 server.terminate()
 
 
-def _pairs(vpn: Qube, measure: Callable[[], T]) -> list[tuple[T, T]]:
-    pairs = []
-    for number in range(PAIRS):
-        measured = {}
-        for loaded in (True, False) if number % 2 else (False, True):
-            vpn.run("/usr/lib/qubes-vpn/killswitch load" if loaded else _GONE)
-            measured[loaded] = measure()
-        pairs.append((measured[True], measured[False]))
-        vpn.run("/usr/lib/qubes-vpn/killswitch load")
-    return pairs
+class _Slice(NamedTuple):
+    loaded: bool
+    begin: float
+    end: float
+    count: int
 
 
-def _seconds_a_gigabit(client: Qube) -> float:
-    done = client.run(["iperf3", "--client", SERVER[4], "--time", "1", "--omit", "0.3", "--json"])
-    return 1e9 / json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+def _throughput(client: Qube, vpn: Qube) -> Result:
+    flow = ["iperf3", "--client", SERVER[4], "--time", "3600"]
+    with client.popen(flow, stdout=subprocess.DEVNULL) as stream:
+        slices = _slices(vpn)
+        stream.terminate()
+    rates = [one.count / (one.end - one.begin) for one in slices]
+    fours = [rates[at : at + 4] for at in range(0, len(rates), 4)]
+    # Seconds a byte takes, with : without, so that less is better, as everywhere.
+    ratios = [(four[0] + four[3]) / (four[1] + four[2]) for four in fours]
+    error = stdev(ratios) / len(ratios) ** 0.5
+    return Result(
+        "seconds a byte takes, with : without the killswitch",
+        round(mean(ratios), 3),
+        THROUGHPUT,
+        f"standard error {error:.3f}",
+    )
 
 
-def _answers(client: Qube) -> list[float]:
-    """Seconds until each ping was answered."""
-    done = client.run(["ping", "-n", "-i", "0.002", "-c", str(_PINGS), SERVER[4]])
-    times = [float(time) / 1000 for time in re.findall(r"time=([\d.]+) ms", done.stdout)]
-    if len(times) < _PINGS:
-        raise RuntimeError(f"{_PINGS - len(times)} of {_PINGS} pings were not answered")
-    return times
+def _latency(client: Qube, vpn: Qube) -> Result:
+    ping = ["ping", "-D", "-n", "-i", "0.002", SERVER[4]]
+    # A pipe that nobody reads meanwhile would stop it.
+    with tempfile.TemporaryFile("w+") as said:
+        with client.popen(ping, stdout=said) as stream:
+            slices = _slices(vpn)
+            stream.terminate()
+        said.seek(0)
+        answers = re.findall(r"^\[([\d.]+)\].* time=([\d.]+) ms", said.read(), re.MULTILINE)
+    times: dict[bool, list[float]] = {True: [], False: []}
+    at = 0
+    for one in slices:
+        while at < len(answers) and float(answers[at][0]) < one.begin:
+            at += 1
+        while at < len(answers) and float(answers[at][0]) <= one.end:
+            times[one.loaded].append(float(answers[at][1]))
+            at += 1
+    with_it, without = (sorted(times[loaded])[len(times[loaded]) * 99 // 100] for loaded in (1, 0))
+    detail = f"{with_it:.3g} ms : {without:.3g} ms, {len(times[True]):,} pings"
+    what = "99th percentile of latency, with : without the killswitch"
+    return Result(what, round(with_it / without, 3), LATENCY, detail)
 
 
-def _percentiles(pairs: list[tuple[list[float], list[float]]]) -> tuple[float, float]:
-    """The 99th of each kind."""
-    kinds = [sorted(chain.from_iterable(half)) for half in zip(*pairs, strict=True)]
-    return tuple(times[len(times) * 99 // 100] for times in kinds)
+def _slices(vpn: Qube) -> list[_Slice]:
+    done = vpn.run(["bash", "-c", _SLICES], timeout=FOURS * 4)
+    return [
+        _Slice(slice == "1", float(begin), float(end), int(count))
+        for slice, begin, end, count in map(str.split, done.stdout.splitlines())
+    ]

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import salt.config
-import salt.loader
 import yaml
+from both_modes import both_modes
 from pytestshellutils.utils.processes import ProcessResult
 from salt._logging.impl import shutdown_temp_handler
 from saltfactories.manager import FactoriesManager
@@ -79,16 +79,7 @@ class States:
     def __init__(self, loaders: Loaders) -> None:
         self._context = loaders.context
         self._modules = loaders.modules
-        self._loaded = {
-            test: salt.loader.states(
-                {**loaders.opts, "test": test},
-                loaders.modules,
-                loaders.utils,
-                loaders.serializers,
-                context=loaders.context,
-            )
-            for test in (False, True)
-        }
+        self._loaded = both_modes(loaders)
 
     def __getattr__(self, function: str) -> Callable[..., State]:
         def state(name: str, test: bool = False, **arguments: Any) -> State:

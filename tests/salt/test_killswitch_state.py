@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 import salt.config
-import salt.loader
+from both_modes import both_modes
 from in_qube import run_in, skip_where_impossible
 from pillars import PILLARS
 from saltfactories.utils.functional import Loaders
@@ -33,16 +33,7 @@ def state(tmp_path_factory):
     minion = Masterless(tmp_path_factory.mktemp("state")).prepare(id="sys-vpn")
     loaders = Loaders(salt.config.minion_config(str(minion.folder / "minion")))
     return KillswitchState(
-        {
-            test: salt.loader.states(
-                {**loaders.opts, "test": test},
-                loaders.modules,
-                loaders.utils,
-                loaders.serializers,
-                context=loaders.context,
-            )["qubes_vpn.killswitch"]
-            for test in (False, True)
-        }
+        {test: states["qubes_vpn.killswitch"] for test, states in both_modes(loaders).items()}
     )
 
 
@@ -133,8 +124,8 @@ BY_HAND = {
         "set endpoints4: '9.9.9.9 . udp . 53' is not ours",
     ),
     "tunnel added": (
-        "nft 'add element inet qubes_vpn tunnels { eth0 }'",
-        "set tunnels: '\"eth0\"' is not ours",
+        "nft 'add element inet qubes_vpn tunnel_names { eth0 }'",
+        "set tunnel_names: '\"eth0\"' is not ours",
     ),
     "chain deleted": (
         "nft 'delete chain inet qubes_vpn postrouting'",

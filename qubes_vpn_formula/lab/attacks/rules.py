@@ -145,7 +145,7 @@ def changed(cell: Cell) -> None:
             "".join(f"nft insert rule {ours} {chain} accept; " for chain in chains)
             + f"nft add element {ours} endpoints4 {{ {SERVER[4]} . udp . 443 }};"
             f" nft add element {ours} endpoints6 {{ {SERVER[6]} . tcp . 443 }};"
-            f' nft add element {ours} tunnels {{ "eth0" }};'
+            f' nft add element {ours} tunnel_names {{ "eth0" }};'
             f" nft add chain {ours} theirs; nft add rule {ours} theirs accept;"
             f" for gate in $({gates}); do nft insert rule netdev qubes_vpn $gate accept; done",
             check=False,

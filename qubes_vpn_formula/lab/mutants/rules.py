@@ -167,7 +167,7 @@ _DEVICES = [
     mutant(
         "tunnel-by-kind",
         "every tun device is the tunnel, whatever its name",
-        [swap(CLOSED, "oifname @tunnels ", ""), swap(CLOSED, "iifname @tunnels ", "")],
+        [swap(CLOSED, "oifname @tunnel_names ", ""), swap(CLOSED, "iifname @tunnel_names ", "")],
         "T03",
     ),
     mutant(
@@ -356,7 +356,7 @@ _TOWARDS_CLIENTS = [
     mutant(
         "tunnel-to-clients",
         "what comes out of the tunnel reaches clients unasked",
-        first("forward", f"iifname @tunnels {_CLIENT_OUT} accept"),
+        first("forward", f"iifname @tunnel_names {_CLIENT_OUT} accept"),
         "C04 D04",
     ),
     mutant(

@@ -11,7 +11,7 @@ MUTANTS = [
     mutant(
         "replies-dropped",
         "what comes out of the tunnel is dropped, replies too (as in s1's rule)",
-        without("forward", "iifname @tunnels .*jump answers"),
+        without("forward", "iifname @tunnel_names .*jump answers"),
         "W01",
     ),
     mutant(
@@ -59,12 +59,14 @@ MUTANTS = [
         "tunnel-by-index",
         "the tunnel is named by its index, so that it must be there when the rules are loaded",
         [
-            swap(CLOSED, "tunnels { type ifname; }", "tunnels { type iface_index; }"),
+            swap(CLOSED, "tunnel_names { type ifname; }", "tunnel_names { type iface_index; }"),
             swap(
-                CLOSED, "set tunnels {\n\t\ttype ifname\n", "set tunnels {\n\t\ttype iface_index\n"
+                CLOSED,
+                "set tunnel_names {\n\t\ttype ifname\n",
+                "set tunnel_names {\n\t\ttype iface_index\n",
             ),
-            swap(CLOSED, "oifname @tunnels", "oif @tunnels"),
-            swap(CLOSED, "iifname @tunnels", "iif @tunnels"),
+            swap(CLOSED, "oifname @tunnel_names", "oif @tunnel_names"),
+            swap(CLOSED, "iifname @tunnel_names", "iif @tunnel_names"),
         ],
         "W07",
     ),
