@@ -65,7 +65,7 @@ def test_nft_takes_every_configuration_and_admits_nothing_else(closed, found, in
         ]
         for point in points(asked):
             assert bool(holds(asked, point)) == bool(holds(loaded, point)), point
-    assert [line for line in blocks["set tunnels"] if '"' in line] == sorted(
+    assert [line for line in blocks["set tunnel_names"] if '"' in line] == sorted(
         f'"{name}"' for name in interfaces
     )
     # All the rest is as in the closed set.
