@@ -147,7 +147,7 @@ def test_many_endpoints_load(qube, library):
 
 def test_somebody_elses_set_of_one_of_our_names_is_replaced(qube, library):
     qube.run("nft delete table inet qubes_vpn; nft add table inet qubes_vpn")
-    qube.run("nft 'add set inet qubes_vpn tunnels { type ipv4_addr; }'")
+    qube.run("nft 'add set inet qubes_vpn tunnel_names { type ipv4_addr; }'")
     qube.run("nft 'add chain inet qubes_vpn input { type nat hook input priority 0; }'")
     assert load(qube, library) == (True, (), True)
     assert is_open(qube, OLD)
