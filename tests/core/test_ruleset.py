@@ -70,7 +70,9 @@ def test_nft_takes_every_configuration_and_admits_nothing_else(closed, found, in
     )
     # All the rest is as in the closed set.
     base = as_nft_lists(closed)
-    sets = {f"set {name}" for name in ("tunnel_names", "endpoints4", "endpoints6", "ranges4", "ranges6")}
+    sets = {
+        f"set {name}" for name in ("tunnel_names", "endpoints4", "endpoints6", "ranges4", "ranges6")
+    }
     changed = {name for name in base | blocks if base.get(name) != blocks.get(name)}
     assert changed - sets == ({"chain note"} if log else set())
 
