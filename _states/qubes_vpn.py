@@ -8,7 +8,6 @@ writes in test mode and hides what it changed.
 
 try:
     import qubes_vpn_dom0
-    from qubes_vpn_guard import guard_of
     from qubes_vpn_machine import Machine, Refused, connect, in_words
 
     HAS_QUBESADMIN = True
@@ -26,7 +25,7 @@ def __virtual__():
 
 def template(name, clone_of):
     """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm."""
-    return _state(name, qubes_vpn_dom0.template, clone_of)
+    return _state("template", name, clone_of=clone_of)
 
 
 def present(name, label, template=None, settings=None, in_one_piece=False):
@@ -36,7 +35,8 @@ def present(name, label, template=None, settings=None, in_one_piece=False):
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
     *in_one_piece*: no later state completes it, so what an interrupted run leaves is refused.
     """
-    return _state(name, qubes_vpn_dom0.present, label, template, settings or {}, in_one_piece)
+    more = {"template": template, "settings": settings, "in_one_piece": in_one_piece}
+    return _state("present", name, label=label, **more)
 
 
 def firewall(name, rules, enforced_by=None, optional=False):
@@ -46,17 +46,12 @@ def firewall(name, rules, enforced_by=None, optional=False):
     has), would not.
     A qube that does not exist is an error, unless *optional*.
     """
-    return _state(name, qubes_vpn_dom0.firewall, rules, enforced_by, optional=optional)
+    return _state("firewall", name, rules=rules, enforced_by=enforced_by, optional=optional)
 
 
 def qube(name, settings=None, features=None):
     """Qube *name* has these properties (*settings*) and *features*; others stay as they are."""
-
-    def step(machine, name, changes):
-        qubes_vpn_dom0.settings(machine, name, settings or {}, changes)
-        qubes_vpn_dom0.features(machine, name, features or {}, changes)
-
-    return _state(name, step)
+    return _state("qube", name, settings=settings, features=features)
 
 
 def netvm(name, netvm, guard, optional=False):
@@ -67,29 +62,25 @@ def netvm(name, netvm, guard, optional=False):
     ``outside_vpn`` (who may be in clear).  A running qube's new netvm is started first.  A qube
     that does not exist is an error, unless *optional*.
     """
-    return _state(name, qubes_vpn_dom0.netvm, _none(netvm), guard_of(guard), optional=optional)
+    return _state("netvm", name, netvm=netvm, guard=guard, optional=optional)
 
 
 def default_netvm(name, guard):
     """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
-
-    def step(machine, name, changes):
-        qubes_vpn_dom0.default_netvm(machine, _none(name), guard_of(guard), changes)
-
-    return _state(name, step)
+    return _state("default_netvm", name, guard=guard)
 
 
-def _state(name, step, *arguments, optional=False):
-    """One state's answer, from ``step(machine, name, *arguments, changes)``."""
+def _state(state, name, **args):
+    """One state's answer, from the step of that name."""
     ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
     try:
-        with in_words(f"{name}: qubesd said no"):
+        with in_words(f"{name}: dom0's qubes could not be listed"):
             machine = _machine()
-            if optional and machine.klass(name) is None:
-                return {**ret, "comment": f"there is no qube '{name}' yet; qubes.layout makes it"}
-            step(machine, name, *arguments, ret["changes"])
+        left_out = qubes_vpn_dom0.run(machine, state, {"name": name, **args}, ret["changes"])
     except Refused as refused:
         return {**ret, "result": False, "comment": str(refused)}
+    if left_out:
+        return {**ret, "comment": left_out}
     if ret["changes"]:
         ret["comment"] = "would be changed" if __opts__["test"] else "changed"
         ret["result"] = None if __opts__["test"] else True
@@ -102,7 +93,3 @@ def _machine():
     if key not in __context__:
         __context__[key] = Machine(connect(), dry=__opts__["test"])
     return __context__[key]
-
-
-def _none(netvm):
-    return None if netvm == "none" else netvm

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """dom0's steps: each makes one thing so on a :class:`qubes_vpn_machine.Machine`, or is refused.
 
-Every step adds what it did to *changes* as it goes along, and raises
-:class:`qubes_vpn_machine.Refused` when it is not possible or not safe.
+A step's function takes the plain arguments that the plan has for it.  Every step adds what it did
+to *changes* as it goes along, and raises :class:`qubes_vpn_machine.Refused` when it is not possible
+or not safe.
 """
 
 import contextlib
@@ -14,22 +15,37 @@ from qubes_vpn_machine import Refused, half_made, in_words, shown, unnote
 _NO_CLIENT = ("TemplateVM", "AdminVM")
 
 
-def template(machine, name, source, changes):
-    """Clones template *source* to *name* unless it is there; never leaves it a netvm (R23)."""
+def run(machine, state, args, changes):
+    """One step of a plan, by its name: what a Salt state, a live plan and the tests all call.
+
+    args: as the plan has them.  A step that is *optional* is left out while there is no such qube.
+    Returns None, or the reason why it was left out.
+    """
+    args = dict(args)
+    name, optional = args["name"], args.pop("optional", False)
+    with in_words(f"{name}: qubesd said no"):
+        if optional and machine.klass(name) is None:
+            return f"there is no qube '{name}' yet; qubes.layout makes it"
+        STEPS[state](machine, changes, **args)
+    return None
+
+
+def template(machine, changes, name, clone_of):
+    """Clones template *clone_of* to *name* unless it is there; never leaves it a netvm (R23)."""
     klass = machine.klass(name)
     if klass not in (None, "TemplateVM"):
         raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
     if klass is None:
-        _need_template(machine, source)
+        _need_template(machine, clone_of)
         with _in_one_piece(machine, name):
-            changes["clone"] = {"old": None, "new": f"clone of {source}"}
-            machine.clone(name, source, changes)
+            changes["clone"] = {"old": None, "new": f"clone of {clone_of}"}
+            machine.clone(name, clone_of, changes)
     _refuse_unfinished(machine, name)
     if machine.value(name, "netvm") is not None:
         machine.set(name, {"netvm": None}, changes)
 
 
-def present(machine, name, label, template, settings, in_one_piece, changes):
+def present(machine, changes, name, label, template=None, settings=None, in_one_piece=False):
     """Makes an AppVM without a netvm unless there is a qube of that name.
 
     in_one_piece: whether no later step sets what counts, so that a half made one must be known.
@@ -43,7 +59,7 @@ def present(machine, name, label, template, settings, in_one_piece, changes):
     if template:
         _need_template(machine, template)
     with _in_one_piece(machine, name) if in_one_piece else contextlib.nullcontext():
-        _make(machine, name, label, template, settings, changes)
+        _make(machine, name, label, template, settings or {}, changes)
 
 
 def _make(machine, name, label, template, settings, changes):
@@ -80,7 +96,7 @@ def _refuse_unfinished(machine, name):
         )
 
 
-def firewall(machine, name, rules, enforced_by, changes):
+def firewall(machine, changes, name, rules, enforced_by=None):
     """Replaces the qube's whole firewall list, in one call.
 
     enforced_by: the netvm that has to enforce it (None: the one it has); refused when it would not.
@@ -96,8 +112,13 @@ def firewall(machine, name, rules, enforced_by, changes):
     machine.set_rules(name, rules, changes)
 
 
-def settings(machine, name, settings, changes):
-    """Sets properties that differ; their names and values are qubesd's."""
+def qube(machine, changes, name, settings=None, features=None):
+    """Sets properties (*settings*) and *features* that differ; names and values are qubesd's."""
+    _settings(machine, changes, name, settings or {})
+    _features(machine, changes, name, features or {})
+
+
+def _settings(machine, changes, name, settings):
     _need(machine, name)
     if "template" in settings and machine.klass(name) != "AppVM":
         raise Refused(
@@ -116,8 +137,7 @@ def settings(machine, name, settings, changes):
         machine.set(name, wrong, changes)
 
 
-def features(machine, name, features, changes):
-    """Sets features that differ."""
+def _features(machine, changes, name, features):
     _need(machine, name)
     old = {key: machine.feature(name, key) for key in features}
     for key, value in features.items():
@@ -130,8 +150,9 @@ def features(machine, name, features, changes):
             raise Refused(f"{name}: feature {key} reads back differently.")
 
 
-def netvm(machine, name, netvm, guard, changes):
-    """Hangs a qube on *netvm* (None: on nothing), as its own choice, not an inherited one."""
+def netvm(machine, changes, name, netvm, guard):
+    """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one."""
+    netvm = _name(netvm)
     _need(machine, name)
     if machine.klass(name) in _NO_CLIENT:
         raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
@@ -147,8 +168,9 @@ def netvm(machine, name, netvm, guard, changes):
     machine.set(name, {"netvm": netvm}, changes)
 
 
-def default_netvm(machine, netvm, guard, changes):
+def default_netvm(machine, changes, name, guard):
     """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
+    netvm = _name(name)
     if machine.default_netvm() == netvm:
         return
     if netvm is not None:
@@ -165,6 +187,21 @@ def default_netvm(machine, netvm, guard, changes):
     if netvm is not None and not machine.running(netvm) and any(map(machine.running, heirs)):
         machine.start(netvm, changes)
     machine.set_default_netvm(netvm, heirs, changes)
+
+
+#: Which function does a step: by the name of its state, as the plan has it.
+STEPS = {
+    "template": template,
+    "present": present,
+    "firewall": firewall,
+    "qube": qube,
+    "netvm": netvm,
+    "default_netvm": default_netvm,
+}
+
+
+def _name(netvm):
+    return None if netvm == "none" else netvm
 
 
 def _need(machine, name):
@@ -216,7 +253,7 @@ def _refuse_loop_of_heirs(heirs, netvm, wiring):
 
 
 def _refuse_opening(before, after, guard, what):
-    names = qubes_vpn_guard.opened(before, after, guard)
+    names = qubes_vpn_guard.opened(before, after, qubes_vpn_guard.guard_of(guard))
     if names:
         raise Refused(
             f"{what} would put {', '.join(names)} in clear, and now they are not. This step "
