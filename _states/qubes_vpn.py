@@ -9,6 +9,7 @@ writes in test mode and hides what it changed.
 try:
     import qubes_vpn_dom0
     from qubes_vpn_machine import Machine, Refused, connect, in_words
+    from qubes_vpn_record import FOLDER, Record
 
     HAS_QUBESADMIN = True
 except ImportError:
@@ -91,5 +92,6 @@ def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
     key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"
     if key not in __context__:
-        __context__[key] = Machine(connect(), dry=__opts__["test"])
+        record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
+        __context__[key] = Machine(connect(), dry=__opts__["test"], record=record)
     return __context__[key]

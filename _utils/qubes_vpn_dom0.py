@@ -37,9 +37,11 @@ def template(machine, changes, name, clone_of):
         raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
     if klass is None:
         _need_template(machine, clone_of)
+        machine.begin(name)
         with _in_one_piece(machine, name):
             changes["clone"] = {"old": None, "new": f"clone of {clone_of}"}
             machine.clone(name, clone_of, changes)
+            machine.claim(name)
     _refuse_unfinished(machine, name)
     if machine.value(name, "netvm") is not None:
         machine.set(name, {"netvm": None}, changes)
@@ -58,6 +60,7 @@ def present(machine, changes, name, label, template=None, settings=None, in_one_
         return
     if template:
         _need_template(machine, template)
+    machine.begin(name)
     with _in_one_piece(machine, name) if in_one_piece else contextlib.nullcontext():
         _make(machine, name, label, template, settings or {}, changes)
 
@@ -69,6 +72,7 @@ def _make(machine, name, label, template, settings, changes):
     try:
         with in_words(f"'{name}' could not be finished"):
             machine.set(name, {"netvm": None, **settings}, made)
+            machine.claim(name)
     except Refused as refused:
         # Half made it would be online, and the next run would take it for the user's own.
         with in_words(f"{refused}. {half_made(name)} Removing it did not work"):
@@ -144,7 +148,7 @@ def _features(machine, changes, name, features):
         if old[key] == value:
             continue
         with in_words(f"{name}: feature {key} was refused"):
-            machine.set_feature(name, key, value)
+            machine.set_feature(name, key, old[key], value)
         changes[key] = {"old": old[key], "new": value}
         if machine.feature(name, key) != value:
             raise Refused(f"{name}: feature {key} reads back differently.")
@@ -163,6 +167,7 @@ def netvm(machine, changes, name, netvm, guard):
     wiring = machine.wiring()
     _refuse_loop(name, netvm, wiring)
     _refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {shown(netvm)}")
+    machine.moving(wiring, guard)
     if netvm is not None and machine.running(name) and not machine.running(netvm):
         machine.start(netvm, changes)
     machine.set(name, {"netvm": netvm}, changes)
@@ -184,6 +189,7 @@ def default_netvm(machine, changes, name, guard):
     _refuse_loop_of_heirs(heirs, netvm, wiring)
     after = {**wiring, **dict.fromkeys(heirs, netvm)}
     _refuse_opening(wiring, after, guard, f"default_netvm {shown(netvm)}")
+    machine.moving(wiring, guard)
     if netvm is not None and not machine.running(netvm) and any(map(machine.running, heirs)):
         machine.start(netvm, changes)
     machine.set_default_netvm(netvm, heirs, changes)

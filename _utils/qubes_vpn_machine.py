@@ -13,6 +13,7 @@ import qubesadmin.exc
 import qubesadmin.firewall
 
 import qubes_vpn_guard
+import qubes_vpn_record
 
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
 #: what an interrupted run leaves looks like any other qube.
@@ -43,15 +44,18 @@ class Machine:
     Every method that changes something adds what it did to *changes* as it goes along, so that
     they are known also when a later part of it is refused.
 
-    app: a ``qubesadmin.Qubes``.  dry: True to change nothing.
+    app: a ``qubesadmin.Qubes``.  dry: True to change nothing.  record: the
+    :class:`qubes_vpn_record.Record` that is told of each write before it is made.
     """
 
-    def __init__(self, app, dry=False):
+    def __init__(self, app, dry=False, record=None):
         self.app = app
         self.app.cache_enabled = True  # one GetAll for each qube instead of forty Gets
         # Before anything names dom0, whose class the list has and qubesadmin cannot ask for alone.
         self.app.domains.refresh_cache()
         self.dry = dry
+        self._record = None if dry else record
+        self._making = set()  # names; of what is being made there is nothing to go back to
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
         self._cloner = None  # a second connection, see clone
@@ -187,15 +191,30 @@ class Machine:
         self._pretend(name, {"clone of": source})
         self._pretend(name, {key: self.value(source, key) for key in ("netvm", *_INHERITED)})
 
+    def begin(self, name):
+        """Records that a qube or template is about to be made."""
+        if self._record:
+            with recorded():
+                self._record.making(name)
+        self._making.add(name)
+
+    def claim(self, name):
+        """Records that the qube which this run has made is whole, and ours."""
+        self._making.discard(name)
+        if self._record:
+            with recorded():
+                self._record.made(name, self.value(name, "uuid"))
+
     def note(self, name, making):
         """Notes in dom0 that a qube is being made, or is made."""
-        self.set_feature("dom0", f"{_MAKING}{name}", "1" if making else None)
+        self._write_feature("dom0", f"{_MAKING}{name}", "1" if making else None)
         if not making:
             self.unfinished().discard(name)  # what an earlier run left is made now
 
     def remove(self, name):
         """Removes a qube that this run has made."""
         del self.app.domains[name]
+        self._making.discard(name)
         self._new -= {(name, "features"), (name, "rules")}
 
     def set(self, name, settings, changes):
@@ -205,6 +224,7 @@ class Machine:
             if self.dry:
                 self._pretended[name, key] = value
             else:
+                self._keep_property(name, key, value)
                 with in_words(f"{name}: {key} {shown(value)} was refused"):
                     setattr(self.app.domains[name], key, value)
             changes[key] = {"old": old[key], "new": shown(value)}
@@ -216,8 +236,12 @@ class Machine:
                 if self.value(name, key) != value or self.inherits(name, key):
                     raise Refused(f"{name}: {key} reads back differently.")
 
-    def set_feature(self, name, key, value):
-        """Sets a feature; None removes it."""
+    def set_feature(self, name, key, old, value):
+        """Sets a feature, which was *old*; None removes it."""
+        self._keep("feature", name, key, old, value)
+        self._write_feature(name, key, value)
+
+    def _write_feature(self, name, key, value):
         self._new.discard((name, "features"))
         if self.dry:
             self._pretended[name, f"feature {key}"] = value
@@ -236,6 +260,7 @@ class Machine:
         if self.dry:
             self._pretended[name, "rules"] = wanted
         else:
+            self._keep("firewall", name, "rules", old, wanted)
             with in_words(f"{name}: the firewall list was refused"):
                 self.app.domains[name].firewall.save_rules(new)
         changes["firewall"] = {"old": "\n".join(old), "new": "\n".join(wanted)}
@@ -251,6 +276,7 @@ class Machine:
         if self.dry:
             self._pretended_default = (netvm,)
         else:
+            self._keep_global("default_netvm", netvm)
             with in_words(f"default_netvm {shown(netvm)} was refused"):
                 self.app.default_netvm = netvm
         changes["default_netvm"] = {"old": shown(old), "new": shown(netvm)}
@@ -274,10 +300,38 @@ class Machine:
         self._started.update(halted)
         changes.update({each: {"old": "halted", "new": "running"} for each in halted})
 
+    def moving(self, wiring, guard):
+        """Somebody is about to be moved: *wiring* and what the pillar promises are recorded."""
+        if self._record:
+            with recorded():
+                self._record.wiring(wiring, guard)
+
     def shown(self, name, key):
         """A property's value as `changes` show it: an inherited netvm is told from a chosen one."""
         value = shown(self.value(name, key))
         return f"{value} (inherited)" if key == "netvm" and self.inherits(name, key) else value
+
+    def _keep_property(self, name, key, new):
+        if self._record:
+            try:
+                inherited = self.app.domains[name].property_is_default(key)
+            except qubesadmin.exc.QubesPropertyAccessError:
+                raise  # what is not known cannot be put back
+            except AttributeError:
+                inherited = False  # no such property: qubesd will say so
+            self._keep("property", name, key, self.value(name, key), new, inherited)
+
+    def _keep_global(self, key, new):
+        if self._record:
+            old, inherited = _plain(getattr(self.app, key)), self.app.property_is_default(key)
+            with recorded():
+                self._record.change("global", "dom0", key, old, new, inherited)
+
+    def _keep(self, kind, name, key, old, new, inherited=False):
+        if self._record and name not in self._making:
+            uuid = self.value(name, "uuid")
+            with recorded():
+                self._record.change(kind, name, key, old, new, inherited, uuid)
 
     def _pretend(self, name, values):
         if self.dry:
@@ -298,6 +352,15 @@ class Machine:
                 raise
             # It may be somebody else's, made this very moment: not ours to remove.
             raise Refused(f"{refused}. {half_made(name)}") from refused
+
+
+@contextlib.contextmanager
+def recorded():
+    """Turns a record that cannot be written into :class:`Refused`: then nothing is replaced."""
+    try:
+        yield
+    except qubes_vpn_record.Unusable as unusable:
+        raise Refused(str(unusable)) from unusable
 
 
 def connect():

@@ -61,6 +61,7 @@ class Masterless:
             "utils_dirs": [str(root / "_utils")],
             "extension_modules": str(self.folder / "extmods"),
             "autoload_dynamic_modules": False,
+            "qubes_vpn_folder": str(self.folder / "qubes-vpn"),
             # They look up names and devices of the machine that only plays dom0.
             "enable_fqdns_grains": False,
             "enable_gpu_grains": False,

@@ -7,6 +7,7 @@ fixture `embedded`, whose state the functions in `snapshots` read.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def loaders(
 ) -> Iterator[Loaders]:
     """The loaders, with an empty `__context__` and a fresh embedded Qubes."""
     monkeypatch.setenv("QUBES_VPN_EMBEDDED", str(embedded.path))
+    shutil.rmtree(session_loaders.opts["qubes_vpn_folder"], ignore_errors=True)
     yield session_loaders
     session_loaders.reset_state()
 
@@ -145,6 +147,7 @@ def session_minion(tmp_path_factory: pytest.TempPathFactory) -> Masterless:
 def minion(session_minion: Masterless) -> Masterless:
     """The masterless minion, with an empty pillar."""
     session_minion.set_pillar("{}\n")
+    shutil.rmtree(session_minion.options()["qubes_vpn_folder"], ignore_errors=True)
     return session_minion
 
 

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The record of what was replaced: each line on the disk, none lost, none of anybody else (R92)."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from qubes_vpn_record import NAME, Record, Unusable, read
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "qubes-vpn"
+
+
+def change(record, new="sys-vpn"):
+    record.change("property", "work", "netvm", "sys-firewall", new, inherited=True, uuid="1-2")
+
+
+def netvms(folder):
+    return [line["new"] for line in read(folder) if "change" in line]
+
+
+def test_lines_come_back_as_they_were_written(folder):
+    record = Record(folder)
+    change(record)
+    record.making("sys-vpn")
+    record.made("sys-vpn", "3-4")
+    run, *rest = read(folder)
+    assert set(run) == {"run"}
+    assert rest == [
+        {
+            "change": "property",
+            "of": "work",
+            "key": "netvm",
+            "old": "sys-firewall",
+            "new": "sys-vpn",
+            "inherited": True,
+            "uuid": "1-2",
+        },
+        {"making": "sys-vpn"},
+        {"made": "sys-vpn", "uuid": "3-4"},
+    ]
+
+
+def test_nothing_is_written_for_a_run_that_changes_nothing(folder):
+    Record(folder)
+    assert read(folder) == []
+    assert not folder.exists()
+
+
+def test_each_run_begins_with_its_own_line_and_the_first_wiring_counts(folder):
+    for _ in range(2):
+        record = Record(folder)
+        record.wiring({"work": "sys-firewall"}, {})
+        record.wiring({"work": "sys-vpn"}, {})
+        change(record)
+    Record(folder).undone([1, 2])
+    assert [next(iter(line)) for line in read(folder)] == [
+        *("run", "wiring", "change") * 2,
+        "undone",
+    ]
+    assert read(folder)[1]["wiring"] == {"work": "sys-firewall"}
+
+
+def test_only_root_can_read_it(folder):
+    old = os.umask(0)
+    try:
+        change(Record(folder))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o600
+
+
+def test_a_line_that_a_kill_cut_off_is_ignored_and_replaced(folder):
+    """At every length that the kill may have left."""
+    change(Record(folder), "first")
+    whole = (folder / NAME).read_bytes()
+    change(Record(folder), "second")
+    both = (folder / NAME).read_bytes()
+    for length in range(len(whole), len(both)):
+        (folder / NAME).write_bytes(both[:length])
+        assert netvms(folder) == ["first"]
+        change(Record(folder), "third")
+        assert netvms(folder) == ["first", "third"]
+        for line in (folder / NAME).read_bytes().splitlines():
+            json.loads(line)
+
+
+def test_a_damaged_line_among_whole_ones_is_named(folder):
+    """A kill does not do this: undoing without that line would be half an undo."""
+    for new in ("first", "second"):
+        change(Record(folder), new)
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    for bad in (b"{\n", b"7\n", b"\xff\n", b"\n"):
+        (folder / NAME).write_bytes(lines[0] + bad + lines[2])
+        with pytest.raises(Unusable, match=rf"{NAME}, line 2 is damaged\."):
+            read(folder)
+
+
+def _link(folder):
+    target = folder.with_name("elsewhere")
+    target.mkdir()
+    folder.symlink_to(target)
+
+
+def _link_as_file(folder):
+    folder.mkdir(mode=0o700)
+    target = folder.with_name("elsewhere")
+    target.touch()
+    (folder / NAME).symlink_to(target)
+
+
+def _everybodys(folder):
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def _everybodys_file(folder):
+    folder.mkdir(mode=0o700)
+    (folder / NAME).touch()
+    (folder / NAME).chmod(0o666)
+
+
+def _no_folder(folder):
+    folder.touch()
+
+
+def _no_file(folder):
+    (folder / NAME).mkdir(parents=True)
+
+
+def _no_parent(folder):
+    folder.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    "spoil", [_link, _link_as_file, _everybodys, _everybodys_file, _no_folder, _no_file, _no_parent]
+)
+def test_a_folder_that_will_not_do_is_an_error_in_words(folder, spoil):
+    spoil(folder)
+    with pytest.raises(Unusable) as refused:
+        change(Record(folder))
+    assert str(refused.value).startswith("what is there cannot be recorded in ")
+    assert "and so nothing is replaced" in str(refused.value)
+    elsewhere = folder.with_name("elsewhere")
+    if elsewhere.is_file():
+        assert elsewhere.read_bytes() == b""
+    elif elsewhere.is_dir():
+        assert list(elsewhere.iterdir()) == []
+
+
+def test_a_line_is_on_the_disk_before_the_change_may_be_made(folder, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def noted(file):
+        synced.append(os.fstat(file).st_size)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    change(Record(folder))
+    assert synced[-1] == (folder / NAME).stat().st_size
+
+
+def test_a_full_disk_is_an_error_in_words(folder, monkeypatch):
+    change(Record(folder), "first")
+    write = os.write
+
+    def full(file, data):
+        if len(data) < 20:
+            raise OSError(28, "No space left on device")
+        return write(file, data[: len(data) - 10])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(Unusable, match="No space left on device"):
+        change(Record(folder), "second")
+    monkeypatch.undo()
+    assert netvms(folder) == ["first"]
+    change(Record(folder), "third")
+    assert netvms(folder) == ["first", "third"]
