@@ -50,10 +50,12 @@ echo end
 #: What a load meets: shell text with the command as `$K`, and what is tidied up afterwards.
 _HOSTILE = {
     "disks are full": (
-        "mount -t tmpfs -o size=16k full /tmp; mount -o remount,size=8m /run;"
-        " mount -o remount,size=8m /rw;"
-        " for disk in /run /tmp /rw; do head -c 10M /dev/zero >$disk/full; done; $K load",
-        "rm -f /run/full /rw/full; umount /tmp",
+        "mount -o remount,size=8m /run; mount -o remount,size=8m /rw;"
+        " for disk in /run /rw; do head -c 10M /dev/zero >$disk/full; done;"
+        # Hidden from the loader alone: the lab itself may lie below /tmp.
+        ' export K; exec unshare --mount sh -c "mount -t tmpfs -o size=16k full /tmp;'
+        ' head -c 10M /dev/zero >/tmp/full; exec $K load"',
+        "rm -f /run/full /rw/full",
     ),
     **{
         f"{number} file descriptors": (f"ulimit -n {number}; exec $K load", "")
