@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Facts and checks about a machine's VPN: the ``qubes_vpn`` execution module.
 
-All but ``status`` works on plain pillar data, so it runs wherever Salt renders an SLS.  Under
-salt-ssh a function that an SLS calls has no pillar of its own (``__pillar__`` is empty there): hand
-the pillar in.
+``check``, ``plan`` and ``part`` work on plain pillar data, so they run wherever Salt renders an
+SLS.  Under salt-ssh a function that an SLS calls has no pillar of its own (``__pillar__`` is empty
+there): hand the pillar in.
 """
+
+import json
+from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
@@ -13,6 +16,15 @@ import qubes_vpn_killswitch
 import qubes_vpn_model
 import qubes_vpn_part
 import qubes_vpn_plan
+
+try:
+    import qubes_vpn_foretell
+    import qubes_vpn_inventory
+    from qubes_vpn_machine import Machine, Refused, connect, in_words
+
+    HAS_QUBESADMIN = True
+except ImportError:
+    HAS_QUBESADMIN = False  # this is no dom0
 
 __virtualname__ = "qubes_vpn"
 
@@ -33,13 +45,16 @@ def check(pillar=None):
     return [problem.text() for problem in qubes_vpn_check.check(_document(pillar))]
 
 
-def plan(pillar=None, part="network"):
+def plan(pillar=None, part="network", live=None):
     """The ordered steps that dom0 takes for *pillar*, or why there are none.
 
     part: ``network`` (``qubes.network.sys-vpn``) or ``layout`` (``qubes.layout``).
+    live: whether the machine is asked what each step would change, which writes nothing.  Default:
+    unless a *pillar* is handed in, as an SLS does.
     Returns ``{"problems": [text...], "steps": [{"id", "state", "args", "why"}...], "targets":
     [name...]}``; there are never steps when there are problems.  targets: the templates and qubes
-    that have a part of their own (see :func:`part`).
+    that have a part of their own (see :func:`part`).  Live steps also have ``changes``, ``words``,
+    ``note`` and ``problem``: see :func:`qubes_vpn_foretell.foretell`.
 
     CLI Example::
 
@@ -49,11 +64,48 @@ def plan(pillar=None, part="network"):
     if problems:
         return {"problems": [problem.text() for problem in problems], "steps": []}
     steps = {"network": qubes_vpn_plan.plan, "layout": qubes_vpn_plan.layout}[part](model)
-    return {
-        "problems": [],
-        "steps": [step._asdict() for step in steps],
-        "targets": qubes_vpn_part.targets(model),
-    }
+    if live or (live is None and pillar is None):
+        told = _ask(lambda machine: qubes_vpn_foretell.foretell(machine, steps))
+    else:
+        told = [step._asdict() for step in steps]
+    return {"problems": [], "steps": told, "targets": qubes_vpn_part.targets(model)}
+
+
+def inventory(path=None):
+    """What the steps look at on this machine, as data: for ``qubes-vpn plan --inventory``.
+
+    path: a file, new or to be replaced, for it as JSON; readable by root only.  Without one the
+    data is returned.  The format, and all that is in it: :mod:`qubes_vpn_inventory`.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.inventory path=/tmp/inventory.json
+    """
+    taken = _ask(qubes_vpn_inventory.take)
+    if path is None:
+        return taken
+    if not Path(path).is_absolute():
+        raise CommandExecutionError(f"path={path}: write the whole path, such as /tmp/{path}")
+    try:
+        new = Path(f"{path}.new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600, exist_ok=False)
+        new.write_text(json.dumps(taken, indent=1) + "\n", encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise CommandExecutionError(f"path={path}: cannot be written: {error.strerror}") from None
+    return f"{path}: {len(taken['qubes'])} qubes and templates"
+
+
+def _ask(question):
+    """The answer to *question*, a function of a dry :class:`qubes_vpn_machine.Machine`."""
+    if not HAS_QUBESADMIN:
+        raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    try:
+        with in_words("the machine could not be read"):
+            return question(Machine(connect(), dry=True))
+    except Refused as refused:
+        raise CommandExecutionError(str(refused)) from None
 
 
 def part(pillar, minion):

@@ -8,16 +8,13 @@ that does not do what it should raises :class:`Failed`.
 import base64
 import contextlib
 import io
-import os
 import shlex
-import sys
-from pathlib import Path
 
 import qubes_vpn_model
 import qubes_vpn_plan
 from qubes_vpn_formula import pillarfile, salt_result
 from qubes_vpn_formula.chain import draw
-from qubes_vpn_formula.embedded import front
+from qubes_vpn_formula.embedded import dom0
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.masterless import Masterless
 from qubes_vpn_guard import Guard, guard_of
@@ -149,7 +146,7 @@ class Demonstration:
         return run.data, len(calls), sum(call.write for call in calls)
 
     def _draw(self, guard):
-        machine = _machine(self.qubes.path)
+        machine = dom0.machine(self.qubes.path, dry=True)
         templates = [name for name in machine.names() if machine.klass(name) == "TemplateVM"]
         wiring = {
             name: netvm
@@ -163,13 +160,3 @@ class Demonstration:
 def _guard(pillar):
     model = qubes_vpn_model.build(pillarfile.read(str(pillar)).document)
     return guard_of(qubes_vpn_plan.guard(model))
-
-
-def _machine(path: Path):
-    """The embedded Qubes as dom0's code sees it, in this process."""
-    os.environ["QUBES_VPN_EMBEDDED"] = str(path)
-    if str(front.FOLDER) not in sys.path:
-        sys.path.insert(0, str(front.FOLDER))
-    import qubes_vpn_machine  # imports qubesadmin, which the line above provides
-
-    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect())

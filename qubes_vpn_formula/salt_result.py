@@ -13,17 +13,22 @@ class Step(NamedTuple):
     comment: str
 
     def lines(self):
-        """The changes, a line each: ``netvm: sys-net -> sys-dns``."""
-        for key, change in self.changes.items():
-            if not isinstance(change, dict) or "new" not in change:
-                yield f"{key}: {change}"
-            elif "\n" in f"{change['old']}{change['new']}":
-                yield f"{key}:"
-                yield from (f"  {line}" for line in str(change["new"]).splitlines())
-            elif change["old"] is None:
-                yield f"{key}: {change['new']}"
-            else:
-                yield f"{key}: {change['old']} -> {change['new']}"
+        """The changes, a line each."""
+        return change_lines(self.changes)
+
+
+def change_lines(changes):
+    """What a state or step changes, a line each: ``netvm: sys-net -> sys-dns``."""
+    for key, change in changes.items():
+        if not isinstance(change, dict) or "new" not in change:
+            yield f"{key}: {change}"
+        elif "\n" in f"{change['old']}{change['new']}":
+            yield f"{key}:"
+            yield from (f"  {line}" for line in str(change["new"]).splitlines())
+        elif change["old"] is None:
+            yield f"{key}: {change['new']}"
+        else:
+            yield f"{key}: {change['old']} -> {change['new']}"
 
 
 def steps(data):

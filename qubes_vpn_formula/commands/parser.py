@@ -18,3 +18,15 @@ def command(subparsers, name, summary, epilog):
 def json_option(parser):
     """Adds ``--json``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def machine_options(group):
+    """Adds the ways to name a machine that is not this one."""
+    group.add_argument(
+        "--inventory", metavar="FILE", help="on this machine, as dom0's qubes_vpn.inventory took it"
+    )
+    group.add_argument(
+        "--embedded",
+        metavar="STATE",
+        help="on an embedded Qubes: its state file, or 'fresh' for one as it is installed",
+    )

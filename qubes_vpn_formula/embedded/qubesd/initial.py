@@ -52,7 +52,7 @@ def state(version: str) -> dict:
 
 @functools.cache
 def _text(version: str) -> str:
-    machine = Machine.of(version, _bare())
+    machine = Machine.of(version, bare())
     for name in _TEMPLATES:
         _add_template(machine, name)
     for name, label, explicit in _QUBES:
@@ -69,7 +69,8 @@ def _text(version: str) -> str:
     return json.dumps(machine.state)
 
 
-def _bare() -> dict:
+def bare() -> dict:
+    """A machine with nothing but dom0."""
     dom0 = {
         "klass": "AdminVM",
         "properties": {"label": "black"},

@@ -3,7 +3,8 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from . import properties
 from .errors import AdminError, Missing
@@ -24,6 +25,7 @@ class Holder:
     name: str
     machine: "Machine"
     stored: dict  # explicit property values
+    seen: Mapping = MappingProxyType({})  # defaults as a real machine had them, see `copied`
 
     def get(self, name: str):
         """Value of a property, qubes by name; `Missing` without a value and a default."""
@@ -49,6 +51,7 @@ class Qube(Holder):
         self.data = machine.state["qubes"][name]
         self.klass = self.data["klass"]
         self.stored = self.data["properties"]
+        self.seen = self.data.get("seen", {})
         self.features = self.data["features"]
         self.tags = self.data["tags"]
         self.volumes = self.data["volumes"]

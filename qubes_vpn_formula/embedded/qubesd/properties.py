@@ -33,6 +33,8 @@ def get(holder, name: str):
 
 
 def default(holder, prop):
+    if prop.name in holder.seen:
+        return holder.seen[prop.name]
     if prop.default is property_table.NO_DEFAULT:
         raise Missing(prop.name)
     return prop.default(holder) if callable(prop.default) else prop.default

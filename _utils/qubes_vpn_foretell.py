@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run would do: the steps of a plan, run in order on a dry machine."""
+
+import qubes_vpn_dom0
+import qubes_vpn_words
+from qubes_vpn_machine import Refused
+
+
+def foretell(machine, steps):
+    """The *steps* (:class:`qubes_vpn_plan.Step`) with what each does to *machine*, a dry one.
+
+    Each as a mapping: ``id``, ``state``, ``args`` and ``why`` of the step; ``changes``, ``{key:
+    {"old": value, "new": value}}``; ``words``, the same in sentences; ``note``, why a step is left
+    out; ``problem``, why it is refused.  A real run ends with the step that is refused: what comes
+    after it is not foretold, and has None for ``changes``.
+    """
+    told, refused = [], False
+    for step in steps:
+        answer = {"changes": None if refused else {}, "words": [], "note": None, "problem": None}
+        if not refused:
+            try:
+                changes = answer["changes"]
+                answer["note"] = qubes_vpn_dom0.run(machine, step.state, step.args, changes)
+            except Refused as error:
+                answer["problem"], refused = str(error), True
+            answer["words"] = qubes_vpn_words.sentences(step.args["name"], answer["changes"])
+        told.append({**step._asdict(), **answer})
+    return told

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine as data, for a plan made elsewhere: what the steps look at, and nothing else.
+
+Format, version 1; every list of names below is the whole of what is copied::
+
+    {"format": "qubes-vpn inventory", "version": 1, "release": "4.2" or "4.3",
+     "globals": {"default_netvm": name or null...},
+     "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
+                      "properties": {key: {"value": ..., "inherited": bool}},
+                      "features": {key: text}, "tags": [text], "firewall": [rule]}}}
+
+No free text of the user's is in it but the comments of firewall rules, and these are left out when
+they look like a secret.
+"""
+
+import re
+
+from qubes_vpn_problem import looks_secret
+
+FORMAT, VERSION = "qubes-vpn inventory", 1
+GLOBALS = (
+    "default_netvm",
+    "default_template",
+    "default_dispvm",
+    "management_dispvm",
+    "updatevm",
+    "clockvm",
+)
+#: Properties by the kind of their values; ``QUBE`` is a qube's name or nothing.
+QUBE = "qube"
+PROPERTIES = {
+    "template": QUBE,
+    "label": str,
+    "netvm": QUBE,
+    "default_dispvm": QUBE,
+    "management_dispvm": QUBE,
+    "provides_network": bool,
+    "autostart": bool,
+    "template_for_dispvms": bool,
+    "auto_cleanup": bool,
+    "memory": int,
+    "maxmem": int,
+}
+#: Features that the steps look at or set: services, and marks of Qubes' and of ours.
+FEATURES = re.compile(
+    r"(service\.)?qubes-firewall|service\.(qubes-vpn|network-manager|clocksync|qubes-updates-proxy)"
+    r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
+)
+TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
+#: Classes without a firewall list: no packets of theirs pass a netvm of this machine.
+NO_FIREWALL = ("AdminVM", "RemoteVM")
+_COMMENT = re.compile(r"comment=(.*)")
+
+
+def take(machine):
+    """The inventory of a :class:`qubes_vpn_machine.Machine`; reads only."""
+    app = machine.app
+    release = "4.3" if "devices_denied" in app.domains["dom0"].property_list() else "4.2"
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "release": release,
+        "globals": {key: _name(getattr(app, key)) for key in GLOBALS},
+        "qubes": {vm.name: _qube(machine, vm) for vm in app.domains},
+    }
+
+
+def _qube(machine, vm):
+    vm.property_is_default("label")  # reads all properties at once, and so their names
+    keys = [key for key in PROPERTIES if key in vm.property_list()]
+    features = [key for key in vm.features if FEATURES.fullmatch(key)]
+    found = {
+        "class": vm.klass,
+        "power": vm.get_power_state(),
+        "properties": {
+            key: {"value": machine.value(vm.name, key), "inherited": machine.inherits(vm.name, key)}
+            for key in keys
+        },
+        "features": {key: vm.features[key] for key in features},
+        "tags": sorted(tag for tag in vm.tags if TAGS.fullmatch(tag)),
+    }
+    if vm.klass not in NO_FIREWALL:
+        found["firewall"] = [_rule(rule) for rule in machine.rules(vm.name)]
+    return found
+
+
+def _name(vm):
+    return None if vm is None else str(vm)
+
+
+def _rule(rule):
+    comment = _COMMENT.search(rule)
+    if comment and looks_secret(comment[1]):
+        return f"{rule[: comment.start()]}comment=not copied"
+    return rule

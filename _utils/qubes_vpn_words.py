@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is different from the pillar, in a user's words.  Pure functions."""
+
+#: A firewall list that limits nothing: what qubesd gives every new qube.
+_NO_LIST = "action=accept"
+_SERVICE = "service."
+#: rules that are told one by one
+_MANY = 5
+
+
+def sentences(name, changes, last=None):
+    """What the *changes* of one step on *name* put right, a sentence each.
+
+    changes: ``{key: {"old", "new"}}``, as the steps give them.
+    last: a function of qube and key, which gives the value that an earlier run wrote there, or None
+    when none did: what is different now was changed by hand since.
+    """
+    if "qube" in changes or "clone" in changes:
+        made = changes.get("qube") or changes["clone"]
+        return [f"there is no {name}: it is made ({made['new']})"]
+    found = []
+    for key, change in changes.items():
+        old, new = change["old"], change["new"]
+        written = last(name, key) if last else None
+        by_hand = written is not None and written != old
+        if key == "with it":
+            found.append(f"with it, because they have no netvm of their own choice: {new}")
+        elif old == "halted":
+            found.append(f"{key} is halted, and is started first")
+        elif key == "firewall":
+            found += _firewall(name, old.split("\n"), new.split("\n"), written)
+        else:
+            found.append(_value(name, key, old, new, by_hand))
+    return found
+
+
+def _value(name, key, old, new, by_hand):
+    hand = " (set by hand)" if by_hand else ""
+    if key == "netvm":
+        if old == f"{new} (inherited)":
+            return f"{name} hangs on {new} as dom0's default_netvm says, the pillar says on its own"
+        here = f"{name} is offline" if old == "none" else f"{name} hangs on {old}"
+        wanted = "that it is offline" if new == "none" else new
+        return f"{here}{hand}, the pillar says {wanted}"
+    if key == "default_netvm":
+        return f"dom0's default_netvm is {old}{hand}, the pillar says {new}"
+    if key == "provides_network":
+        off = " (switched off by hand)" if by_hand else ""
+        return f"{name} provides no network{off}, the pillar says that it does"
+    if key.startswith(_SERVICE):
+        off = " (by hand)" if by_hand else ""
+        service = key.removeprefix(_SERVICE)
+        return f"{name}: service {service} is not switched on{off}, the pillar says on"
+    return f"{name}: {key} is {_plain(old)}{hand}, the pillar says {_plain(new)}"
+
+
+def _firewall(name, old, new, written):
+    if old == [_NO_LIST]:
+        hand = " (taken away by hand)" if written not in (None, _NO_LIST) else ""
+        return [f"{name} has no firewall list{hand}, the pillar gives it one of {len(new)} rules"]
+    known = new if written is None else written.split("\n")
+    more = [rule for rule in old if rule not in new]
+    less = [rule for rule in new if rule not in old]
+    found = [
+        f"{name}'s firewall list has '{rule}'{_hand(written, rule not in known, 'added')}, "
+        "the pillar does not"
+        for rule in more[:_MANY]
+    ]
+    found += [
+        f"{name}'s firewall list lacks '{rule}'{_hand(written, rule in known, 'taken out')}, "
+        "which the pillar has"
+        for rule in less[:_MANY]
+    ]
+    for left in (len(more) - _MANY, len(less) - _MANY):
+        if left > 0:
+            found.append(f"and {left} more rules")
+    return found or [f"{name}'s firewall list is in another order than the pillar's"]
+
+
+def _hand(written, changed, how):
+    return f" ({how} by hand)" if written is not None and changed else ""
+
+
+def _plain(value):
+    """As the pillar writes it."""
+    return str(value).lower() if isinstance(value, bool) else "none" if value is None else value

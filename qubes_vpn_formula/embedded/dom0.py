@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An embedded Qubes as dom0's code sees it, in this process."""
+
+import os
+import sys
+
+from qubes_vpn_formula.embedded import front
+
+
+def machine(path: str | os.PathLike, dry: bool):
+    """A `qubes_vpn_machine.Machine` on the embedded Qubes of state file `path`."""
+    os.environ["QUBES_VPN_EMBEDDED"] = os.fspath(path)
+    if str(front.FOLDER) not in sys.path:
+        sys.path.insert(0, str(front.FOLDER))
+    import qubes_vpn_machine  # imports qubesadmin, which the line above provides
+
+    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), dry=dry)

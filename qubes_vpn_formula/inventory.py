@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An inventory's file, taken in dom0 and checked here; `qubes_vpn_inventory` has its format."""
+
+import json
+
+from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, copied
+from qubes_vpn_formula.embedded.qubesd.firewall_grammar import canonical
+from qubes_vpn_formula.embedded.qubesd.names import check_qube_name
+from qubes_vpn_formula.embedded.qubesd.releases import RELEASES
+from qubes_vpn_formula.errors import UserError, read_text
+from qubes_vpn_inventory import FORMAT, GLOBALS, NO_FIREWALL, PROPERTIES, QUBE, VERSION
+from qubes_vpn_problem import path_text, show
+
+_TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=/tmp/inventory.json"
+_KEYS = ("format", "version", "release", "globals", "qubes")
+_QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
+#: What a qube cannot be without, by class; others: a label.
+_OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
+#: As `admin.vm.List` has them (qubes/vm/qubesvm.py, get_power_state).
+_POWER = (
+    *("Halted", "Transient", "Running", "Paused", "Suspended", "Halting", "Dying", "Crashed"),
+    "NA",
+)
+
+
+def read(path):
+    """The inventory in the file *path*; raises :class:`UserError` when it is none."""
+    text = read_text(path)
+    try:
+        inventory = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = "not JSON, or only a part of it"
+        raise UserError(what, _TAKE, file=path, line=error.lineno) from None
+    except RecursionError:
+        raise UserError("not an inventory: it is nested too deep", _TAKE, file=path) from None
+    if not isinstance(inventory, dict) or inventory.get("format") != FORMAT:
+        raise UserError("this is no inventory of a machine", _TAKE, file=path)
+    if inventory.get("version") != VERSION:
+        raise UserError(
+            f"version {show(inventory.get('version'))} of the format, and this reads {VERSION}",
+            "Use the formula of one version in dom0 and here, and take it again.",
+            file=path,
+        )
+    try:
+        _check(inventory)
+    except _Wrong as wrong:
+        raise UserError(wrong.what, _TAKE, file=path, key=path_text(wrong.path)) from None
+    return inventory
+
+
+def write_state(inventory, path, source):
+    """Writes the state file *path* of an embedded Qubes that is the machine of *inventory*.
+
+    source: the inventory's file, for the :class:`UserError` when there can be no such machine.
+    """
+    try:
+        content = {"release": inventory["release"], "state": copied.state(inventory)}
+    except AdminError as error:
+        what = f"there can be no such machine ({error.message})"
+    except EmptyAnswer as error:
+        what = f"there can be no such machine ({error})"
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return
+    raise UserError(what, _TAKE, file=source)
+
+
+class _Wrong(Exception):
+    def __init__(self, path, what):
+        super().__init__(what)
+        self.path, self.what = path, what
+
+
+def _check(inventory):
+    _need(set(inventory) == set(_KEYS), (), f"the keys are {', '.join(_KEYS)}")
+    release = RELEASES.get(_text(inventory["release"], ("release",)))
+    _need(release, ("release",), f"it is one of {', '.join(RELEASES)}")
+    qubes = _mapping(inventory["qubes"], ("qubes",))
+    _need("dom0" in qubes, ("qubes",), "dom0 is missing")
+    found = _mapping(inventory["globals"], ("globals",))
+    _need(set(found) == set(GLOBALS), ("globals",), f"the keys are {', '.join(GLOBALS)}")
+    for key, name in found.items():
+        _qube_or_none(name, qubes, ("globals", key))
+    for name, qube in qubes.items():
+        try:
+            check_qube_name(release, name)
+        except AdminError as error:
+            raise _Wrong(("qubes", name), error.message) from None
+        _check_qube(_mapping(qube, ("qubes", name)), name, qubes, release)
+
+
+def _check_qube(qube, name, qubes, release):
+    at = ("qubes", name)
+    keys = [key for key in _QUBE_KEYS if key != "firewall" or qube.get("class") not in NO_FIREWALL]
+    _need(set(qube) == set(keys), at, f"the keys are {', '.join(keys)}")
+    _need(qube["class"] in release.classes, (*at, "class"), "there is no such class")
+    is_dom0 = (qube["class"] == "AdminVM") == (name == "dom0")
+    _need(is_dom0, (*at, "class"), "dom0, and nothing else, is the AdminVM")
+    _need(qube["power"] in _POWER, (*at, "power"), f"it is one of {', '.join(_POWER)}")
+    properties = _mapping(qube["properties"], (*at, "properties"))
+    for key, found in properties.items():
+        _check_property(key, found, qubes, (*at, "properties", key))
+    for key in _OWN.get(qube["class"], ("label",)):
+        own = key in properties and properties[key]["value"] and not properties[key]["inherited"]
+        _need(own, (*at, "properties", key), "every such qube has a value of its own here")
+    for key, text in _mapping(qube["features"], (*at, "features")).items():
+        _text(text, (*at, "features", key))
+    for place, tag in enumerate(_list(qube["tags"], (*at, "tags"))):
+        _text(tag, (*at, "tags", place))
+    for place, rule in enumerate(_list(qube.get("firewall", []), (*at, "firewall"))):
+        try:
+            canonical(_text(rule, (*at, "firewall", place)), release)
+        except ValueError:
+            raise _Wrong((*at, "firewall", place), "this is no firewall rule") from None
+
+
+def _check_property(key, found, qubes, at):
+    kind = PROPERTIES.get(key)
+    _need(kind, at, "there is no such property here")
+    _need(set(_mapping(found, at)) == {"value", "inherited"}, at, "the keys are value, inherited")
+    _need(isinstance(found["inherited"], bool), (*at, "inherited"), "it is true or false")
+    value, at = found["value"], (*at, "value")
+    if kind == QUBE:
+        _qube_or_none(value, qubes, at)
+    elif value is not None:
+        _need(type(value) is kind, at, f"{show(value)} is not possible here")
+
+
+def _need(right, path, what):
+    if not right:
+        raise _Wrong(path, what)
+
+
+def _mapping(value, path):
+    _need(isinstance(value, dict), path, "it is not a mapping")
+    return value
+
+
+def _list(value, path):
+    _need(isinstance(value, list), path, "it is not a list")
+    return value
+
+
+def _text(value, path):
+    _need(isinstance(value, str) and value.isascii() and value.isprintable(), path, "it is no text")
+    return value
+
+
+def _qube_or_none(value, qubes, path):
+    named = value is None or (isinstance(value, str) and value in qubes)
+    _need(named, path, f"there is no qube {show(value)} in it")
