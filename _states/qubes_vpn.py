@@ -55,43 +55,63 @@ def qube(name, settings=None, features=None):
     return _state("qube", name, settings=settings, features=features)
 
 
-def netvm(name, netvm, guard, optional=False):
+def netvm(name, netvm, guard, later=None, restart_clients="never", optional=False):
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
 
     Refused when it may let a qube out in clear that is not, by *guard*: a mapping of ``uplink``,
     ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires) and
-    ``outside_vpn`` (who may be in clear).  A running qube's new netvm is started first.  A qube
-    that does not exist is an error, unless *optional*.
+    ``outside_vpn`` (who may be in clear).  Those whom a later state brings back are taken offline
+    first instead: *later*, a mapping of ``qubes`` and ``default``, says who they are.
+    A running qube's new netvm is started first.  *restart_clients*, about running clients whose
+    connections break: ``never``, ``ask`` or ``yes``, as in the pillar.
+    A qube that does not exist is an error, unless *optional*.
     """
-    return _state("netvm", name, netvm=netvm, guard=guard, optional=optional)
+    more = {"later": later, "restart_clients": restart_clients, "optional": optional}
+    return _state("netvm", name, netvm=netvm, guard=guard, **more)
 
 
-def default_netvm(name, guard):
+def default_netvm(name, guard, restart_clients="never"):
     """dom0's default_netvm is *name* (``none``: no netvm).  Refused as :func:`netvm` is."""
-    return _state("default_netvm", name, guard=guard)
+    return _state("default_netvm", name, guard=guard, restart_clients=restart_clients)
+
+
+def remarks(name):
+    """Says once more what the states of this run had to say beside their changes."""
+    told = _machine().remarks if _key() in __context__ else []
+    comment = "\n".join(told) or "nothing beside the changes"
+    return {"name": name, "changes": {}, "result": True, "comment": comment}
 
 
 def _state(state, name, **args):
     """One state's answer, from the step of that name."""
-    ret = {"name": name, "changes": {}, "result": True, "comment": "as the pillar says"}
+    changes = {}
     try:
         with in_words(f"{name}: dom0's qubes could not be listed"):
             machine = _machine()
-        left_out = qubes_vpn_dom0.run(machine, state, {"name": name, **args}, ret["changes"])
     except Refused as refused:
-        return {**ret, "result": False, "comment": str(refused)}
-    if left_out:
-        return {**ret, "comment": left_out}
-    if ret["changes"]:
-        ret["comment"] = "would be changed" if __opts__["test"] else "changed"
-        ret["result"] = None if __opts__["test"] else True
-    return ret
+        return {"name": name, "changes": {}, "result": False, "comment": str(refused)}
+    told = len(machine.remarks)
+    result, comment = True, "as the pillar says"
+    try:
+        left_out = qubes_vpn_dom0.run(machine, state, {"name": name, **args}, changes)
+        if left_out:
+            comment = left_out
+        elif changes:
+            comment = "would be changed" if __opts__["test"] else "changed"
+            result = None if __opts__["test"] else True
+    except Refused as refused:
+        result, comment = False, str(refused)
+    comment = "\n".join([comment, *machine.remarks[told:]])
+    return {"name": name, "changes": changes, "result": result, "comment": comment}
 
 
 def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
-    key = f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"
-    if key not in __context__:
+    if _key() not in __context__:
         record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
-        __context__[key] = Machine(connect(), dry=__opts__["test"], record=record)
-    return __context__[key]
+        __context__[_key()] = Machine(connect(), dry=__opts__["test"], record=record)
+    return __context__[_key()]
+
+
+def _key():
+    return f"qubes_vpn.machine.{'dry' if __opts__['test'] else 'real'}"

@@ -8,11 +8,8 @@ or not safe.
 
 import contextlib
 
-import qubes_vpn_guard
-from qubes_vpn_machine import Refused, half_made, in_words, shown, unnote
-
-#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
-_NO_CLIENT = ("TemplateVM", "AdminVM")
+from qubes_vpn_machine import Refused, half_made, in_words, unnote
+from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
 
 
 def run(machine, state, args, changes):
@@ -53,7 +50,7 @@ def present(machine, changes, name, label, template=None, settings=None, in_one_
     in_one_piece: whether no later step sets what counts, so that a half made one must be known.
     """
     klass = machine.klass(name)
-    if klass in _NO_CLIENT:
+    if klass in NO_CLIENT:
         raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
     if klass is not None:
         _refuse_unfinished(machine, name)
@@ -105,7 +102,7 @@ def firewall(machine, changes, name, rules, enforced_by=None):
 
     enforced_by: the netvm that has to enforce it (None: the one it has); refused when it would not.
     """
-    _need(machine, name)
+    need(machine, name)
     netvm = enforced_by or machine.value(name, "netvm")
     if netvm and machine.klass(netvm) and not machine.enforces(netvm):
         raise Refused(
@@ -123,7 +120,7 @@ def qube(machine, changes, name, settings=None, features=None):
 
 
 def _settings(machine, changes, name, settings):
-    _need(machine, name)
+    need(machine, name)
     if "template" in settings and machine.klass(name) != "AppVM":
         raise Refused(
             f"'{name}' exists and is a {machine.klass(name)}, and a service qube of ours is an "
@@ -142,7 +139,7 @@ def _settings(machine, changes, name, settings):
 
 
 def _features(machine, changes, name, features):
-    _need(machine, name)
+    need(machine, name)
     old = {key: machine.feature(name, key) for key in features}
     for key, value in features.items():
         if old[key] == value:
@@ -152,47 +149,6 @@ def _features(machine, changes, name, features):
         changes[key] = {"old": old[key], "new": value}
         if machine.feature(name, key) != value:
             raise Refused(f"{name}: feature {key} reads back differently.")
-
-
-def netvm(machine, changes, name, netvm, guard):
-    """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one."""
-    netvm = _name(netvm)
-    _need(machine, name)
-    if machine.klass(name) in _NO_CLIENT:
-        raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
-    if netvm is not None:
-        _need_netvm(machine, netvm)
-    if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
-        return
-    wiring = machine.wiring()
-    _refuse_loop(name, netvm, wiring)
-    _refuse_opening(wiring, {**wiring, name: netvm}, guard, f"{name} -> {shown(netvm)}")
-    machine.moving(wiring, guard)
-    if netvm is not None and machine.running(name) and not machine.running(netvm):
-        machine.start(netvm, changes)
-    machine.set(name, {"netvm": netvm}, changes)
-
-
-def default_netvm(machine, changes, name, guard):
-    """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
-    netvm = _name(name)
-    if machine.default_netvm() == netvm:
-        return
-    if netvm is not None:
-        _need_netvm(machine, netvm)
-    wiring = machine.wiring()
-    heirs = [
-        name
-        for name in wiring
-        if machine.klass(name) not in _NO_CLIENT and machine.inherits(name, "netvm")
-    ]
-    _refuse_loop_of_heirs(heirs, netvm, wiring)
-    after = {**wiring, **dict.fromkeys(heirs, netvm)}
-    _refuse_opening(wiring, after, guard, f"default_netvm {shown(netvm)}")
-    machine.moving(wiring, guard)
-    if netvm is not None and not machine.running(netvm) and any(map(machine.running, heirs)):
-        machine.start(netvm, changes)
-    machine.set_default_netvm(netvm, heirs, changes)
 
 
 #: Which function does a step: by the name of its state, as the plan has it.
@@ -206,15 +162,6 @@ STEPS = {
 }
 
 
-def _name(netvm):
-    return None if netvm == "none" else netvm
-
-
-def _need(machine, name):
-    if machine.klass(name) is None:
-        raise Refused(f"there is no qube '{name}'. Create it, or take it out of the pillar.")
-
-
 def _need_template(machine, name):
     klass = machine.klass(name)
     if klass is None:
@@ -225,47 +172,4 @@ def _need_template(machine, name):
     if klass != "TemplateVM":
         raise Refused(
             f"'{name}' is a qube ({klass}), not a template. Name a template in the pillar."
-        )
-
-
-def _need_netvm(machine, netvm):
-    if machine.klass(netvm) is None:
-        raise Refused(f"there is no qube '{netvm}' to be a netvm. Create it, or name another.")
-    if machine.value(netvm, "provides_network") is not True:
-        raise Refused(
-            f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
-            f"'qvm-prefs {netvm} provides_network true' if it is one."
-        )
-
-
-def _refuse_loop(name, netvm, wiring):
-    if name == netvm:
-        raise Refused(f"'{name}' cannot be its own netvm. Name another.")
-    way = qubes_vpn_guard.path(netvm, wiring)
-    if name in way:
-        raise Refused(
-            f"{name} -> {' -> '.join(way)} would be a loop. Take {way[way.index(name) - 1]} "
-            "off it first."
-        )
-
-
-def _refuse_loop_of_heirs(heirs, netvm, wiring):
-    for name in qubes_vpn_guard.path(netvm, wiring):
-        if name in heirs:
-            raise Refused(
-                f"'{name}' inherits its netvm and {netvm} leads through it: a loop. Give {name} a "
-                "netvm of its own first."
-            )
-
-
-def _refuse_opening(before, after, guard, what):
-    names = qubes_vpn_guard.opened(before, after, qubes_vpn_guard.guard_of(guard))
-    if names:
-        raise Refused(
-            f"{what} would put {', '.join(names)} in clear, and now they are not. This step "
-            "changed nothing. Take each of them offline "
-            f"(qvm-prefs {names[0]} netvm none), run this again, and it gets the netvm that "
-            "routes.qubes gives it; one without a route stays offline until 'qvm-prefs "
-            f"--default {names[0]} netvm'. Or name it in outside_vpn, if in clear is where it "
-            "belongs."
         )

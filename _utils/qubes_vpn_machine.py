@@ -21,6 +21,8 @@ _MAKING = "x-qubes-vpn-making."
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
 _NEW = {"netvm": None, "autostart": False, "provides_network": False}
 _INHERITED = ("memory", "maxmem")
+#: Power states in which a qube is on and does not go on: neither does a change of its netvm.
+FROZEN = ("Paused", "Suspended")
 #: What a call to qubesd can raise.  Two are no QubesException where qubesadmin has them (R4.3):
 #: what later releases of qubesd answer to a request that they do not let pass.
 _QUBESD = (
@@ -46,6 +48,7 @@ class Machine:
 
     app: a ``qubesadmin.Qubes``.  dry: True to change nothing.  record: the
     :class:`qubes_vpn_record.Record` that is told of each write before it is made.
+    remarks: sentences for the user that are no changes.
     """
 
     def __init__(self, app, dry=False, record=None):
@@ -61,7 +64,9 @@ class Machine:
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
-        self._started = set()  # qubesadmin goes on showing what it listed before a start
+        self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
+        self._gone = set()  # names of disposables that this run has discarded
+        self.remarks = []
 
     # --- reading
 
@@ -76,7 +81,9 @@ class Machine:
         """Every qube and template, dom0 excepted."""
         made = [name for (key, name) in self._pretended if key == ""]
         real = [vm.name for vm in self.app.domains if vm.klass != "AdminVM"]
-        return real + [name for name in made if name not in real]
+        return [name for name in real if name not in self._gone] + [
+            name for name in made if name not in real
+        ]
 
     def value(self, name, key):
         """A property as plain data: bool, int, str, or None (also: not known yet)."""
@@ -137,13 +144,28 @@ class Machine:
             return ["action=accept"]  # what qubesd gives every new qube
         return [rule.rule for rule in self.app.domains[name].firewall.rules]
 
-    def running(self, name):
-        """Whether the qube runs (paused counts: it goes on with the netvm it has)."""
-        if name in self._started:
-            return True
+    def look_again(self):
+        """Asks who is there and who runs: both change while a run goes on."""
+        answer = self.app.qubesd_call("dom0", "admin.vm.List").decode("ascii")
+        listed = {}
+        for line in answer.splitlines():
+            name, *words = line.split(" ")
+            listed[name] = dict(word.split("=", 1) for word in words)["state"]
+        if listed.keys() != set(self.app.domains.keys()):
+            self.app.domains.refresh_cache(force=True)
+        self._power = {**listed, **self._power} if self.dry else listed
+
+    def power(self, name):
+        """The qube's power state, as qubesadmin names it."""
+        if name in self._power:
+            return self._power[name]
         if ("", name) in self._pretended:
-            return False
-        return self.app.domains[name].get_power_state() != "Halted"
+            return "Halted"
+        return self.app.domains[name].get_power_state()
+
+    def running(self, name):
+        """Whether the qube is on (paused counts: it goes on with the netvm it has)."""
+        return self.power(name) != "Halted"
 
     def wiring(self):
         """Every qube's and template's netvm: ``{name: name or None}``."""
@@ -297,7 +319,7 @@ class Machine:
         if not self.dry:
             with in_words(f"{name} did not start"):
                 self.app.domains[name].start()
-        self._started.update(halted)
+        self._power.update(dict.fromkeys(halted, "Running"))
         changes.update({each: {"old": "halted", "new": "running"} for each in halted})
 
     def moving(self, wiring, guard):
@@ -305,6 +327,27 @@ class Machine:
         if self._record:
             with recorded():
                 self._record.wiring(wiring, guard)
+
+    def shut_down(self, name):
+        """Shuts a qube down and waits for it, as long as its ``shutdown_timeout`` says."""
+        if not self.dry:
+            with in_words(f"{name} did not shut down"):
+                # Not vm.shutdown(wait=True), which the qubesadmin of R4.2 lacks; its qubesd waits.
+                self.app.domains[name].qubesd_call(None, "admin.vm.Shutdown", "wait")
+        self._power[name] = "Halted"
+
+    def discard(self, name, changes):
+        """Ends a preloaded disposable, which removes itself then."""
+        if not self.dry:
+            with in_words(f"{name}, a preloaded disposable, could not be discarded"):
+                self.app.domains[name].kill()
+        self._gone.add(name)
+        changes[name] = {"old": "preloaded", "new": "discarded"}
+
+    def remark(self, text):
+        """Keeps a sentence for the user, once."""
+        if text not in self.remarks:
+            self.remarks.append(text)
 
     def shown(self, name, key):
         """A property's value as `changes` show it: an inherited netvm is told from a chosen one."""

@@ -58,6 +58,7 @@ class Model(NamedTuple):
     whonix: str
     whonix_gateway: str
     layout: dict  # name -> LayoutQube
+    restart_clients: str  # never, ask or yes
 
     def path(self, name):
         """Names from the qube or netvm *name* towards the uplink, as far as the pillar knows it."""
@@ -159,6 +160,7 @@ def _model(values):
         whonix=values["whonix"],
         whonix_gateway=values["whonix_gateway"],
         layout=layout,
+        restart_clients=values["restart_clients"],
     )
     return model, problems
 

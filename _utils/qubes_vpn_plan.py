@@ -48,7 +48,7 @@ def plan(model):
                 "last: it moves every qube that has no netvm of its own choice",
             )
         )
-    return steps
+    return _with_later(_with_restarts(steps, model), model)
 
 
 def layout(model):
@@ -64,6 +64,31 @@ def layout(model):
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
+    return _with_restarts(steps, model)
+
+
+def _with_restarts(steps, model):
+    """What every move of netvms does about running clients."""
+    if model.restart_clients != "never":
+        for step in steps:
+            if step.state in ("netvm", "default_netvm"):
+                step.args["restart_clients"] = model.restart_clients
+    return steps
+
+
+def _with_later(steps, model):
+    """Whom each move of a qube that carries others may take offline first.
+
+    On a machine that is wired already, the order of the steps alone would open some of them.
+    """
+    carriers = {*model.services, model.whonix_gateway}
+    later = {"qubes": [], "default": False}
+    for step in reversed(steps):
+        if step.state == "netvm":
+            if step.args["name"] in carriers:
+                step.args["later"] = {**later, "qubes": later["qubes"][::-1]}
+            later["qubes"].append(step.args["name"])
+        later["default"] = later["default"] or step.state == "default_netvm"
     return steps
 
 

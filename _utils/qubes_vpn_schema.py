@@ -93,6 +93,7 @@ PILLAR = Keys(
         "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
         "whonix_gateway": (Name(), "sys-whonix"),
         "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
+        "restart_clients": (Choice("never", "ask", "yes", true="yes"), "never"),
     }
 )
 

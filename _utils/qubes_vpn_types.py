@@ -42,12 +42,14 @@ def refuse_key(key, path, problems, known):
 
 
 class Choice:
-    """One of a few words."""
+    """One of a few words; *true* is the one that YAML reads as true (``yes``)."""
 
-    def __init__(self, *words):
-        self.words = words
+    def __init__(self, *words, true=None):
+        self.words, self.true = words, true
 
     def read(self, value, path, problems):
+        if value is True and self.true:
+            return self.true
         if isinstance(value, str) and value in self.words:
             return value
         fix = suggest(value, self.words) if isinstance(value, str) else ""

@@ -237,36 +237,6 @@ def test_fresh_machine_has_clients_in_clear_and_then_none(states, embedded):
 # --- what is not safe is refused
 
 
-def test_unsafe_change_of_topology_is_refused_and_says_the_way(salt_text, states, embedded):
-    """R05. sys-firewall is to go from behind the tunnel to before it, with clients on it."""
-    states.run(PILLARS["dns"])
-    for name in ("sys-whonix", "default-dvm"):
-        embedded.call(name, "admin.vm.property.Set", "netvm", b"")
-    before = embedded.snapshot()
-    for test in ("test=True", "test=False"):
-        run = salt_text("state.sls", SLS, test, pillar=PILLARS["simple"])
-        assert run.code != 0
-        told = " ".join(run.stdout.split())
-        assert "sys-firewall -> sys-net would put personal, untrusted, work in clear" in told
-        assert "(qvm-prefs personal netvm none)" in told
-        assert "Traceback" not in run.stdout
-    assert embedded.snapshot() == before
-
-    # The way that the text says.
-    for name in ("personal", "untrusted", "work"):
-        embedded.call(name, "admin.vm.property.Set", "netvm", b"")
-    done = states.run(PILLARS["simple"])
-    assert all(state.result for state in done.values())
-    assert netvms(embedded.snapshot()) == {
-        **netvms(before),
-        "sys-firewall": "sys-net",
-        "sys-vpn": "sys-firewall",
-        "personal": "sys-vpn",
-        "work": "sys-vpn",
-        "untrusted": None,
-    }
-
-
 def test_what_comes_after_a_refused_step_is_not_done(states, salt_call, embedded):
     """R92. An unready upstream stops everything downstream."""
     embedded.call("sys-net", "admin.vm.feature.Set", "service.qubes-firewall", b"")

@@ -18,6 +18,11 @@
 {{ steps(plan) }}
 {%- if plan.steps %}
 
+"said by this run":
+  qubes_vpn.remarks:
+    - require:
+      - qubes_vpn: {{ plan.steps[-1].id | json }}
+
 # Salt's own way to say something: never a change, also in a dry run.
 "not done by this run":
   test.show_notification:
@@ -29,7 +34,7 @@
         Not part of this version yet: the software in the templates, the tunnel itself, and DNS
         inside it. Until you have set these up, clients of the VPN qube are offline.
     - require:
-      - qubes_vpn: {{ plan.steps[-1].id | json }}
+      - qubes_vpn: said by this run
 {%- endif %}
 {%- else %}
 {%- from "qubes/network/killswitch.jinja" import template, qube %}

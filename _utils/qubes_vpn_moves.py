@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0's steps that move qubes from one netvm to another, on a machine that may be running.
+
+Every move asks the guard first.  Whom it would put in clear, or whose netvm makes it a loop, is
+taken offline before it if a later step of the same run brings that qube back (*later*); otherwise
+the move is refused, with nothing changed.  A run that is killed in between leaves them offline.
+
+later: ``{"qubes": [name...], "default": bool}``, whom later steps give a netvm, and whether one of
+them sets default_netvm.  None: nobody.
+restart_clients: what happens to running clients whose connections a move breaks: ``never`` (moved
+as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, started again).
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import qubes_vpn_guard
+from qubes_vpn_machine import FROZEN, Refused, shown
+
+#: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
+NO_CLIENT = ("TemplateVM", "AdminVM")
+
+
+class _Move(NamedTuple):
+    """A change of netvms.
+
+    what: its name in messages.  moved: who gets *netvm* by it.  write: makes the change.
+    """
+
+    what: str
+    moved: list
+    netvm: str | None
+    write: object
+
+
+class _Off(NamedTuple):
+    """Who is taken offline before a move.
+
+    discarded: preloaded disposables, which qubesd makes anew.  default: whether default_netvm
+    becomes none, and with it its *heirs*.  names: qubes, one by one.
+    """
+
+    discarded: list
+    heirs: list
+    default: bool
+    names: list
+
+    def wiring(self, before):
+        """The wiring *before*, after all of them are off."""
+        after = {name: netvm for name, netvm in before.items() if name not in self.discarded}
+        return {**after, **dict.fromkeys([*self.heirs, *self.names], None)}
+
+
+def netvm(machine, changes, name, netvm, guard, later=None, restart_clients="never"):
+    """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one."""
+    netvm = _name(netvm)
+    need(machine, name)
+    if machine.klass(name) in NO_CLIENT:
+        raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
+    if netvm is not None:
+        _need_netvm(machine, netvm)
+    if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
+        return
+    before = _look(machine)
+    move = _Move(
+        what=f"{name} -> {shown(netvm)}",
+        moved=[name],
+        netvm=netvm,
+        write=lambda: machine.set(name, {"netvm": netvm}, changes),
+    )
+    in_the_way = _loop(name, netvm, before, later or {})
+    _make(machine, changes, move, before, in_the_way, guard, later or {}, restart_clients)
+    _tell_disposables(machine, name, netvm)
+
+
+def default_netvm(machine, changes, name, guard, restart_clients="never"):
+    """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
+    netvm = _name(name)
+    if machine.default_netvm() == netvm:
+        return
+    if netvm is not None:
+        _need_netvm(machine, netvm)
+    before = _look(machine)
+    heirs = _heirs(machine, before)
+    _refuse_loop_of_heirs(heirs, netvm, before)
+    preloaded = [heir for heir in heirs if _is_preloaded(machine, heir)]
+    heirs = [heir for heir in heirs if heir not in preloaded]
+    move = _Move(
+        what=f"default_netvm {shown(netvm)}",
+        moved=heirs,
+        netvm=netvm,
+        write=lambda: machine.set_default_netvm(netvm, heirs, changes),
+    )
+    _make(machine, changes, move, before, preloaded, guard, {}, restart_clients)
+
+
+def need(machine, name):
+    """Refuses a step about a qube that is not there."""
+    if machine.klass(name) is None:
+        raise Refused(f"there is no qube '{name}'. Create it, or take it out of the pillar.")
+
+
+def _look(machine):
+    """The wiring of the machine, and who runs, as they are now."""
+    machine.look_again()
+    return machine.wiring()
+
+
+def _make(machine, changes, move, before, in_the_way, guard, later, restart_clients):
+    """Makes a move: everything that can refuse it comes before the first write."""
+    off = _off(machine, move, before, in_the_way, guard, later)
+    cleared = off.wiring(before)
+    after = {**cleared, **dict.fromkeys(move.moved, move.netvm)}
+    _refuse_frozen(machine, move, [*move.moved, *off.names, *off.heirs])
+    users = _users(machine, before, after, guard)
+    if users and restart_clients == "ask":
+        raise Refused(_ask(move, users))
+    machine.moving(before, guard)
+    with _restarted(machine, changes, move, users if restart_clients == "yes" else []):
+        runs = any(machine.running(name) for name in move.moved)
+        if runs and move.netvm is not None and not machine.running(move.netvm):
+            machine.start(move.netvm, changes)
+        _take_off(machine, changes, off)
+        try:
+            move.write()
+        except Refused as refused:
+            names = [*off.heirs, *off.names]
+            raise Refused(_and_offline(refused, names)) from refused
+    if users and restart_clients == "never":
+        machine.remark(f"{move.what} breaks connections of what is running: {', '.join(users)}.")
+    _tell_idle(machine, before, after, guard)
+
+
+# --- who is in the way
+
+
+def _off(machine, move, before, in_the_way, guard, later):
+    """Whom to take offline before *move*; refused when one of them would not come back."""
+    rules = qubes_vpn_guard.guard_of(guard)
+    after = {**before, **dict.fromkeys(move.moved, move.netvm)}
+    names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules)]
+    discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
+    names = [name for name in dict.fromkeys(names) if name not in discarded]
+    lost = [name for name in names if name not in later.get("qubes", ())]
+    default = False
+    heirs = []
+    if later.get("default") and any(machine.inherits(name, "netvm") for name in lost):
+        default = True
+        heirs = _heirs(machine, before)
+        discarded += [name for name in heirs if _is_preloaded(machine, name)]
+        discarded = list(dict.fromkeys(discarded))
+        heirs = [name for name in heirs if name not in discarded]
+        lost = [name for name in lost if name not in heirs]
+        names = [name for name in names if name not in heirs]
+    off = _Off(discarded, heirs, default, names)
+    if not lost:  # the same question about what is really to be done
+        after = {**off.wiring(before), **dict.fromkeys(move.moved, move.netvm)}
+        lost = qubes_vpn_guard.opened(before, after, rules)
+    if lost:
+        raise Refused(
+            f"{move.what} would put {', '.join(lost)} in clear, and now they are not. This step "
+            f"changed nothing. Give each of them a route in routes.qubes, or take it offline "
+            f"(qvm-prefs {lost[0]} netvm none), and run this again; without a route it stays "
+            f"offline until 'qvm-prefs --default {lost[0]} netvm'. Or name it in outside_vpn, if "
+            "in clear is where it belongs."
+        )
+    return off
+
+
+def _loop(name, netvm, wiring, later):
+    """Who makes *name* -> *netvm* a loop and can be taken off it: a list of one, or of none."""
+    if name == netvm:
+        raise Refused(f"'{name}' cannot be its own netvm. Name another.")
+    way = qubes_vpn_guard.path(netvm, wiring)
+    if name not in way:
+        return []
+    between = way[: way.index(name)]
+    for each in reversed(between):
+        if each in later.get("qubes", ()):
+            return [each]
+    raise Refused(f"{name} -> {' -> '.join(way)} would be a loop. Take {between[-1]} off it first.")
+
+
+def _refuse_loop_of_heirs(heirs, netvm, wiring):
+    for name in qubes_vpn_guard.path(netvm, wiring):
+        if name in heirs:
+            raise Refused(
+                f"'{name}' inherits its netvm and {netvm} leads through it: a loop. Give {name} a "
+                "netvm of its own first."
+            )
+
+
+def _refuse_frozen(machine, move, names):
+    """Qubes lets a qube that is paused keep its old way, and use it for a moment once it goes on.
+
+    For longer if the new netvm is off by then (qubes/vm/mix/net.py, apply_deferred_netvm).
+    """
+    frozen = [name for name in names if machine.power(name) in FROZEN]
+    if frozen:
+        raise Refused(
+            f"{move.what} would leave {', '.join(frozen)} on the old way: paused or suspended, a "
+            "qube changes its netvm only after it goes on. Unpause it (qvm-unpause "
+            f"{frozen[0]}) or shut it down, and run this again."
+        )
+    running = [name for name in move.moved if machine.running(name)]
+    if running and move.netvm is not None and machine.power(move.netvm) in FROZEN:
+        raise Refused(
+            f"{move.netvm} is paused or suspended, and {', '.join(running)} could not be connected "
+            f"to it. Unpause it (qvm-unpause {move.netvm}), and run this again."
+        )
+
+
+def _take_off(machine, changes, off):
+    """Each write only closes: nobody's way out becomes another one."""
+    for name in off.discarded:
+        machine.discard(name, changes)
+    if off.discarded:
+        machine.remark(
+            f"{', '.join(off.discarded)}: preloaded with the old netvm, and discarded; qubesd "
+            "makes new ones with the next disposable."
+        )
+    if off.default:
+        machine.set_default_netvm(None, off.heirs, changes)
+    for name in off.names:
+        made = {}
+        try:
+            machine.set(name, {"netvm": None}, made)
+        finally:
+            changes.update({f"{name}: {key}": change for key, change in made.items()})
+    if off.heirs or off.names:
+        names = ", ".join([*off.heirs, *off.names])
+        machine.remark(f"Taken offline first, and brought back by a later step: {names}.")
+
+
+def _and_offline(refused, names):
+    if not names:
+        return str(refused)
+    return f"{str(refused).rstrip('.')}. Offline until a run gets through: {', '.join(names)}."
+
+
+# --- running clients
+
+
+def _users(machine, before, after, guard):
+    """Running clients whose way out changes: the move breaks their connections."""
+    services = {*guard["services"], guard["uplink"]}
+    return [
+        name
+        for name in after
+        if before[name] is not None
+        and name not in services
+        and qubes_vpn_guard.path(name, before) != qubes_vpn_guard.path(name, after)
+        and machine.klass(name) not in NO_CLIENT
+        and machine.running(name)
+        and machine.power(name) not in FROZEN
+        and machine.value(name, "provides_network") is not True
+    ]
+
+
+def _ask(move, users):
+    return (
+        f"{move.what} would break the connections of {', '.join(users)}, running now: shut down "
+        f"what you can spare (qvm-shutdown {' '.join(users)}) and run this again, or write "
+        "restart_clients: never (they are moved as they run) or yes (they are restarted)."
+    )
+
+
+@contextlib.contextmanager
+def _restarted(machine, changes, move, users):
+    """Shuts *users* down, and starts them again afterwards, whether the move was made or not."""
+    down = []
+    try:
+        for name in users:
+            if machine.value(name, "auto_cleanup") is True:
+                machine.remark(f"{name} would be lost by a restart: it is moved as it runs.")
+                continue
+            try:
+                machine.shut_down(name)
+            except Refused as refused:
+                raise Refused(f"{refused}. {move.what} was not made: it stays as it was.") from None
+            down.append(name)
+        yield
+    except Refused as refused:
+        raise Refused(" ".join([str(refused), *_start(machine, changes, down)])) from refused
+    if failed := _start(machine, changes, down):
+        raise Refused(f"{move.what} is made. {' '.join(failed)}")
+
+
+def _start(machine, changes, names):
+    """Starts what was shut down; a sentence for each that does not."""
+    failed = []
+    for name in names:
+        started = {}
+        try:
+            machine.start(name, started)
+            started[name] = {"old": "running", "new": "restarted"}
+        except Refused as refused:
+            failed.append(f"{refused}. Start it yourself: qvm-start {name}.")
+            started[name] = {"old": "running", "new": "halted"}
+        changes.update(started)
+    return failed
+
+
+# --- what is worth a word
+
+
+def _tell_idle(machine, before, after, guard):
+    """Netvms that carry nobody any more and that the pillar does not name are left as they are."""
+    named = {*guard["services"], *guard["shelters"], guard["uplink"]}
+    emptied = {netvm for netvm in before.values() if netvm} - set(after.values()) - named
+    for name in sorted(emptied):
+        machine.remark(
+            f"{name} carries nobody any more, and the pillar does not name it: it is left as it is."
+        )
+
+
+def _tell_disposables(machine, name, netvm):
+    """A disposable took its netvm from its template when it was made, and keeps it."""
+    if machine.value(name, "template_for_dispvms") is not True:
+        return
+    for each in machine.names():
+        if machine.klass(each) != "DispVM" or machine.value(each, "template") != name:
+            continue
+        if _is_preloaded(machine, each) or machine.inherits(each, "netvm"):
+            continue
+        if machine.running(each) and machine.value(each, "netvm") != netvm:
+            machine.remark(
+                f"{each}, a disposable of {name}, keeps {shown(machine.value(each, 'netvm'))} "
+                "until it is closed."
+            )
+
+
+def _heirs(machine, wiring):
+    return [
+        name
+        for name in wiring
+        if machine.klass(name) not in NO_CLIENT and machine.inherits(name, "netvm")
+    ]
+
+
+def _is_preloaded(machine, name):
+    """A disposable that qubesd keeps ready (R4.3), which nobody uses yet."""
+    return machine.klass(name) == "DispVM" and machine.value(name, "is_preload") is True
+
+
+def _need_netvm(machine, netvm):
+    if machine.klass(netvm) is None:
+        raise Refused(f"there is no qube '{netvm}' to be a netvm. Create it, or name another.")
+    if machine.value(netvm, "provides_network") is not True:
+        raise Refused(
+            f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
+            f"'qvm-prefs {netvm} provides_network true' if it is one."
+        )
+
+
+def _name(netvm):
+    return None if netvm == "none" else netvm

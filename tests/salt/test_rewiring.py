@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine that is wired already gets another pillar: safe at every write, and it gets there.
+
+Whom a move would let out, or who makes it a loop, is taken offline first when a later step brings
+that qube back, and the move is refused when none does (R05, R15, R92).
+"""
+
+import itertools
+from typing import Any
+
+import pytest
+from pillars import OPENVPN, PILLARS, WIREGUARD
+from snapshots import compared, in_clear, netvms, own, put_back
+
+SLS = "qubes.network.sys-vpn"
+#: another provider, in another VPN qube
+REPLACED = {**PILLARS["dns"], "tunnels": {"sys-vpn-new": OPENVPN}}
+#: Tor in front of a resolver, and then behind it
+TOR_FIRST = {
+    "topology": "custom",
+    "tunnels": {"sys-vpn": {**WIREGUARD, "upstream": "sys-net"}},
+    "resolvers": {"sys-dns": {"upstream": "sys-whonix"}},
+    "routes": {"default": "sys-dns", "qubes": {"sys-whonix": "sys-vpn", "work": "sys-dns"}},
+}
+TOR_LAST = {
+    **TOR_FIRST,
+    "resolvers": {"sys-dns": {"upstream": "sys-vpn"}},
+    "routes": {"default": "sys-dns", "qubes": {"sys-whonix": "sys-dns", "work": "sys-whonix"}},
+}
+#: service qubes in the other order
+SWAPPED = {
+    "topology": "custom",
+    "tunnels": {"sys-vpn": {**WIREGUARD, "upstream": "sys-net"}},
+    "resolvers": {"sys-dns": {"upstream": "sys-firewall"}},
+    "firewalls": {"sys-firewall": {"upstream": "sys-vpn"}},
+    "routes": {"default": "sys-dns", "qubes": {"work": "sys-dns"}},
+}
+EVERY: dict[str, dict[str, Any]] = {
+    **PILLARS,
+    "replaced": REPLACED,
+    "tor first": TOR_FIRST,
+    "tor last": TOR_LAST,
+    "swapped": SWAPPED,
+}
+#: sys-dns hangs on sys-firewall, and the new pillar does not know it: the user decides
+STRANDED = {("swapped", "simple"): "sys-firewall -> sys-net would put sys-dns in clear, and now"}
+
+
+@pytest.fixture(autouse=True)
+def whonix_gateway(embedded):
+    """The fresh machine has none."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.forget_calls()
+
+
+def refused(done) -> list[str]:
+    return [state.comment for state in done.values() if state.result is False]
+
+
+def told(state) -> tuple:
+    """What a dry run and a real one have to say alike."""
+    return state.changes, state.comment.replace("would be changed", "changed")
+
+
+@pytest.mark.parametrize("old", EVERY)
+def test_every_pillar_can_follow_every_other(states, embedded, after_each_write, old):
+    """R15, R69, R92. Nobody is let out at any write, and the dry run has said all of it."""
+    assert refused(states.run(EVERY[old])) == []
+    start, before = embedded.path.read_bytes(), in_clear(embedded.snapshot())
+    for new in EVERY:
+        put_back(embedded, start)
+        dry = states.run(EVERY[new], test=True)
+        assert embedded.writes() == []
+        after_each_write.clear()
+        real = states.run(EVERY[new])
+        left = [text.partition(" they are not.")[0] for text in refused(real)]
+        assert left == [STRANDED[old, new]] if (old, new) in STRANDED else left == [], new
+        assert [told(state) for state in dry.values()] == [told(state) for state in real.values()]
+        allowed = before.union(EVERY[new].get("outside_vpn", ()))
+        let_out = [in_clear(snapshot) - allowed for snapshot in after_each_write]
+        assert set().union(*let_out) == set(), f"on the way to {new}"
+        again = states.run(EVERY[new]).values()
+        assert [state.changes for state in again if state.changes] == [], new
+
+
+def test_clients_are_taken_offline_before_their_firewall_is_opened(states, embedded):
+    """R02, R03. From topology dns to simple, sys-firewall goes from behind the tunnel to before it.
+
+    work and personal have routes; untrusted, default-dvm and sys-whonix inherit default_netvm.
+    """
+    states.run(PILLARS["dns"])
+    embedded.forget_calls()
+    move = states.run(PILLARS["simple"])["sys-firewall -> sys-net"]
+    made = [(call.dest, call.arg) for call in embedded.writes()]
+    assert made[:4] == [
+        ("dom0", "default_netvm"),
+        ("personal", "netvm"),
+        ("work", "netvm"),
+        ("sys-firewall", "netvm"),
+    ]
+    heirs = "default-dvm, sys-whonix, untrusted"
+    assert move.changes == {
+        "default_netvm": {"old": "sys-firewall", "new": "none"},
+        "with it": {"old": None, "new": heirs},
+        "personal: netvm": {"old": "sys-firewall", "new": "none"},
+        "work: netvm": {"old": "sys-firewall", "new": "none"},
+        "netvm": {"old": "sys-dns", "new": "sys-net"},
+    }
+    assert move.comment.splitlines() == [
+        "changed",
+        f"Taken offline first, and brought back by a later step: {heirs}, personal, work.",
+        "sys-dns carries nobody any more, and the pillar does not name it: it is left as it is.",
+    ]
+    machine = embedded.snapshot()
+    assert machine["globals"]["default_netvm"] == "sys-vpn"
+    assert {name: netvms(machine)[name] for name in ("work", "untrusted", "sys-firewall")} == {
+        "work": "sys-vpn",
+        "untrusted": "sys-vpn",
+        "sys-firewall": "sys-net",
+    }
+    assert "netvm" not in own(machine, "untrusted")
+
+
+def test_the_end_of_a_run_says_it_again(salt_text, states):
+    """R69. Under forty states nobody sees what one of them said."""
+    states.run(PILLARS["dns"])
+    for test in ("test=True", "test=False"):
+        run = salt_text("state.sls", SLS, test, pillar=PILLARS["simple"])
+        end = " ".join(run.stdout.partition("said by this run")[2].split())
+        assert "Taken offline first, and brought back by a later step: default-dvm" in end
+        assert "sys-dns carries nobody any more, and the pillar does not name it" in end
+    run = salt_text("state.sls", SLS, pillar=PILLARS["simple"])
+    end = run.stdout.partition("said by this run")[2]
+    assert "nothing beside the changes" in end
+
+
+def test_a_loop_of_service_qubes_is_undone_first(states, embedded, after_each_write):
+    """R88. sys-whonix, behind sys-dns, is to carry it."""
+    states.run(TOR_LAST)
+    after_each_write.clear()
+    move = states.run(TOR_FIRST)["sys-dns -> sys-whonix"]
+    assert move.changes["sys-whonix: netvm"] == {"old": "sys-dns", "new": "none"}
+    machine = netvms(embedded.snapshot())
+    assert (machine["sys-dns"], machine["sys-whonix"]) == ("sys-whonix", "sys-vpn")
+
+
+def test_a_run_killed_at_any_write_leaves_everybody_closed_and_is_finished(states, embedded):
+    """R92. From dns to simple, where clients are offline meanwhile."""
+    states.run(PILLARS["dns"])
+    start = embedded.path.read_bytes()
+    embedded.forget_calls()
+    states.run(PILLARS["simple"])
+    undisturbed, made = compared(embedded.snapshot()), embedded.writes()
+    for at, kill in itertools.product(range(1, len(made) + 1), ("before", "after")):
+        put_back(embedded, start)
+        embedded.fail(at=at, write=True, kill=kill)
+        assert states.run_in_child(PILLARS["simple"]) == -9
+        assert in_clear(embedded.snapshot()) == set()
+        assert refused(states.run(PILLARS["simple"])) == []
+        assert compared(embedded.snapshot()) == undisturbed, f"killed {kill} {made[at - 1]}"
+
+
+def test_a_run_that_fails_at_any_write_says_who_is_offline(states, embedded):
+    """R92. Whatever has been taken off stays off until a run gets through."""
+    states.run(PILLARS["dns"])
+    start = embedded.path.read_bytes()
+    embedded.fail(dest="sys-firewall", arg="netvm", write=True, error="QubesVMError")
+    text = refused(states.run(PILLARS["simple"]))[0]
+    assert text.startswith("sys-firewall: netvm sys-net was refused: injected fault. Offline until")
+    assert "until a run gets through: default-dvm, sys-whonix, untrusted, personal, work." in text
+    assert in_clear(embedded.snapshot()) == set()
+    put_back(embedded, start)
+    embedded.fail(dest="work", arg="netvm", write=True, error="")
+    text = refused(states.run(PILLARS["simple"]))[0]
+    assert text.startswith("work: netvm none was refused")
+    assert in_clear(embedded.snapshot()) == set()
+
+
+# --- what no later step brings back
+
+
+def test_a_qube_without_a_route_is_not_taken_offline_for_good(salt_text, states, embedded):
+    """R05. mail has a netvm of its own choice, and the pillar does not know it."""
+    states.run(PILLARS["dns"])
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=mail label=blue")
+    embedded.call("mail", "admin.vm.property.Set", "netvm", b"sys-firewall")
+    before = embedded.snapshot()
+    for test in ("test=True", "test=False"):
+        run = salt_text("state.sls", SLS, test, pillar=PILLARS["simple"])
+        assert run.code != 0
+        text = " ".join(run.stdout.split())
+        assert "sys-firewall -> sys-net would put mail in clear, and now they are not." in text
+        assert "(qvm-prefs mail netvm none)" in text
+        assert "Traceback" not in run.stdout
+    assert embedded.snapshot() == before
+
+    # The ways that the text says.
+    embedded.call("mail", "admin.vm.property.Set", "netvm", b"")
+    assert refused(states.run(PILLARS["simple"])) == []
+    assert netvms(embedded.snapshot())["mail"] is None
+
+
+def test_who_has_a_route_now_is_taken_along(states, embedded):
+    """The other way that the text says."""
+    states.run(PILLARS["dns"])
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=mail label=blue")
+    embedded.call("mail", "admin.vm.property.Set", "netvm", b"sys-firewall")
+    routes = {**PILLARS["simple"]["routes"]["qubes"], "mail": "sys-vpn"}
+    assert refused(states.run({**PILLARS["simple"], "routes": {"qubes": routes}})) == []
+    assert netvms(embedded.snapshot())["mail"] == "sys-vpn"
+
+
+def test_heirs_are_refused_when_the_default_is_kept(states, embedded):
+    """R07. `keep` has no step that would set it again."""
+    states.run(PILLARS["dns"])
+    kept = {**PILLARS["simple"]["routes"], "default": "keep"}
+    before = netvms(embedded.snapshot())
+    text = refused(states.run({**PILLARS["simple"], "routes": kept}))[0]
+    assert "would put default-dvm, untrusted in clear" in text
+    assert netvms(embedded.snapshot()) == before
+
+
+def test_a_loop_through_a_qube_that_is_not_routed_is_refused(states, embedded):
+    """R08. `whonix: unmanaged`, and no route: its netvm is the user's."""
+    states.run(TOR_LAST)
+    before = netvms(embedded.snapshot())
+    routes = {"default": "sys-dns", "qubes": {"work": "sys-dns"}}
+    text = refused(states.run({**TOR_FIRST, "routes": routes}))[0]
+    assert text == (
+        "sys-dns -> sys-whonix -> sys-dns -> sys-vpn -> sys-net would be a loop. Take sys-whonix off "
+        "it first."
+    )
+    assert netvms(embedded.snapshot()) == before
