@@ -2,6 +2,7 @@
 """What a pillar means: the model, read as a specification."""
 
 import pytest
+import yaml
 
 import qubes_vpn_model
 import qubes_vpn_schema
@@ -252,6 +253,13 @@ def test_a_name_may_sound_like_a_secret():
 # --- pillar.example
 
 
+@pytest.mark.parametrize("written", ["yes", '"yes"', "true"])
+def test_yes_may_be_written_as_yaml_reads_it(written):
+    """YAML 1.1 reads a plain `yes` as true."""
+    document = {**pillar(), **yaml.safe_load(f"restart_clients: {written}")}
+    assert qubes_vpn_model.build(document).restart_clients == "yes"
+
+
 def test_example_is_right():
     assert qubes_vpn_model.read(EXAMPLE)[1] == []
 
@@ -296,6 +304,7 @@ def test_example_shows_the_defaults():
         "default",
         "whonix",
         "whonix_gateway",
+        "restart_clients",
     ):
         assert getattr(shown, name) == getattr(least, name), name
     assert (least.routes, least.layout, least.allowlists) == ({}, {}, {})

@@ -161,6 +161,31 @@ def test_whonix_unmanaged():
     assert not [step for step in plan(pillar()) if step.args["name"] == "sys-whonix"]
 
 
+def test_a_service_knows_whom_later_steps_bring_back():
+    """R92: nobody else may be taken offline on the way to it."""
+    steps = plan(pillar(routes={"qubes": {"work": "sys-firewall"}}, vaults=["vault"]))
+    assert find(steps, "sys-vpn -> sys-net").args["later"] == {
+        "qubes": ["sys-dns", "sys-firewall", "vault", "work"],
+        "default": True,
+    }
+    assert find(steps, "sys-firewall -> sys-dns").args["later"]["qubes"] == ["vault", "work"]
+    kept = plan(pillar(routes={"default": "keep"}))
+    assert find(kept, "sys-firewall -> sys-dns").args["later"] == {"qubes": [], "default": False}
+
+
+@pytest.mark.parametrize("word", ["ask", "yes"])
+def test_every_move_knows_what_to_do_about_running_clients(word):
+    routes = {"qubes": {"banking": "sys-firewall"}}
+    document = pillar(restart_clients=word, routes=routes, layout={"banking": {"label": "red"}})
+    moves = [
+        step
+        for step in [*plan(document), *layout(document)]
+        if step.state in ("netvm", "default_netvm")
+    ]
+    assert {step.args["restart_clients"] for step in moves} == {word}
+    assert len(moves) == 6
+
+
 def test_an_allowlist_comes_before_the_netvm():
     """R11: the qube never has a moment with a netvm and without its list."""
     steps = plan(

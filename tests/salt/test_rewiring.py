@@ -228,7 +228,7 @@ def test_a_loop_through_a_qube_that_is_not_routed_is_refused(states, embedded):
     routes = {"default": "sys-dns", "qubes": {"work": "sys-dns"}}
     text = refused(states.run({**TOR_FIRST, "routes": routes}))[0]
     assert text == (
-        "sys-dns -> sys-whonix -> sys-dns -> sys-vpn -> sys-net would be a loop. Take sys-whonix off "
-        "it first."
+        "sys-dns -> sys-whonix -> sys-dns -> sys-vpn -> sys-net would be a loop. Take sys-whonix "
+        "off it first."
     )
     assert netvms(embedded.snapshot()) == before
