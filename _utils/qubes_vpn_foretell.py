@@ -17,6 +17,7 @@ def foretell(machine, steps):
     told, refused = [], False
     for step in steps:
         answer = {"changes": None if refused else {}, "words": [], "note": None, "problem": None}
+        said = len(machine.remarks)
         if not refused:
             try:
                 changes = answer["changes"]
@@ -24,5 +25,6 @@ def foretell(machine, steps):
             except Refused as error:
                 answer["problem"], refused = str(error), True
             answer["words"] = qubes_vpn_words.sentences(step.args["name"], answer["changes"])
+            answer["words"] += machine.remarks[said:]
         told.append({**step._asdict(), **answer})
     return told

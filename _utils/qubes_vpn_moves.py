@@ -220,16 +220,25 @@ def _take_off(machine, changes, off):
             "makes new ones with the next disposable."
         )
     if off.default:
-        machine.set_default_netvm(None, off.heirs, changes)
+        with _on_the_way(changes) as made:
+            machine.set_default_netvm(None, off.heirs, made)
     for name in off.names:
-        made = {}
-        try:
+        with _on_the_way(changes, name) as made:
             machine.set(name, {"netvm": None}, made)
-        finally:
-            changes.update({f"{name}: {key}": change for key, change in made.items()})
     if off.heirs or off.names:
         names = ", ".join([*off.heirs, *off.names])
         machine.remark(f"Taken offline first, and brought back by a later step: {names}.")
+
+
+@contextlib.contextmanager
+def _on_the_way(changes, name=None):
+    """Changes that a later step undoes, told as such."""
+    made = {}
+    try:
+        yield made
+    finally:
+        for key, change in made.items():
+            changes[key if key == "with it" else f"{name or key} on the way"] = change
 
 
 def _and_offline(refused, names):

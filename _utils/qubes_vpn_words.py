@@ -4,6 +4,7 @@
 #: A firewall list that limits nothing: what qubesd gives every new qube.
 _NO_LIST = "action=accept"
 _SERVICE = "service."
+_ON_THE_WAY = " on the way"
 #: rules that are told one by one
 _MANY = 5
 
@@ -27,6 +28,12 @@ def sentences(name, changes, last=None):
             found.append(f"with it, because they have no netvm of their own choice: {new}")
         elif old == "halted":
             found.append(f"{key} is halted, and is started first")
+        elif new == "restarted":
+            found.append(f"{key} runs, and is shut down and started again")
+        elif old == "preloaded":
+            found.append(f"{key}, a preloaded disposable, is discarded: it has the old netvm")
+        elif key.endswith(_ON_THE_WAY):
+            found.append(f"{key.removesuffix(_ON_THE_WAY)} comes off {old} until a later step")
         elif key == "firewall":
             found += _firewall(name, old.split("\n"), new.split("\n"), written)
         else:

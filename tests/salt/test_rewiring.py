@@ -101,10 +101,10 @@ def test_clients_are_taken_offline_before_their_firewall_is_opened(states, embed
     ]
     heirs = "default-dvm, sys-whonix, untrusted"
     assert move.changes == {
-        "default_netvm": {"old": "sys-firewall", "new": "none"},
+        "default_netvm on the way": {"old": "sys-firewall", "new": "none"},
         "with it": {"old": None, "new": heirs},
-        "personal: netvm": {"old": "sys-firewall", "new": "none"},
-        "work: netvm": {"old": "sys-firewall", "new": "none"},
+        "personal on the way": {"old": "sys-firewall", "new": "none"},
+        "work on the way": {"old": "sys-firewall", "new": "none"},
         "netvm": {"old": "sys-dns", "new": "sys-net"},
     }
     assert move.comment.splitlines() == [
@@ -140,7 +140,7 @@ def test_a_loop_of_service_qubes_is_undone_first(states, embedded, after_each_wr
     states.run(TOR_LAST)
     after_each_write.clear()
     move = states.run(TOR_FIRST)["sys-dns -> sys-whonix"]
-    assert move.changes["sys-whonix: netvm"] == {"old": "sys-dns", "new": "none"}
+    assert move.changes["sys-whonix on the way"] == {"old": "sys-dns", "new": "none"}
     machine = netvms(embedded.snapshot())
     assert (machine["sys-dns"], machine["sys-whonix"]) == ("sys-whonix", "sys-vpn")
 
