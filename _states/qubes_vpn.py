@@ -29,15 +29,14 @@ def template(name, clone_of):
     return _state("template", name, clone_of=clone_of)
 
 
-def present(name, label, template=None, settings=None, in_one_piece=False):
+def present(name, label, template=None, settings=None):
     """A qube *name* exists.
 
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
-    *in_one_piece*: no later state completes it, so what an interrupted run leaves is refused.
+    One that an interrupted run left half made is completed.
     """
-    more = {"template": template, "settings": settings, "in_one_piece": in_one_piece}
-    return _state("present", name, label=label, **more)
+    return _state("present", name, label=label, template=template, settings=settings)
 
 
 def firewall(name, rules, enforced_by=None, optional=False):

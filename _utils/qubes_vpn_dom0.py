@@ -6,9 +6,8 @@ to *changes* as it goes along, and raises :class:`qubes_vpn_machine.Refused` whe
 or not safe.
 """
 
-import contextlib
-
-from qubes_vpn_machine import Refused, half_made, in_words, unnote
+import qubes_vpn_making
+from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
 
 
@@ -32,69 +31,26 @@ def template(machine, changes, name, clone_of):
     klass = machine.klass(name)
     if klass not in (None, "TemplateVM"):
         raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
-    if klass is None:
+    if klass is None or qubes_vpn_making.is_half_template(machine, name):
         _need_template(machine, clone_of)
-        machine.begin(name)
-        with _in_one_piece(machine, name):
-            changes["clone"] = {"old": None, "new": f"clone of {clone_of}"}
-            machine.clone(name, clone_of, changes)
-            machine.claim(name)
-    _refuse_unfinished(machine, name)
+        qubes_vpn_making.template(machine, changes, name, clone_of)
+    else:
+        qubes_vpn_making.complete(machine, changes, name, {})
     if machine.value(name, "netvm") is not None:
         machine.set(name, {"netvm": None}, changes)
 
 
-def present(machine, changes, name, label, template=None, settings=None, in_one_piece=False):
-    """Makes an AppVM without a netvm unless there is a qube of that name.
-
-    in_one_piece: whether no later step sets what counts, so that a half made one must be known.
-    """
+def present(machine, changes, name, label, template=None, settings=None):
+    """Makes an AppVM without a netvm unless there is a qube of that name."""
     klass = machine.klass(name)
     if klass in NO_CLIENT:
         raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
     if klass is not None:
-        _refuse_unfinished(machine, name)
+        qubes_vpn_making.complete(machine, changes, name, settings or {})
         return
     if template:
         _need_template(machine, template)
-    machine.begin(name)
-    with _in_one_piece(machine, name) if in_one_piece else contextlib.nullcontext():
-        _make(machine, name, label, template, settings or {}, changes)
-
-
-def _make(machine, name, label, template, settings, changes):
-    changes["qube"] = {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}
-    machine.make(name, template, label, changes)
-    made = {}
-    try:
-        with in_words(f"'{name}' could not be finished"):
-            machine.set(name, {"netvm": None, **settings}, made)
-            machine.claim(name)
-    except Refused as refused:
-        # Half made it would be online, and the next run would take it for the user's own.
-        with in_words(f"{refused}. {half_made(name)} Removing it did not work"):
-            machine.remove(name)
-        changes.clear()
-        raise
-    changes.update({key: {"old": None, "new": change["new"]} for key, change in made.items()})
-
-
-@contextlib.contextmanager
-def _in_one_piece(machine, name):
-    """Keeps a note in dom0 for as long as *name* is being made."""
-    with in_words(f"{name}: dom0 could not note that it is being made"):
-        machine.note(name, making=True)
-    yield
-    with in_words(f"{name} is made, and '{unnote(name)}' did not work"):
-        machine.note(name, making=False)
-
-
-def _refuse_unfinished(machine, name):
-    if name in machine.unfinished():
-        raise Refused(
-            f"{half_made(name)} An earlier run was interrupted while it made it. If it is whole "
-            f"all the same, say so: {unnote(name)}"
-        )
+    qubes_vpn_making.appvm(machine, changes, name, template, label, settings or {})
 
 
 def firewall(machine, changes, name, rules, enforced_by=None):

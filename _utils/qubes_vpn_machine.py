@@ -18,6 +18,10 @@ import qubes_vpn_record
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
 #: what an interrupted run leaves looks like any other qube.
 _MAKING = "x-qubes-vpn-making."
+#: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
+_NOTHING = 1024**2
+#: What no two qubes have in common.
+_IDENTITY = {"name", "qid", "uuid", "label"}
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
 _NEW = {"netvm": None, "autostart": False, "provides_network": False}
 _INHERITED = ("memory", "maxmem")
@@ -62,6 +66,7 @@ class Machine:
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
         self._cloner = None  # a second connection, see clone
+        self._pools = {}  # template -> pool of each volume, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
@@ -79,10 +84,11 @@ class Machine:
 
     def names(self):
         """Every qube and template, dom0 excepted."""
-        made = [name for (key, name) in self._pretended if key == ""]
+        pretended = {name: klass for (key, name), klass in self._pretended.items() if key == ""}
         real = [vm.name for vm in self.app.domains if vm.klass != "AdminVM"]
-        return [name for name in real if name not in self._gone] + [
-            name for name in made if name not in real
+        hidden = {*pretended, *self._gone}
+        return [name for name in real if name not in hidden] + [
+            name for name, klass in pretended.items() if klass
         ]
 
     def value(self, name, key):
@@ -177,64 +183,106 @@ class Machine:
             return self._pretended_default[0]
         return _plain(self.app.default_netvm)
 
+    def written(self, name, volume):
+        """Whether a volume of a halted template holds anything.
+
+        A new one is sparse: ``usage`` of admin.vm.volume.Info is 0, or what the pool needs for
+        itself, and a copy uses what its source does (qubes/storage/{reflink,lvm,zfs}.py).
+        """
+        return self.app.domains[name].volumes[volume].usage >= _NOTHING
+
+    def untouched(self, name):
+        """Whether a template without a system is as qubesd makes every template."""
+        vm = self.app.domains[name]
+        changed = [key for key in vm.property_list() if not vm.property_is_default(key)]
+        return set(changed) <= _IDENTITY and not self.written(name, "private")
+
     # --- single writes
 
-    def make(self, name, template, label, changes):
+    def make(self, name, template, label):
         """Makes an AppVM, from dom0's default template when *template* is None."""
-        self._make(
-            name, "AppVM", lambda: self.app.add_new_vm("AppVM", name, label, template), changes
-        )
-        self._new |= {(name, "features"), (name, "rules")}
         if self.dry:
             template = template or _plain(self.app.default_template)
             known = {key: self.value(template, key) for key in _INHERITED}
-            self._pretend(name, {**_NEW, **known, "template": template, "label": label})
+            self._pretend(name, "AppVM", {**_NEW, **known, "template": template, "label": label})
+            return
+        with in_words(f"'{name}' could not be made"):
+            self.app.add_new_vm("AppVM", name, label, template)
+        self._new |= {(name, "features"), (name, "rules")}
 
-    def clone(self, name, source, changes):
-        """Makes a template as a copy of template *source*."""
+    def clone(self, name, source, created):
+        """Makes a template as a copy of template *source*.
 
-        def clone():
+        Calls ``created(uuid)`` as soon as there is one, before anything is copied to it.
+        """
+        if self.dry:
+            known = {key: self.value(source, key) for key in ("netvm", *_INHERITED)}
+            self._pretend(name, "TemplateVM", {"clone of": source, **known})
+            return
+        with in_words(f"'{name}' could not be made"):
             # With its cache on, clone_vm asks dom0 for a property that dom0 lacks and stops half
             # way; with an empty cache it asks one by one for each property of the source.  So the
             # source is cached, and nothing else; and naming the source's pools saves it seventeen
             # questions.
             if self._cloner is None:
-                self._cloner = type(self.app)()
+                self._cloner = _telling(type(self.app))()
             app = self._cloner
+
+            def tell():
+                # "default=False type=str 17e3..."; the qube's object does not know its class yet.
+                got = app.qubesd_call(name, "admin.vm.property.Get", "uuid")
+                created(got.decode().split()[-1])
+
+            app._created = tell
             app.cache_enabled = True
             template = app.domains[source]
             template.property_is_default("netvm")
             app.cache_enabled = False
-            pools = {volume: template.volumes[volume].pool for volume in ("root", "private")}
-            app.clone_vm(template, name, pools=pools, ignore_devices=True)
-
-        self._make(name, "TemplateVM", clone, changes)
-        self.app.domains.clear_cache()  # it was made by the other connection
-        self._pretend(name, {"clone of": source})
-        self._pretend(name, {key: self.value(source, key) for key in ("netvm", *_INHERITED)})
+            if source not in self._pools:
+                volumes = template.volumes
+                self._pools[source] = {key: volumes[key].pool for key in ("root", "private")}
+            app.clone_vm(template, name, pools=self._pools[source], ignore_devices=True)
+        self.forget_names()  # it was made by the other connection
 
     def begin(self, name):
-        """Records that a qube or template is about to be made."""
+        """Notes, and records, that a qube or template is about to be made."""
         if self._record:
             with recorded():
                 self._record.making(name)
         self._making.add(name)
+        self._write_feature("dom0", f"{_MAKING}{name}", "1")
 
-    def claim(self, name):
-        """Records that the qube which this run has made is whole, and ours."""
-        self._making.discard(name)
+    def claim(self, name, uuid):
+        """Records that the qube of this uuid is ours."""
         if self._record:
             with recorded():
-                self._record.made(name, self.value(name, "uuid"))
+                self._record.made(name, uuid)
 
-    def note(self, name, making):
-        """Notes in dom0 that a qube is being made, or is made."""
-        self._write_feature("dom0", f"{_MAKING}{name}", "1" if making else None)
-        if not making:
-            self.unfinished().discard(name)  # what an earlier run left is made now
+    def mark(self, name, uuid):
+        """Notes that it is the qube of this uuid that is being made."""
+        self._write_feature("dom0", f"{_MAKING}{name}", uuid)
+
+    def end(self, name):
+        """Takes the note away: nothing is missing any more, or there is no such qube."""
+        self._making.discard(name)
+        self._write_feature("dom0", f"{_MAKING}{name}", None)
+        if self._unfinished is not None:
+            self._unfinished.discard(name)
+
+    def noted(self, name):
+        """What the note of a qube that is being made says."""
+        return self.feature("dom0", f"{_MAKING}{name}")
+
+    def forget_names(self):
+        """Forgets which qubes there are, when another connection made or removed one."""
+        self.app.domains.clear_cache()
 
     def remove(self, name):
-        """Removes a qube that this run has made."""
+        """Removes a qube."""
+        if self.dry:
+            self._pretended["", name] = None
+            return
+        self.app.domains[name].clear_cache()  # the next of that name has the same object
         del self.app.domains[name]
         self._making.discard(name)
         self._new -= {(name, "features"), (name, "rules")}
@@ -376,25 +424,9 @@ class Machine:
             with recorded():
                 self._record.change(kind, name, key, old, new, inherited, uuid)
 
-    def _pretend(self, name, values):
-        if self.dry:
-            self._pretended.update({(name, key): value for key, value in values.items()})
-
-    def _make(self, name, klass, make, changes):
-        """Makes a qube, which *changes* tell already; empties them when it could not be made."""
-        if self.dry:
-            self._pretended["", name] = klass
-            return
-        try:
-            with in_words(f"'{name}' could not be made"):
-                make()
-        except Refused as refused:
-            self.app.domains.clear_cache()
-            if self.klass(name) is None:
-                changes.clear()
-                raise
-            # It may be somebody else's, made this very moment: not ours to remove.
-            raise Refused(f"{refused}. {half_made(name)}") from refused
+    def _pretend(self, name, klass, values):
+        self._pretended["", name] = klass
+        self._pretended.update({(name, key): value for key, value in values.items()})
 
 
 @contextlib.contextmanager
@@ -412,19 +444,24 @@ def connect():
         return qubesadmin.Qubes()
 
 
-def half_made(name):
-    """What to do about a qube that was left half made."""
-    return f"'{name}' is half made: remove it (qvm-remove {name}) and run this again."
-
-
-def unnote(name):
-    """What to type when a qube that was noted as half made is whole."""
-    return f"qvm-features --unset dom0 {_MAKING}{name}"
-
-
 def shown(value):
     """A value in words."""
     return "none" if value is None else value
+
+
+def _telling(app_class):
+    """A class of apps that call ``_created()`` right after a qube is created."""
+
+    class Telling(app_class):
+        _created = None
+
+        def qubesd_call(self, dest, method, *rest, **more):
+            answer = super().qubesd_call(dest, method, *rest, **more)
+            if method.startswith("admin.vm.Create"):
+                self._created()
+            return answer
+
+    return Telling
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def layout(model):
         settings = {"memory": qube.memory, "maxmem": qube.maxmem}
         if qube.disposable_template:
             settings["template_for_dispvms"] = True
-        steps.append(_present(name, qube.template, qube.label, settings, in_one_piece=True))
+        steps.append(_present(name, qube.template, qube.label, settings))
         if name in model.vaults:
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
@@ -120,7 +120,7 @@ def _service(model, service, guard):
         "maxmem": service.maxmem,
         "autostart": service.autostart,
     }
-    steps = [_present(name, service.template, service.label, settings if adopted else {}, adopted)]
+    steps = [_present(name, service.template, service.label, settings if adopted else {})]
     if service.role == "tunnel":
         steps.append(
             Step(
@@ -170,10 +170,8 @@ def _features(service):
     return {f"service.{name}": "1" for name in services}
 
 
-def _present(name, template, label, settings, in_one_piece):
+def _present(name, template, label, settings):
     args = {"name": name, "label": label}
-    if in_one_piece:
-        args["in_one_piece"] = True
     if template:
         args["template"] = template
     settings = {key: value for key, value in settings.items() if value is not None}

@@ -14,7 +14,7 @@ class Call(NamedTuple):
     """One Admin API call.
 
     write: it changes the machine, or may; setting what is set already counts too.
-    outcome: `ok`, `empty`, an error class, or `killed before`, `killed after`.
+    outcome: `ok`, `empty`, an error class, or `killed before`, `killed in`, `killed after`.
     """
 
     dest: str

@@ -16,11 +16,14 @@ class Fault:
     """One waiting failure.
 
     error: class of the error that qubesd answers instead of doing the call, "" for an empty answer.
-    kill: SIGKILL for the calling process, "before" the call is done or "after" it is saved.
+    done: qubesd does the call all the same, as when the connection is lost before it can answer.
+    kill: SIGKILL for the calling process: "before" the call, which is not done then; "in" it, so
+    that qubesd does it for nobody; "after" it is saved.
     once: strikes one time only; otherwise at every fitting call from `at` on.
     """
 
     error: str | None = None
+    done: bool = False
     kill: str | None = None
     at: int = 1
     once: bool = True
@@ -32,8 +35,10 @@ class Fault:
     def __post_init__(self) -> None:
         if (self.error is None) == (self.kill is None):
             raise ValueError("a fault needs either error= or kill=")
-        if self.kill not in (None, "before", "after"):
-            raise ValueError(f"kill={self.kill!r}: 'before' or 'after' the call")
+        if self.kill not in (None, "before", "in", "after"):
+            raise ValueError(f"kill={self.kill!r}: 'before', 'in' or 'after' the call")
+        if self.done and self.error is None:
+            raise ValueError("done= goes with error=")
         if self.at < 1:
             raise ValueError(f"at={self.at}: calls are counted from 1")
 

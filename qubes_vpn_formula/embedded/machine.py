@@ -20,12 +20,15 @@ from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, Qubesd
 from qubes_vpn_formula.embedded.qubesd.method import writes
 
 DEFAULT_RELEASE = "4.3"
+#: bytes of a system; the templates that the recordings start from are empty
+_SYSTEM = 1024**3
 
 
 class EmbeddedQubes:
     """One machine, by the path of its state file.
 
-    When the file is absent it is made, in the state that the contract recordings start from.
+    When the file is absent it is made, in the state that the contract recordings start from, with
+    a system in each template.
 
     release: "4.2" or "4.3"; without it what the file says, and 4.3 for a new one. ValueError when
     the file is of another release.
@@ -38,7 +41,7 @@ class EmbeddedQubes:
         self._loaded: Any = None  # the open state file that self._qubesd came from or went to
         with self._exclusive():
             if not self.path.exists():
-                self._save(Qubesd(release or DEFAULT_RELEASE))
+                self._save(_installed(Qubesd(release or DEFAULT_RELEASE)))
             self.release: str = self._current().release
         if release not in (None, self.release):
             raise ValueError(f"{self.path} holds a Qubes {self.release}, not {release}")
@@ -48,12 +51,15 @@ class EmbeddedQubes:
     ) -> bytes:
         """Makes one Admin API call and answers its bytes.
 
-        pid: the process that a `kill` fault hits; this one when not given.
+        pid: the process that a `kill` fault hits; this one when not given. Killed "in" the call,
+        it is gone while the call is done: by this process, or by one that is forked for it.
         Raises AdminError or EmptyAnswer, as qubesd answers.
         """
         write = writes(method)
         with self._exclusive():
             fault = faults.due(self._beside("faults"), dest, method, arg, write)
+            if fault and fault.kill == "in":
+                _kill_and_go_on(pid)
             outcome = "ok"
             try:
                 return self._call_or_fail(fault, dest, method, arg, payload)
@@ -68,7 +74,10 @@ class EmbeddedQubes:
                     outcome = f"killed {fault.kill}"
                 call = calls.Call(dest, method, arg, write, outcome)
                 calls.append(self._beside("calls"), call)
-                if fault and fault.kill:
+                if fault and fault.kill == "in":
+                    if pid is None:
+                        os._exit(0)
+                elif fault and fault.kill:
                     os.kill(pid or os.getpid(), signal.SIGKILL)
 
     def calls(self) -> list[calls.Call]:
@@ -96,13 +105,15 @@ class EmbeddedQubes:
     def _call_or_fail(
         self, fault: faults.Fault | None, dest: str, method: str, arg: str, payload: bytes
     ) -> bytes:
-        if fault and (fault.kill == "before" or fault.error == ""):
-            raise EmptyAnswer
-        if fault and fault.error:
-            raise AdminError(fault.error, "injected fault")
+        failing = fault is not None and (fault.kill == "before" or fault.error is not None)
+        if failing and not fault.done:
+            raise _failure(fault)
         qubesd = self._current()
         try:
-            return qubesd.call(dest, method, arg, payload)
+            answer = qubesd.call(dest, method, arg, payload)
+            if failing:
+                raise _failure(fault)
+            return answer
         except (AdminError, EmptyAnswer):
             raise
         except BaseException:
@@ -152,3 +163,22 @@ class EmbeddedQubes:
             finally:
                 # Closing alone would leave it locked by a child that was forked meanwhile.
                 fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _failure(fault: faults.Fault) -> Exception:
+    return AdminError(fault.error, "injected fault") if fault.error else EmptyAnswer()
+
+
+def _kill_and_go_on(pid: int | None) -> None:
+    """Kills the process `pid`; without it this one, and returns in a copy of it, as its qubesd."""
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+    elif os.fork():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _installed(qubesd: Qubesd) -> Qubesd:
+    for qube in qubesd.state["qubes"].values():
+        if qube["klass"] == "TemplateVM":
+            qube["volumes"]["root"]["used"] = _SYSTEM
+    return qubesd

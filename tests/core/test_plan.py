@@ -263,7 +263,6 @@ def test_layout():
         "label": "green",
         "template": "debian-13-xfce",
         "settings": {"memory": 400},
-        "in_one_piece": True,
     }
     assert find(steps, "dvm: present").args["settings"] == {"template_for_dispvms": True}
 

@@ -172,14 +172,25 @@ def test_a_lasting_fault_strikes_from_then_on(embedded):
     embedded.call("work", "admin.vm.tag.List")
 
 
-@pytest.mark.parametrize("arguments", [{}, {"kill": "during"}, {"error": "", "at": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"kill": "during"}, {"error": "", "at": 0}, {"kill": "in", "done": True}]
+)
 def test_a_fault_that_makes_no_sense_is_refused(embedded, arguments):
-    with pytest.raises(ValueError, match=r"error=|kill=|at="):
+    with pytest.raises(ValueError, match=r"error=|kill=|at=|done="):
         embedded.fail(**arguments)
 
 
-@pytest.mark.parametrize(("kill", "netvm"), [("before", "sys-firewall"), ("after", "sys-net")])
-def test_a_process_is_killed_before_or_after_its_call(embedded, kill, netvm):
+def test_an_answer_is_lost_and_the_call_is_done(embedded):
+    embedded.fail(method="admin.vm.property.Set", error="", done=True)
+    with pytest.raises(EmptyAnswer):
+        embedded.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
+    assert netvm_of(embedded, "work") == "sys-net"
+
+
+@pytest.mark.parametrize(
+    ("kill", "netvm"), [("before", "sys-firewall"), ("in", "sys-net"), ("after", "sys-net")]
+)
+def test_a_process_is_killed_before_in_or_after_its_call(embedded, kill, netvm):
     embedded.fail(method="admin.vm.property.Set", kill=kill)
     code = """
 embedded.call("work", "admin.vm.property.Get", "netvm")
@@ -187,8 +198,8 @@ embedded.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
 embedded.call("work", "admin.vm.property.Set", "memory", b"500")
 """
     assert in_child(embedded, code).returncode == -signal.SIGKILL
-    assert [call.outcome for call in embedded.calls()] == ["ok", f"killed {kill}"]
     assert netvm_of(embedded, "work") == netvm
+    assert [call.outcome for call in embedded.calls()][:2] == ["ok", f"killed {kill}"]
     assert in_child(embedded, code).returncode == 0
     assert netvm_of(embedded, "work") == "sys-net"
 

@@ -64,3 +64,17 @@ PILLARS: dict[str, dict[str, Any]] = {
         "routes": {"default": "sys-vpn-inner"},
     },
 }
+
+# the user's own qubes (R09, R10, R11)
+LAYOUT: dict[str, Any] = {
+    **PILLARS["dns"],
+    "routes": {"qubes": {"banking": "sys-firewall", "work": "sys-firewall"}},
+    "vaults": ["vault", "papers"],
+    "allowlists": {"banking": ["bank.example:443/tcp", "dns"]},
+    "layout": {
+        "banking": {"template": "debian-13-xfce", "label": "green", "memory": 500},
+        "papers": {"label": "black"},
+        "comms": {"label": "blue", "disposable_template": True},
+        "work": {"label": "gray", "memory": 900},
+    },
+}

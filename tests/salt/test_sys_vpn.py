@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import yaml
-from pillars import PILLARS
+from pillars import LAYOUT, PILLARS
 from snapshots import compared, in_clear, netvms, own, put_back
 
 from qubes_vpn_formula.masterless import Masterless
@@ -247,42 +247,7 @@ def test_what_comes_after_a_refused_step_is_not_done(states, salt_call, embedded
     assert "provides_network" not in own(embedded.snapshot(), "sys-vpn")
 
 
-# --- a run that was killed
-
-
-def test_run_killed_at_any_write_is_finished_by_the_next(states, embedded):
-    """R92. After the templates; for those see the next test."""
-    fresh = embedded.path.read_bytes()
-    states.run(PILLARS["dns"])
-    undisturbed = compared(embedded.snapshot())
-    made = embedded.writes()
-    first = next(at for at, call in enumerate(made, 1) if call.method == "admin.vm.Create.AppVM")
-    for at in range(first, len(made) + 1):
-        put_back(embedded, fresh)
-        embedded.fail(at=at, write=True, kill="before")
-        assert states.run_in_child(PILLARS["dns"]) == -9
-        done = states.run(PILLARS["dns"])
-        assert [state.comment for state in done.values() if state.result is False] == []
-        assert compared(embedded.snapshot()) == undisturbed, f"killed before {made[at - 1]}"
-
-
-@pytest.mark.parametrize("method", ["admin.vm.feature.Set", "admin.vm.volume.CloneTo"])
-def test_half_cloned_template_is_refused_until_it_is_removed(states, embedded, method):
-    """R92. Cloning takes many calls, and a template that is cloned in part looks like any other."""
-    fresh = embedded.path.read_bytes()
-    states.run(PILLARS["dns"])
-    undisturbed = compared(embedded.snapshot())
-    put_back(embedded, fresh)
-    embedded.fail(dest="t-vpn", method=method, kill="before")
-    assert states.run_in_child(PILLARS["dns"]) == -9
-    answers = list(states.run(PILLARS["dns"]).values())
-    assert answers[0].comment.startswith(
-        "'t-vpn' is half made: remove it (qvm-remove t-vpn) and run this again."
-    )
-    assert [answer.result for answer in answers] == [False]
-    embedded.call("t-vpn", "admin.vm.Remove")
-    states.run(PILLARS["dns"])
-    assert compared(embedded.snapshot()) == undisturbed
+# --- a run that was killed: test_killed.py, and here
 
 
 def test_salt_itself_can_be_killed(salt_text, states, embedded):
@@ -341,19 +306,6 @@ def test_minion_that_is_not_dom0_stops_with_a_sentence(tmp_path, embedded):
 
 # --- the user's own qubes
 
-LAYOUT = {
-    **PILLARS["dns"],
-    "routes": {"qubes": {"banking": "sys-firewall", "work": "sys-firewall"}},
-    "vaults": ["vault", "papers"],
-    "allowlists": {"banking": ["bank.example:443/tcp", "dns"]},
-    "layout": {
-        "banking": {"template": "debian-13-xfce", "label": "green", "memory": 500},
-        "papers": {"label": "black"},
-        "comms": {"label": "blue", "disposable_template": True},
-        "work": {"label": "gray", "memory": 900},
-    },
-}
-
 
 def test_layout_makes_missing_qubes_offline_and_then_routes_them(salt_call, states, embedded):
     """R09, R10, R11."""
@@ -398,34 +350,3 @@ def test_layout_takes_a_new_qube_offline_at_once(states, embedded, after_each_wr
     assert {"banking"} in out
     assert [(one, two) for one, two in itertools.pairwise(out) if one and two] == []
     assert out[-1] == set()
-
-
-def test_qube_of_the_layout_left_half_made_is_refused_until_it_is_removed(states, embedded):
-    """R10, R92. It would be online, without a word."""
-    states.run(LAYOUT)
-    embedded.fail(dest="comms", method="admin.vm.property.Set", arg="netvm", kill="before")
-    assert states.run_in_child(LAYOUT, part="layout") == -9
-    *_, refused = states.run(LAYOUT, part="layout").values()
-    assert refused.comment.startswith("'comms' is half made: remove it (qvm-remove comms)")
-    embedded.call("comms", "admin.vm.Remove")
-    assert all(state.result for state in states.run(LAYOUT, part="layout").values())
-    assert netvms(embedded.snapshot())["comms"] is None
-
-
-def test_second_template_that_was_interrupted_is_made_after_all(states, embedded):
-    """R92. The note is gone with what it was about."""
-    embedded.fail(dest="dom0", method="admin.vm.CreateInPool.TemplateVM", at=2, kill="before")
-    assert states.run_in_child(PILLARS["dns"]) == -9
-    assert "t-dns" not in embedded.snapshot()["qubes"]
-    assert all(state.result for state in states.run(PILLARS["dns"]).values())
-
-
-def test_two_interrupted_runs_leave_two_notes(states, embedded):
-    """R92. The second does not hide what the first one left."""
-    for template in ("t-one", "t-two"):
-        embedded.fail(dest=template, method="admin.vm.volume.CloneTo", kill="before")
-        pillar = {**PILLARS["dns"], "templates": {template: {"clone_of": "debian-13-minimal"}}}
-        assert states.run_in_child(pillar) == -9
-    for template in ("t-one", "t-two"):
-        answer = states.template(template, clone_of="debian-13-minimal")
-        assert answer.comment.startswith(f"'{template}' is half made")

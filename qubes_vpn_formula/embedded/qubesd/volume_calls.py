@@ -40,7 +40,7 @@ def _info(request):
         "pool": volume["pool"],
         "vid": vid,
         "size": 0 if kernel else volumes.size(volume),
-        "usage": 0,
+        "usage": volume["used"],
         "rw": volume["rw"],
         "source": origin and origin["vid"],
         "path": path if vid else None,
@@ -90,6 +90,7 @@ def _clear(request):
     volume = _volume(request)
     enforce(volume["save"])
     volumes.commit(request.dest, volume, volumes.size(volume))
+    volume["used"] = 0
 
 
 @method("admin.vm.volume.CloneFrom", writes=True)
@@ -125,6 +126,7 @@ def _copy(request, source_qube, source, volume) -> None:
     from_kernel = volumes.is_kernel(source_qube, source)
     enforce(source["save"] or from_kernel)
     volumes.commit(request.dest, volume, 0 if from_kernel else source["size"])
+    volume["used"] = source["used"]
 
 
 def _choose_bootmode(request) -> None:

@@ -65,6 +65,7 @@ def _volume(qube, name: str, pool: str, **more) -> dict:
         "pool": pool,
         "vid": f"{_folder(qube)}/{qube.name}/{name}",
         "size": 0,
+        "used": 0,  # bytes that hold something
         "rw": True,
         "save": False,
         "snap": False,

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run that is killed, or told an error, at any of its Admin API calls; and then run again (R92).
+
+What a disturbed run left, the next one completes or removes; what is not ours it leaves alone.
+The rules: docs/decisions/0008-what-was-left-half-made.md.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from disturbed import Rerun, disturb, problems
+from pillars import LAYOUT, PILLARS
+from qubesd_errors import ERRORS, possible
+from snapshots import compared, in_clear, netvms, own
+
+#: every call with every error takes half an hour; else it is each call and each error, mixed
+EVERYTHING = "QUBES_VPN_EVERY_FAULT" in os.environ
+KILLS = [{"kill": kill} for kill in ("before", "in", "after")]
+RUNS = {
+    "dns": (PILLARS["dns"], "network"),
+    "simple": (PILLARS["simple"], "network"),
+    "layout": (LAYOUT, "layout"),
+}
+
+
+@pytest.fixture
+def tmp_path():
+    """In memory: thousands of runs replace the machine's file a hundred times each."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(request, states, embedded):
+    """(pillar, part), on a machine that is ready for it."""
+    pillar, part = RUNS[request.param]
+    if part == "layout":
+        states.run(pillar)
+    return pillar, part
+
+
+def disturbed(states, embedded, run, faults, folder) -> tuple[list, list[str]]:
+    """(cases, what is wrong with them and the runs after them)."""
+    before = in_clear(embedded.snapshot())
+
+    def whole():
+        return all(state.result for state in states.run(*run).values())
+
+    cases = disturb(embedded, whole, faults)
+    goal = compared(embedded.snapshot())
+    wrong = [f"{case.where}: {case.code}" for case in cases if case.code not in (0, 1, -9)]
+    wrong += [
+        f"{case.where}: told to be a success"
+        for case in cases
+        if case.code == 0 and compared(json.loads(case.left)["state"]) != goal
+    ]
+    return cases, wrong + problems(cases, Rerun(states, *run, goal, before), folder)
+
+
+@pytest.mark.parametrize(
+    ("run", "release"),
+    [("dns", "4.3"), ("simple", "4.2"), ("layout", "4.3")]
+    + [("dns", "4.2"), ("simple", "4.3"), ("layout", "4.2")] * EVERYTHING,
+    indirect=["run"],
+)
+def test_killed_at_any_call_the_next_run_gets_there(states, embedded, run, tmp_path):
+    """R92. Before, in and after each of them; and the dry run in between says what will be done."""
+    cases, wrong = disturbed(states, embedded, run, lambda *_call: KILLS, tmp_path)
+    assert {case.code for case in cases} == {-9}
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("run", "release"),
+    [("dns", "4.3"), ("layout", "4.2")]
+    + [("dns", "4.2"), ("layout", "4.3"), ("simple", "4.2"), ("simple", "4.3")] * EVERYTHING,
+    indirect=["run"],
+)
+def test_told_any_error_at_any_call_the_next_run_gets_there(states, embedded, run, tmp_path):
+    """R92. Also when qubesd did the call, and the connection was lost before it could say so."""
+
+    def faults(number, method):
+        yield {"error": "", "done": True}
+        some = ERRORS if EVERYTHING else (ERRORS * 3)[number * 2 % len(ERRORS) :][:2]
+        yield from ({"error": error} for error in some if possible(error, method))
+
+    cases, wrong = disturbed(states, embedded, run, faults, tmp_path)
+    assert 1 in {case.code for case in cases}
+    assert wrong == []
+
+
+# --- what is whose: nobody's own things are removed or changed
+
+TEMPLATE = {"name": "t-vpn", "clone_of": "debian-13-minimal"}
+REMOVED = {"left half made": {"old": "by an interrupted run", "new": "removed"}}
+COMPLETED = {"left half made": {"old": "by an interrupted run", "new": "completed"}}
+
+
+@pytest.fixture
+def killed(states, embedded):
+    """Kills a run of the pillar where it meets a call."""
+
+    def kill(pillar=PILLARS["dns"], part="network", kill="before", **call):
+        embedded.fail(kill=kill, **call)
+        assert states.run_in_child(pillar, part) == -9
+        embedded.snapshot()  # waits for a qubesd that goes on for nobody
+
+    return kill
+
+
+@pytest.fixture
+def half_clone(killed):
+    """t-vpn, to which the root volume was not copied."""
+    killed(dest="t-vpn", method="admin.vm.volume.CloneTo", arg="root")
+
+
+@pytest.fixture
+def unmarked_clone(killed):
+    """t-vpn, of which is noted no more than that it was to be made."""
+    killed(method="admin.vm.CreateInPool.TemplateVM", kill="after")
+
+
+def both(states, embedded, function, **arguments):
+    """The answer of the dry run and of the real one, which say the same."""
+    embedded.forget_calls()
+    dry = getattr(states, function)(**arguments, test=True)
+    assert embedded.writes() == []
+    real = getattr(states, function)(**arguments)
+    assert real.changes == dry.changes
+    assert real.comment == dry.comment or real.result
+    return real
+
+
+def refused(states, embedded, function, **arguments) -> str:
+    before = compared(embedded.snapshot())
+    answer = both(states, embedded, function, **arguments)
+    assert (answer.result, answer.changes) == (False, {})
+    assert compared(embedded.snapshot()) == before
+    return answer.comment
+
+
+@pytest.mark.parametrize("half", ["half_clone", "unmarked_clone"])
+def test_half_clone_is_removed_and_made_anew(states, embedded, request, half):
+    request.getfixturevalue(half)
+    old = own(embedded.snapshot(), "t-vpn")["uuid"]
+    answer = both(states, embedded, "template", **TEMPLATE)
+    assert answer.changes == {
+        **REMOVED,
+        "clone": {"old": None, "new": "clone of debian-13-minimal"},
+    }
+    assert own(embedded.snapshot(), "t-vpn")["uuid"] != old
+    assert both(states, embedded, "template", **TEMPLATE).changes == {}
+
+
+def test_clone_that_was_whole_is_kept(states, embedded, killed):
+    """The user may have started it since, and put something in it."""
+    killed(dest="t-vpn", method="admin.vm.volume.CloneTo", arg="root", kill="in")
+    for method in ("Start", "Shutdown"):
+        embedded.call("t-vpn", f"admin.vm.{method}")
+    before = embedded.snapshot()["qubes"]["t-vpn"]
+    assert both(states, embedded, "template", **TEMPLATE).changes == COMPLETED
+    assert embedded.snapshot()["qubes"]["t-vpn"] == before
+    assert both(states, embedded, "template", **TEMPLATE).changes == {}
+
+
+def test_volume_with_no_more_than_a_pools_own_needs_is_empty(states, embedded, half_clone):
+    """ZFS counts some for a new one."""
+    content = json.loads(embedded.path.read_bytes())
+    content["state"]["qubes"]["t-vpn"]["volumes"]["root"]["used"] = 20_000
+    new = embedded.path.with_name("new")
+    new.write_text(json.dumps(content))
+    new.replace(embedded.path)
+    assert both(states, embedded, "template", **TEMPLATE).changes.items() >= REMOVED.items()
+
+
+def test_template_of_that_name_that_somebody_made_meanwhile_is_kept(states, embedded, killed):
+    killed(method="admin.vm.CreateInPool.TemplateVM")
+    states.template("t-mine", clone_of="debian-13-xfce")
+    mine = embedded.path.read_bytes().replace(b"t-mine", b"t-vpn")
+    new = embedded.path.with_name("new")
+    new.write_bytes(mine)
+    new.replace(embedded.path)
+    before = embedded.snapshot()["qubes"]["t-vpn"]
+    assert both(states, embedded, "template", **TEMPLATE).changes == COMPLETED
+    assert embedded.snapshot()["qubes"]["t-vpn"] == before
+
+
+def test_empty_template_that_somebody_changed_is_refused(states, embedded, unmarked_clone):
+    """It may be somebody's clone of this very moment."""
+    embedded.call("t-vpn", "admin.vm.property.Set", "memory", b"500")
+    assert refused(states, embedded, "template", **TEMPLATE).startswith(
+        "'t-vpn' is a template without a system, and who made it so is not known"
+    )
+    embedded.call("t-vpn", "admin.vm.Remove")
+    assert states.template(**TEMPLATE).result is True
+
+
+def test_another_of_that_name_is_not_taken_for_the_one_that_was_made(states, embedded, half_clone):
+    embedded.call("t-vpn", "admin.vm.Remove")
+    embedded.call("dom0", "admin.vm.Create.TemplateVM", "", b"name=t-vpn label=black")
+    embedded.call("t-vpn", "admin.vm.property.Set", "memory", b"500")
+    assert "who made it so is not known" in refused(states, embedded, "template", **TEMPLATE)
+
+
+def test_half_clone_that_runs_or_is_used_is_refused(states, embedded, half_clone):
+    embedded.call("dom0", "admin.vm.Create.AppVM", "t-vpn", b"name=mine label=red")
+    assert refused(states, embedded, "template", **TEMPLATE) == (
+        "'t-vpn' was left half made by an interrupted run, and mine would lose the template. "
+        "Choose another one for each, then run this again."
+    )
+    embedded.call("t-vpn", "admin.vm.Start")
+    assert refused(states, embedded, "template", **TEMPLATE) == (
+        "'t-vpn' was left half made by an interrupted run, and it runs. Shut it down "
+        "(qvm-shutdown t-vpn), then run this again."
+    )
+
+
+def test_half_clone_that_was_started_and_stopped_is_made_anew(states, embedded, half_clone):
+    """There is no system in it, so nothing of anybody's."""
+    for method in ("Start", "Shutdown"):
+        embedded.call("t-vpn", f"admin.vm.{method}")
+    assert both(states, embedded, "template", **TEMPLATE).changes.items() >= REMOVED.items()
+
+
+def test_interrupted_templates_are_known_apart(states, embedded, killed):
+    """The second does not hide what the first one left."""
+    names = ("t-one", "t-two")
+    for name in names:
+        pillar = {**PILLARS["dns"], "templates": {name: {"clone_of": "debian-13-minimal"}}}
+        killed(pillar, dest=name, method="admin.vm.volume.CloneTo")
+    for name in names:
+        answer = states.template(name, clone_of="debian-13-minimal")
+        assert answer.changes.items() >= REMOVED.items()
+
+
+@pytest.fixture
+def half_qube(states, embedded, killed):
+    """comms of the layout, with the netvm that qubesd gave it."""
+    states.run(LAYOUT)
+    killed(LAYOUT, "layout", dest="comms", method="admin.vm.property.Set", arg="netvm")
+    return {"name": "comms", "label": "blue", "settings": {"template_for_dispvms": True}}
+
+
+def test_half_made_qube_is_taken_offline_and_completed(states, embedded, half_qube):
+    """R10."""
+    assert netvms(embedded.snapshot())["comms"] == "sys-firewall"
+    assert both(states, embedded, "present", **half_qube).changes == {
+        "netvm": {"old": "sys-firewall (inherited)", "new": "none"},
+        "template_for_dispvms": {"old": False, "new": True},
+        **COMPLETED,
+    }
+    assert both(states, embedded, "present", **half_qube).changes == {}
+
+
+def test_half_made_qube_keeps_what_was_chosen_since(states, embedded, half_qube):
+    embedded.call("comms", "admin.vm.property.Set", "netvm", b"sys-net")
+    embedded.call("comms", "admin.vm.property.Set", "template_for_dispvms", b"False")
+    assert both(states, embedded, "present", **half_qube).changes == COMPLETED
+    assert own(embedded.snapshot(), "comms")["netvm"] == "sys-net"
+
+
+def test_half_made_qube_that_runs_is_refused(states, embedded, half_qube):
+    embedded.call("comms", "admin.vm.Start")
+    assert refused(states, embedded, "present", **half_qube) == (
+        "'comms' runs, and an earlier run was interrupted while it made it: netvm, "
+        "template_for_dispvms still as qubesd makes every qube. Shut it down (qvm-shutdown comms), "
+        "then run this again."
+    )
+
+
+def test_qube_of_another_class_is_somebodys_own(states, embedded, half_qube):
+    embedded.call("comms", "admin.vm.Remove")
+    embedded.call("dom0", "admin.vm.Create.StandaloneVM", "", b"name=comms label=red")
+    before = embedded.snapshot()["qubes"]["comms"]
+    assert both(states, embedded, "present", **half_qube).changes == COMPLETED
+    assert embedded.snapshot()["qubes"]["comms"] == before
+
+
+def test_clone_that_fails_is_removed_unless_that_fails_too(states, embedded):
+    """ProtocolError: qubesadmin's own clone_vm does not clean up after it."""
+    for removing in ([], [{"method": "admin.vm.Remove", "error": "QubesVMInUseError"}]):
+        for fault in [{"method": "admin.vm.volume.CloneTo", "error": "ProtocolError"}, *removing]:
+            embedded.fail(**fault)
+        answer = states.template(**TEMPLATE)
+        assert answer.result is False
+        assert ("t-vpn" in embedded.snapshot()["qubes"]) == bool(removing)
+        assert bool(answer.changes) == bool(removing)
+    assert answer.comment == (
+        "'t-vpn' could not be made: injected fault. What there is of 't-vpn' the next run puts "
+        "right. Removing it did not work: injected fault"
+    )
+    assert states.template(**TEMPLATE).changes.items() >= REMOVED.items()
+
+
+def test_qube_that_was_made_by_somebody_at_that_very_moment_is_not_removed(states, embedded):
+    """qubesd says that there is one: it is not for us to say whose."""
+    embedded.fail(method="admin.vm.CreateInPool.TemplateVM", error="QubesException", done=True)
+    answer = states.template(**TEMPLATE)
+    assert answer.comment == (
+        "'t-vpn' could not be made: injected fault. What there is of 't-vpn' the next run puts "
+        "right."
+    )
+    assert "t-vpn" in embedded.snapshot()["qubes"]
