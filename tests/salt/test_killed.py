@@ -29,7 +29,7 @@ RUNS = {
 @pytest.fixture
 def tmp_path():
     """In memory: thousands of runs replace the machine's file a hundred times each."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import yaml
 from pillars import LAYOUT, PILLARS
-from snapshots import compared, in_clear, netvms, own, put_back
+from snapshots import in_clear, netvms, own, put_back
 
 from qubes_vpn_formula.masterless import Masterless
 
