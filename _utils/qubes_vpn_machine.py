@@ -385,9 +385,12 @@ class Machine:
         self._power[name] = "Halted"
 
     def discard(self, name, changes):
-        """Ends a preloaded disposable, which removes itself then."""
+        """Ends a preloaded disposable, which removes itself then; refused when it is in use."""
         if not self.dry:
             with in_words(f"{name}, a preloaded disposable, could not be discarded"):
+                self.app.domains[name].clear_cache()
+                if self.value(name, "is_preload") is not True:
+                    raise Refused(f"{name} was taken into use meanwhile. Run this again.")
                 self.app.domains[name].kill()
         self._gone.add(name)
         changes[name] = {"old": "preloaded", "new": "discarded"}
@@ -438,10 +441,21 @@ def recorded():
         raise Refused(str(unusable)) from unusable
 
 
+class _Qubes(qubesadmin.Qubes):
+    """A connection that knows which call was left without an answer."""
+
+    def qubesd_call(self, dest, method, arg=None, *rest, **more):
+        try:
+            return super().qubesd_call(dest, method, arg, *rest, **more)
+        except qubesadmin.exc.QubesDaemonAccessError as error:
+            error.call = f"{method}{'+' + arg if arg else ''} on {dest}"
+            raise
+
+
 def connect():
     """A new ``qubesadmin.Qubes``; raises :class:`Refused` when there is no qubesd."""
     with in_words("dom0's qubesd does not answer"):
-        return qubesadmin.Qubes()
+        return _Qubes()
 
 
 def shown(value):
@@ -470,8 +484,22 @@ def in_words(text):
     try:
         yield
     except _QUBESD as error:
-        reason = str(error).strip() or "qubesd gave no answer; see journalctl -u qubesd"
-        raise Refused(f"{text}: {reason}") from error
+        raise Refused(f"{text}: {_reason(error)}") from error
+
+
+def _reason(error):
+    """Why qubesd refused: the reason behind it, where qubesadmin tells of no access alone."""
+    behind = error
+    if isinstance(error, qubesadmin.exc.QubesPropertyAccessError) and error.__context__:
+        behind = error.__context__
+    if hasattr(behind, "call"):
+        return (
+            f"qubesd gave no answer to {behind.call}. It took a value for malformed, or failed "
+            "itself: 'sudo journalctl -u qubesd' in dom0 says which"
+        )
+    if isinstance(behind, qubesadmin.exc.QubesVMNotFoundError):
+        return "there is no such qube any more. Run this again"
+    return str(error).strip() or "qubesd gave no reason; 'sudo journalctl -u qubesd' in dom0 may"
 
 
 def _plain(value):

@@ -14,6 +14,8 @@ as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, 
 import contextlib
 from typing import NamedTuple
 
+import qubesadmin.exc
+
 import qubes_vpn_guard
 from qubes_vpn_machine import FROZEN, Refused, shown
 
@@ -68,7 +70,7 @@ def netvm(machine, changes, name, netvm, guard, later=None, restart_clients="nev
         netvm=netvm,
         write=lambda: machine.set(name, {"netvm": netvm}, changes),
     )
-    in_the_way = _loop(name, netvm, before, later or {})
+    in_the_way = _loop(name, netvm, before, later or {}) + _preloads(machine, name)
     _make(machine, changes, move, before, in_the_way, guard, later or {}, restart_clients)
     _tell_disposables(machine, name, netvm)
 
@@ -124,8 +126,10 @@ def _make(machine, changes, move, before, in_the_way, guard, later, restart_clie
         try:
             move.write()
         except Refused as refused:
-            names = [*off.heirs, *off.names]
-            raise Refused(_and_offline(refused, names)) from refused
+            text = str(refused)
+            if isinstance(refused.__cause__, qubesadmin.exc.QubesVMNotStartedError):
+                text = f"{move.what} was not made: {move.netvm} is off by now. Run this again."
+            raise Refused(_and_offline(text, [*off.heirs, *off.names])) from refused
     if users and restart_clients == "never":
         machine.remark(f"{move.what} breaks connections of what is running: {', '.join(users)}.")
     _tell_idle(machine, before, after, guard)
@@ -241,10 +245,10 @@ def _on_the_way(changes, name=None):
             changes[key if key == "with it" else f"{name or key} on the way"] = change
 
 
-def _and_offline(refused, names):
+def _and_offline(text, names):
     if not names:
-        return str(refused)
-    return f"{str(refused).rstrip('.')}. Offline until a run gets through: {', '.join(names)}."
+        return text
+    return f"{text.rstrip('.')}. Offline until a run gets through: {', '.join(names)}."
 
 
 # --- running clients
@@ -348,8 +352,22 @@ def _heirs(machine, wiring):
 
 
 def _is_preloaded(machine, name):
-    """A disposable that qubesd keeps ready (R4.3), which nobody uses yet."""
+    """A disposable that qubesd keeps ready, paused, which nobody uses yet (R4.3).
+
+    It gets a changed default_netvm only a moment after it goes on, and not at all while that netvm
+    is off (qubes/vm/mix/net.py); and its template's netvm only by being made anew, which qubesd
+    sees to by itself from 4.3.40 on (qubes/vm/mix/dvmtemplate.py).
+    """
     return machine.klass(name) == "DispVM" and machine.value(name, "is_preload") is True
+
+
+def _preloads(machine, template):
+    """The preloaded disposables of *template*."""
+    return [
+        name
+        for name in machine.names()
+        if _is_preloaded(machine, name) and machine.value(name, "template") == template
+    ]
 
 
 def _need_netvm(machine, netvm):

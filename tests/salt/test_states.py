@@ -491,7 +491,16 @@ def test_any_error_at_any_call_is_words_and_a_later_run_gets_there(
     [
         ("QubesVMError", "work: netvm sys-vpn was refused: injected fault"),
         ("PermissionDenied", "work: netvm sys-vpn was refused: injected fault"),
-        ("", "work: netvm sys-vpn was refused: no access to property netvm"),
+        (
+            "",
+            "work: netvm sys-vpn was refused: qubesd gave no answer to admin.vm.property.Set+netvm "
+            "on work. It took a value for malformed, or failed itself: 'sudo journalctl -u qubesd' "
+            "in dom0 says which",
+        ),
+        (
+            "QubesVMNotFoundError",
+            "work: netvm sys-vpn was refused: there is no such qube any more. Run this again",
+        ),
     ],
 )
 def test_error_text_says_what_was_refused_and_why(states, embedded, tunnel, error, text):

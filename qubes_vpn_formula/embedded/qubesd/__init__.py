@@ -9,6 +9,7 @@ import json
 
 from . import (  # noqa: F401  (each module registers its methods and reactions)
     devices,
+    disposables,
     initial,
     labels,
     lifecycle,

@@ -8,7 +8,7 @@ from . import features, properties, tags, volumes
 from .errors import AdminError, EmptyAnswer, Missing, enforce, property_value_error, value_error
 from .events import fire, on
 from .labels import find as find_label
-from .machine import DISPOSABLE_TEMPLATES, QUBES, Qube
+from .machine import QUBES, Qube
 from .method import method
 from .names import WORD, ascii_text, check_qube_name, only
 from .pools import find as find_pool
@@ -180,35 +180,6 @@ def _register(klass: str) -> None:
 
 for _class in RELEASES["4.3"].classes:
     _register(_class)
-
-
-@method("admin.vm.CreateDisposable", payload=True, writes=True)
-def _create_disposable(request):
-    if request.machine.release.preload:
-        enforce(request.arg in ("", "preload"))
-        if request.payload not in (b"", b"uuid"):
-            raise value_error("payload must be empty or 'uuid'")
-    else:
-        enforce(not request.payload and not request.arg)
-    template = request.dest
-    if template.name == "dom0":
-        template = request.machine.find(template.get("default_dispvm"))
-    if request.arg == "preload":
-        return _preload(template)
-    if template is None or not template.get_or("template_for_dispvms", False):
-        raise AdminError("QubesException", f"{template} does not have template_for_dispvms=True")
-    qube = make(request.machine, "DispVM", None, None, template, auto_cleanup=True)
-    tags.add(qube, "created-by-dom0")
-    tags.add(qube, "disp-created-by-dom0")
-    return "uuid:" + qube.get("uuid") if request.payload else qube.name
-
-
-def _preload(template) -> None:
-    """Preloading is not modelled: it asks for a service that no template of ours has."""
-    if template is None or template.klass == "AdminVM":
-        raise EmptyAnswer
-    if template.klass in DISPOSABLE_TEMPLATES:
-        raise value_error("qube does not support preloading")
 
 
 def delete(qube) -> None:

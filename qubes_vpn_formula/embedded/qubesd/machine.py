@@ -14,6 +14,8 @@ from .releases import RELEASES, Release
 QUBES = frozenset({"AppVM", "DispVM", "StandaloneVM", "TemplateVM"})
 #: classes that may be a template for disposables
 DISPOSABLE_TEMPLATES = frozenset({"AppVM", "StandaloneVM"})
+#: feature of a disposable template: its preloaded disposables (R4.3)
+PRELOADED = "preload-dispvm"
 #: classes that live on this machine
 LOCAL = QUBES | {"AdminVM"}
 
@@ -77,6 +79,16 @@ class Qube(Holder):
     @property
     def paused(self) -> bool:
         return self.power == "Paused"
+
+    @property
+    def preloaded(self) -> bool:
+        """A disposable that waits to be used."""
+        return self.klass == "DispVM" and self.name in self.template.preloads()
+
+    def preloads(self) -> list[str]:
+        """Names of the preloaded disposables of this template."""
+        known = self.machine.release.preload
+        return self.features.get(PRELOADED, "").split() if known else []
 
     @property
     def template(self) -> "Qube | None":

@@ -184,7 +184,7 @@ def _refuse_shutdown_in_use(qube, force):
     release = qube.machine.release
     if force or (release.netvm_flag_matters and not qube.get("provides_network")):
         return
-    users = [client.name for client in qube.clients() if client.running]
+    users = [client.name for client in qube.clients() if client.running and not client.preloaded]
     if users:
         raise AdminError(
             release.shutdown_in_use, f"{qube} is the netvm of running qubes: {', '.join(users)}"
@@ -209,6 +209,8 @@ def _catch_up(qube):
 
 def apply_deferred(qube) -> None:
     """Carry out the change of netvm that a paused qube could not take part in."""
+    if qube.preloaded:
+        return
     old = qube.features.get(DEFERRED)
     if old is None or (qube.netvm and not qube.netvm.running):
         return

@@ -35,7 +35,7 @@ def _start_disposable(qube) -> None:
         everyone = qube.machine.release.failed_start_removes_any_disposable
         if everyone or qube.get("auto_cleanup"):
             if qube.running:
-                _halt(qube)
+                halt(qube)
             if qube.machine.find(qube.name):
                 lifecycle.delete(qube)
         raise
@@ -68,7 +68,7 @@ def _start(qube) -> None:
         qubesdb.create(qube)
         fire("start", qube)
     except (AdminError, EmptyAnswer):
-        _halt(qube)
+        halt(qube)
         raise
 
 
@@ -86,7 +86,7 @@ def _refuse_under_disposables(qube):
                 raise AdminError("QubesVMNotHaltedError", f"{disposable} is not powered off")
 
 
-def _halt(qube) -> None:
+def halt(qube) -> None:
     """What follows when a qube is off, however that came about."""
     qube.data.update(power="Halted", xid=-1, qubesdb={}, link=None)
     volumes.stop(qube)
@@ -121,9 +121,10 @@ def _shutdown(request):
     if not qube.running:
         raise _error("QubesVMNotStartedError", qube, "powered off")
     fire("pre-shutdown", qube, force)
-    if qube.paused and not force and qube.machine.release.defers_netvm_when_paused:
+    deferring = qube.machine.release.defers_netvm_when_paused
+    if qube.paused and not force and not qube.preloaded and deferring:
         raise _error("QubesVMNotRunningError", qube, "paused")
-    _halt(qube)
+    halt(qube)
 
 
 @method("admin.vm.Kill", no_arg=True, writes=True)
@@ -133,7 +134,7 @@ def _kill(request):
         raise _error("QubesVMError", qube, "not a qube that can be killed")
     if not qube.running:
         raise _error("QubesVMNotStartedError", qube, "powered off")
-    _halt(qube)
+    halt(qube)
 
 
 def _require_running(qube) -> None:

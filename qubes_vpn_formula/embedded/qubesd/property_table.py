@@ -160,7 +160,7 @@ def _disposable(release: Release) -> list[Property]:
         _qube("default_dispvm", lambda qube: qube.get("template")),
     ]
     if release.preload:
-        properties.append(_computed("is_preload", lambda qube: False, "bool"))
+        properties.append(_computed("is_preload", lambda qube: qube.preloaded, "bool"))
     return properties
 
 

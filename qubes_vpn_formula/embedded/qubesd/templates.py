@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Couplings between templates, disposable templates and disposables.
 
-Preloaded disposables (R4.3) are not modelled beyond the checks of their features, which a template
-passes only with a service that none has from the start. Source: qubes/vm/{appvm,dispvm,adminvm}.py
-and qubes/vm/mix/dvmtemplate.py of qubes-core-admin.
+The checks of the features of preloading are here, which a template passes only with a service that
+none has from the start. Source: qubes/vm/{appvm,dispvm,adminvm}.py and qubes/vm/mix/dvmtemplate.py
+of qubes-core-admin.
 """
 
-from . import volumes
+from . import disposables, volumes
 from .errors import AdminError, value_error
 from .events import fire, on
 from .machine import DISPOSABLE_TEMPLATES
@@ -59,17 +59,11 @@ def _check_preload(qube, feature, value):
     if not qube.machine.release.preload:
         return
     if feature == "preload-dispvm-max":
-        _check_preload_support(qube)
+        disposables.check_support(qube)
         if value and not value.isdigit():
             raise value_error("preload-dispvm-max is not a number")
     if feature == "preload-dispvm-delay":
         _check_delay(qube, value)
-
-
-def _check_preload_support(qube) -> None:
-    for feature in ("qrexec", "supported-rpc.qubes.WaitForRunningSystem"):
-        if not qube.feature(feature):
-            raise value_error(f"{qube} does not support preloading: no feature {feature}")
 
 
 def _check_delay(qube, value: str) -> None:
