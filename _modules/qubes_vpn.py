@@ -21,6 +21,8 @@ try:
     import qubes_vpn_foretell
     import qubes_vpn_inventory
     from qubes_vpn_machine import Machine, Refused, connect, in_words
+    from qubes_vpn_record import FOLDER
+    from qubes_vpn_words import last_written
 
     HAS_QUBESADMIN = True
 except ImportError:
@@ -65,7 +67,7 @@ def plan(pillar=None, part="network", live=None):
         return {"problems": [problem.text() for problem in problems], "steps": []}
     steps = {"network": qubes_vpn_plan.plan, "layout": qubes_vpn_plan.layout}[part](model)
     if live or (live is None and pillar is None):
-        told = _ask(lambda machine: qubes_vpn_foretell.foretell(machine, steps))
+        told = _ask(lambda machine, last: qubes_vpn_foretell.foretell(machine, steps, last))
     else:
         told = [step._asdict() for step in steps]
     return {"problems": [], "steps": told, "targets": qubes_vpn_part.targets(model)}
@@ -98,12 +100,17 @@ def inventory(path=None):
 
 
 def _ask(question):
-    """The answer to *question*, a function of a dry :class:`qubes_vpn_machine.Machine`."""
+    """The answer to *question*, a function of a dry :class:`qubes_vpn_machine.Machine`...
+
+    ...and of what earlier runs wrote last (:func:`qubes_vpn_words.last_written`).
+    """
     if not HAS_QUBESADMIN:
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
-            return question(Machine(connect(), dry=True))
+            machine = Machine(connect(), dry=True)
+            folder = __opts__.get("qubes_vpn_folder", FOLDER)
+            return question(machine, last_written(machine, folder))
     except Refused as refused:
         raise CommandExecutionError(str(refused)) from None
 

@@ -10,6 +10,7 @@ try:
     import qubes_vpn_dom0
     from qubes_vpn_machine import Machine, Refused, connect, in_words
     from qubes_vpn_record import FOLDER, Record
+    from qubes_vpn_words import last_written, sentences
 
     HAS_QUBESADMIN = True
 except ImportError:
@@ -96,7 +97,7 @@ def _state(state, name, **args):
         if left_out:
             comment = left_out
         elif changes:
-            comment = "would be changed" if __opts__["test"] else "changed"
+            comment = _would(name, changes) if __opts__["test"] else "changed"
             result = None if __opts__["test"] else True
     except Refused as refused:
         result, comment = False, str(refused)
@@ -104,11 +105,22 @@ def _state(state, name, **args):
     return {"name": name, "changes": changes, "result": result, "comment": comment}
 
 
+def _would(name, changes):
+    """What a dry run says of *changes*: what is different now, and what of it was done by hand."""
+    key = "qubes_vpn.last"
+    if key not in __context__:
+        __context__[key] = last_written(_machine(), _folder())
+    return "\n".join(sentences(name, changes, __context__[key]))
+
+
+def _folder():
+    return __opts__.get("qubes_vpn_folder", FOLDER)
+
+
 def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
     if _key() not in __context__:
-        record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
-        __context__[_key()] = Machine(connect(), dry=__opts__["test"], record=record)
+        __context__[_key()] = Machine(connect(), dry=__opts__["test"], record=Record(_folder()))
     return __context__[_key()]
 
 

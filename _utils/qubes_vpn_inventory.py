@@ -7,7 +7,11 @@ Format, version 1; every list of names below is the whole of what is copied::
      "globals": {"default_netvm": name or null...},
      "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
                       "properties": {key: {"value": ..., "inherited": bool}},
-                      "features": {key: text}, "tags": [text], "firewall": [rule]}}}
+                      "features": {key: text}, "tags": [text], "firewall": [rule]}},
+     "written": {name: {key: value}}}
+
+``written`` is what earlier runs wrote last, from which one sees what was changed by hand.  Keys and
+values are as a plan's ``changes`` have them; dom0's are the machine's.
 
 No free text of the user's is in it but the comments of firewall rules, and these are left out when
 they look like a secret.
@@ -38,6 +42,7 @@ PROPERTIES = {
     "autostart": bool,
     "template_for_dispvms": bool,
     "auto_cleanup": bool,
+    "is_preload": bool,
     "memory": int,
     "maxmem": int,
 }
@@ -52,8 +57,11 @@ NO_FIREWALL = ("AdminVM", "RemoteVM")
 _COMMENT = re.compile(r"comment=(.*)")
 
 
-def take(machine):
-    """The inventory of a :class:`qubes_vpn_machine.Machine`; reads only."""
+def take(machine, last):
+    """The inventory of a :class:`qubes_vpn_machine.Machine`; reads only.
+
+    last: as :func:`qubes_vpn_words.last_written` gives it.
+    """
     app = machine.app
     release = "4.3" if "devices_denied" in app.domains["dom0"].property_list() else "4.2"
     return {
@@ -62,6 +70,7 @@ def take(machine):
         "release": release,
         "globals": {key: _name(getattr(app, key)) for key in GLOBALS},
         "qubes": {vm.name: _qube(machine, vm) for vm in app.domains},
+        "written": _written(last),
     }
 
 
@@ -81,6 +90,15 @@ def _qube(machine, vm):
     }
     if vm.klass not in NO_FIREWALL:
         found["firewall"] = [_rule(rule) for rule in machine.rules(vm.name)]
+    return found
+
+
+def _written(last):
+    found = {}
+    for (name, key), value in last.items():
+        known = key in GLOBALS if name == "dom0" else key in PROPERTIES or key == "firewall"
+        if known or FEATURES.fullmatch(key):
+            found.setdefault(name, {})[key] = value
     return found
 
 

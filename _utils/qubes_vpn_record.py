@@ -123,6 +123,17 @@ def read(folder=FOLDER):
     return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
+def written(lines):
+    """What was written last and not undone: ``{(kind, of, key): its line}``."""
+    undone = {number for line in lines for number in line.get("undone", ())}
+    run, last = 0, {}
+    for line in lines:
+        run += "run" in line
+        if "change" in line and run not in undone:
+            last[line["change"], line["of"], line["key"]] = line
+    return last
+
+
 def _parsed(line, where):
     try:
         found = json.loads(line)

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is different from the pillar, in a user's words.  Pure functions."""
+"""What is different from the pillar, in a user's words, and what of it was done by hand.
+
+By hand is what is neither as the pillar says nor as an earlier run of ours left it, by the record.
+"""
+
+import qubes_vpn_record
 
 #: A firewall list that limits nothing: what qubesd gives every new qube.
 _NO_LIST = "action=accept"
 _SERVICE = "service."
 _ON_THE_WAY = " on the way"
+#: Keys of changes that are dom0's, whatever qube the step is called by.
+_GLOBALS = ("default_netvm",)
 #: rules that are told one by one
 _MANY = 5
 
 
-def sentences(name, changes, last=None):
+def sentences(name, changes, last):
     """What the *changes* of one step on *name* put right, a sentence each.
 
     changes: ``{key: {"old", "new"}}``, as the steps give them.
-    last: a function of qube and key, which gives the value that an earlier run wrote there, or None
-    when none did: what is different now was changed by hand since.
+    last: of :func:`last_written`; what is neither so nor as the pillar says was changed by hand.
     """
     if "qube" in changes or "clone" in changes:
         made = changes.get("qube") or changes["clone"]
@@ -22,7 +28,7 @@ def sentences(name, changes, last=None):
     found = []
     for key, change in changes.items():
         old, new = change["old"], change["new"]
-        written = last(name, key) if last else None
+        written = last.get(("dom0" if key in _GLOBALS else name, key))
         by_hand = written is not None and written != old
         if key == "with it":
             found.append(f"with it, because they have no netvm of their own choice: {new}")
@@ -41,11 +47,40 @@ def sentences(name, changes, last=None):
     return found
 
 
+def last_written(machine, folder):
+    """What earlier runs wrote last, by the record in *folder*: ``{(qube, key): value}``.
+
+    Keys and values are as *changes* have them; dom0's are the machine's.  What is told of a qube
+    that was removed, and whose name another has now, does not count.  A record that cannot be read
+    tells nothing: undoing a run says what is wrong with it.
+    """
+    try:
+        lines = qubes_vpn_record.read(folder)
+    except qubes_vpn_record.Unusable:
+        return {}
+    last = {}
+    for (kind, name, key), line in qubes_vpn_record.written(lines).items():
+        if "uuid" not in line or line["uuid"] == _uuid(machine, name):
+            last[name, "firewall" if kind == "firewall" else key] = _shown(line["new"])
+    return last
+
+
+def _uuid(machine, name):
+    return machine.value(name, "uuid") if machine.klass(name) else None
+
+
+def _shown(value):
+    if isinstance(value, list):
+        return "\n".join(value)
+    return "none" if value is None else value
+
+
 def _value(name, key, old, new, by_hand):
     hand = " (set by hand)" if by_hand else ""
     if key == "netvm":
         if old == f"{new} (inherited)":
-            return f"{name} hangs on {new} as dom0's default_netvm says, the pillar says on its own"
+            here = f"{name} hangs on {new} as dom0's default_netvm says"
+            return f"{here}{hand}, the pillar says so on its own"
         here = f"{name} is offline" if old == "none" else f"{name} hangs on {old}"
         wanted = "that it is offline" if new == "none" else new
         return f"{here}{hand}, the pillar says {wanted}"

@@ -5,6 +5,7 @@ The machine is an embedded Qubes: a copy that nobody depends on.
 """
 
 import shutil
+from typing import NamedTuple
 
 from qubes_vpn_formula import inventory
 from qubes_vpn_formula.console import say
@@ -13,17 +14,33 @@ from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.errors import UserError, read_bytes
 
 
-def machine(inventory_file, state_file, folder):
-    """A dry machine of an inventory, or of an embedded Qubes' state file (``fresh``: a new one).
+class Asked(NamedTuple):
+    """A machine to be asked.  machine: a dry ``qubes_vpn_machine.Machine``; last: what earlier
+    runs wrote on it, see ``qubes_vpn_words.last_written``."""
 
-    folder: where the copy is made.  Raises :class:`UserError`.
-    """
+    machine: object
+    last: dict
+
+    def foretell(self, steps):
+        """See :func:`qubes_vpn_foretell.foretell`."""
+        import qubes_vpn_foretell  # imports qubesadmin, which is there once there is a machine
+
+        return qubes_vpn_foretell.foretell(self.machine, steps, self.last)
+
+
+def of_inventory(file, folder):
+    """The machine of the inventory *file*; its copy is made in *folder*.  Raises UserError."""
+    path, taken = folder / "qubes.json", inventory.read(file)
+    inventory.write_state(taken, path, file)
+    return Asked(dom0.machine(path, dry=True), inventory.last_written(taken))
+
+
+def of_embedded(state_file, folder):
+    """An embedded Qubes, by its state file (``fresh``: a new one); as :func:`of_inventory`."""
     path = folder / "qubes.json"
-    if inventory_file:
-        inventory.write_state(inventory.read(inventory_file), path, inventory_file)
-    elif state_file != "fresh":
+    if state_file != "fresh":
         _copy(state_file, path)
-    return dom0.machine(path, dry=True)
+    return Asked(dom0.machine(path, dry=True), {})
 
 
 def _copy(source, path):
@@ -34,13 +51,6 @@ def _copy(source, path):
     except (ValueError, KeyError, TypeError, AttributeError):
         what = "this is no embedded Qubes' state file"
         raise UserError(what, "Name one, or write 'fresh'.", file=source) from None
-
-
-def foretell(machine, steps):
-    """See :func:`qubes_vpn_foretell.foretell`."""
-    import qubes_vpn_foretell  # imports qubesadmin, which is there once there is a machine
-
-    return qubes_vpn_foretell.foretell(machine, steps)
 
 
 def is_something(told):
@@ -70,6 +80,9 @@ def _show_step(number, step):
         for key, change in changes.items():
             for line in _lines(key, **change):
                 say(f"       {line}", "green")
+        by_hand = [words for words in step["words"] if "by hand)" in words]
+        for words in by_hand + step["remarks"]:
+            say(f"       {words}", "yellow")
         say(f"       {step['why']}")
         if problem:
             say(f"       refused: {problem}", "red")

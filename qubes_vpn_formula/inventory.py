@@ -12,7 +12,7 @@ from qubes_vpn_inventory import FORMAT, GLOBALS, NO_FIREWALL, PROPERTIES, QUBE, 
 from qubes_vpn_problem import path_text, show
 
 _TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=/tmp/inventory.json"
-_KEYS = ("format", "version", "release", "globals", "qubes")
+_KEYS = ("format", "version", "release", "globals", "qubes", "written")
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
 #: What a qube cannot be without, by class; others: a label.
 _OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
@@ -46,6 +46,12 @@ def read(path):
     except _Wrong as wrong:
         raise UserError(wrong.what, _TAKE, file=path, key=path_text(wrong.path)) from None
     return inventory
+
+
+def last_written(inventory):
+    """See :func:`qubes_vpn_words.last_written`."""
+    written = inventory["written"].items()
+    return {(name, key): value for name, values in written for key, value in values.items()}
 
 
 def write_state(inventory, path, source):
@@ -87,6 +93,10 @@ def _check(inventory):
         except AdminError as error:
             raise _Wrong(("qubes", name), error.message) from None
         _check_qube(_mapping(qube, ("qubes", name)), name, qubes, release)
+    for name, values in _mapping(inventory["written"], ("written",)).items():
+        for key, value in _mapping(values, ("written", name)).items():
+            plain = isinstance(value, (str, int))
+            _need(plain, ("written", name, key), f"{show(value)} is not possible here")
 
 
 def _check_qube(qube, name, qubes, release):

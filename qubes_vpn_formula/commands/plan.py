@@ -40,6 +40,11 @@ def add(subparsers):
         default="network",
         help="network: qubes.network.sys-vpn (default); layout: qubes.layout",
     )
+    parser.add_argument(
+        "--restart-clients",
+        choices=("never", "ask", "yes"),
+        help="as if the pillar said so of running qubes whose connections break",
+    )
     json_option(parser)
     parser.set_defaults(run=run)
 
@@ -48,16 +53,22 @@ def run(args):
     file = pillarfile.read(args.file)
     if file.problems():
         return check.report([args.file])
-    steps = _PARTS[args.part](file.model)
+    model = file.model
+    if args.restart_clients:
+        model = model._replace(restart_clients=args.restart_clients)
+    steps = _PARTS[args.part](model)
     if not (args.inventory or args.embedded):
         return _print_steps(steps, args.json)
     with tempfile.TemporaryDirectory(prefix="qubes-vpn-plan-") as folder:
-        machine = foretold.machine(args.inventory, args.embedded, Path(folder))
-        told = foretold.foretell(machine, steps)
+        if args.inventory:
+            asked = foretold.of_inventory(args.inventory, Path(folder))
+        else:
+            asked = foretold.of_embedded(args.embedded, Path(folder))
+        told = asked.foretell(steps)
     if args.json:
         say(json.dumps(told, indent=2))
     else:
-        foretold.show(told, file.model)
+        foretold.show(told, model)
     return 1 if foretold.is_something(told) else 0
 
 

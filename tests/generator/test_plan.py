@@ -42,7 +42,7 @@ def inventory(embedded, tmp_path):
         machine = dom0.machine(embedded.path, dry=True)
         import qubes_vpn_inventory
 
-        path.write_text(json.dumps(qubes_vpn_inventory.take(machine)))
+        path.write_text(json.dumps(qubes_vpn_inventory.take(machine, {})))
         return str(path)
 
     return take
@@ -112,6 +112,19 @@ def test_nothing_to_do(tmp_path, inventory, embedded, capsys):
     shown = capsys.readouterr().out
     assert code == 0, shown
     assert shown.endswith(" steps: nothing to do, all is so already.\n")
+
+
+def test_what_breaks_is_said_and_what_is_restarted(pillar, embedded, inventory, capsys):
+    """Untrusted runs, and goes to another netvm than it has."""
+    embedded.call("untrusted", "admin.vm.Start")
+    path = inventory()
+    for words, text in {
+        (): "untrusted runs: its open connections",
+        ("--restart-clients", "yes"): "untrusted: running -> restarted",
+        ("--restart-clients", "ask"): "refused: ",
+    }.items():
+        assert main(["plan", pillar, "--inventory", path, *words]) == 1
+        assert text in capsys.readouterr().out
 
 
 def test_a_refusal_is_shown_and_ends_it(pillar, embedded, inventory, capsys):
@@ -253,4 +266,4 @@ def test_a_machine_with_much_on_it(tmp_path, pillar, embedded, inventory, capsys
     machine = dom0.machine(path, dry=True)
     import qubes_vpn_inventory
 
-    assert qubes_vpn_inventory.take(machine) == first
+    assert qubes_vpn_inventory.take(machine, {}) == first

@@ -42,7 +42,12 @@ def of_inventory(modules, pillar, monkeypatch, folder):
     copy.write_text(json.dumps(content), encoding="utf-8")
     with monkeypatch.context() as patch:
         patch.setenv("QUBES_VPN_EMBEDDED", str(copy))
-        return modules.qubes_vpn.plan(pillar, live=True)["steps"]
+        return without_words(modules.qubes_vpn.plan(pillar, live=True)["steps"])
+
+
+def without_words(steps):
+    """What was done by hand is told by dom0's record, which is not the copy's."""
+    return [{key: step[key] for key in step if key != "words"} for step in steps]
 
 
 def call(embedded, *words):
@@ -82,7 +87,7 @@ def test_the_plan_foretells_the_run(modules, states, embedded, monkeypatch, tmp_
     pillar = PILLARS[name]
     steps = modules.qubes_vpn.plan(pillar, live=True)["steps"]
     assert any(step["changes"] for step in steps)
-    assert of_inventory(modules, pillar, monkeypatch, tmp_path) == steps
+    assert of_inventory(modules, pillar, monkeypatch, tmp_path) == without_words(steps)
     assert embedded.writes() == []
     assert told(steps) == told_by(states.run(pillar))
     again = modules.qubes_vpn.plan(pillar, live=True)["steps"]
@@ -99,7 +104,7 @@ def test_whatever_there_is_and_is_wanted(modules, states, embedded, monkeypatch,
     pillar = data.draw(pillars())
     embedded.forget_calls()
     steps = modules.qubes_vpn.plan(pillar, live=True)["steps"]
-    assert of_inventory(modules, pillar, monkeypatch, tmp_path) == steps
+    assert of_inventory(modules, pillar, monkeypatch, tmp_path) == without_words(steps)
     assert embedded.writes() == []
     assert told(steps) == told_by(states.run(pillar))
 
