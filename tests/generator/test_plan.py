@@ -119,7 +119,7 @@ def test_what_breaks_is_said_and_what_is_restarted(pillar, embedded, inventory, 
     embedded.call("untrusted", "admin.vm.Start")
     path = inventory()
     for words, text in {
-        (): "untrusted runs: its open connections",
+        (): "breaks connections of what is running: untrusted",
         ("--restart-clients", "yes"): "untrusted: running -> restarted",
         ("--restart-clients", "ask"): "refused: ",
     }.items():

@@ -58,9 +58,14 @@ def refused(done) -> list[str]:
     return [state.comment for state in done.values() if state.result is False]
 
 
-def told(state) -> tuple:
-    """What a dry run and a real one have to say alike."""
-    return state.changes, state.comment.replace("would be changed", "changed")
+def said_so(dry, real) -> bool:
+    """Whether a dry run said what the real one did: its changes, and its remarks, which come last.
+
+    Before these, the dry run says the changes in words, and the real one `changed`.
+    """
+    return dry.changes == real.changes and dry.comment.endswith(
+        real.comment.removeprefix("changed") if real.changes and real.result else real.comment
+    )
 
 
 @pytest.mark.parametrize("old", EVERY)
@@ -76,7 +81,8 @@ def test_every_pillar_can_follow_every_other(states, embedded, after_each_write,
         real = states.run(EVERY[new])
         left = [text.partition(" they are not.")[0] for text in refused(real)]
         assert left == [STRANDED[old, new]] if (old, new) in STRANDED else left == [], new
-        assert [told(state) for state in dry.values()] == [told(state) for state in real.values()]
+        assert list(dry) == list(real)
+        assert [step for step in dry if not said_so(dry[step], real[step])] == []
         allowed = before.union(EVERY[new].get("outside_vpn", ()))
         let_out = [in_clear(snapshot) - allowed for snapshot in after_each_write]
         assert set().union(*let_out) == set(), f"on the way to {new}"
