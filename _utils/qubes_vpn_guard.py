@@ -40,14 +40,21 @@ def opened(before, after, guard):
     # A qube that had a netvm and loses it is no uplink: its clients are offline.
     cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
     exempt = {*guard.services, *guard.outside_vpn}
+    wired = guard._replace(services=guard.services + cut)
     return sorted(
         name
-        for name in after
-        if name not in exempt
-        and path(name, after) != path(name, before)
-        and may_be_in_clear(name, after, guard._replace(services=guard.services + cut))
-        and not is_in_clear(name, before, guard)
+        for name in rerouted(before, after) - exempt
+        if may_be_in_clear(name, after, wired) and not is_in_clear(name, before, guard)
     )
+
+
+def rerouted(before, after):
+    """Names of qubes whose way out is another one *after*."""
+    found = more = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    while more:
+        more = {name for name, netvm in after.items() if netvm in more} - found
+        found = found | more
+    return found & after.keys()
 
 
 def may_be_in_clear(name, wiring, guard):

@@ -1,18 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs every benchmark: `python -m bench`. Exit code 1 when a goal is missed."""
+"""Runs the benchmarks: `python -m bench [NAME...]`. Exit code 1 when a goal is missed."""
 
-import sys
+import argparse
 
-from bench import api_calls, endpoints, large_pillar, reloads, show_sls, through
+from bench import (
+    api_calls,
+    chain,
+    endpoints,
+    large_pillar,
+    many_qubes,
+    reloads,
+    show_sls,
+    through,
+    upstream,
+)
 
-BENCHES = (large_pillar, api_calls, show_sls, endpoints, reloads, through)
+BENCHES = {
+    "large_pillar": large_pillar,
+    "many_qubes": many_qubes,
+    "api_calls": api_calls,
+    "chain": chain,
+    "upstream": upstream,
+    "show_sls": show_sls,
+    "endpoints": endpoints,
+    "reloads": reloads,
+    "through": through,
+}
 
-results = [result for bench in BENCHES for result in bench.results()]
-width = max(len(result.what) for result in results)
-print(f"{'':{width}}  result   goal")
-for result in results:
-    verdict = "" if result.reached else "   MISSED"
-    print(
-        f"{result.what:{width}}  {result.value:6g}  <={result.goal:5g}   {result.detail}{verdict}"
-    )
-sys.exit(not all(result.reached for result in results))
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Speed, against goals.")
+    parser.add_argument("name", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    names = parser.parse_args().name or BENCHES
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"no benchmark is called {', '.join(unknown)}: {', '.join(BENCHES)}")
+    results = [result for name in names for result in BENCHES[name].results()]
+    width = max(len(result.what) for result in results)
+    print(f"{'':{width}}  result   goal")
+    for result in results:
+        print(result.line(width))
+    return any(result.missed for result in results)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
