@@ -16,6 +16,8 @@ import qubes_vpn_killswitch
 import qubes_vpn_model
 import qubes_vpn_part
 import qubes_vpn_plan
+import qubes_vpn_record
+import qubes_vpn_undo
 
 try:
     import qubes_vpn_foretell
@@ -71,6 +73,29 @@ def plan(pillar=None, part="network", live=None):
     else:
         told = [step._asdict() for step in steps]
     return {"problems": [], "steps": told, "targets": qubes_vpn_part.targets(model)}
+
+
+def undo_plan(options=None):
+    """The ordered steps that put back what the formula replaced, or why there are none.
+
+    options: ``{"to": "first" | "last", "remove": true | false}``, as ``qubes_vpn_undo`` in the
+    pillar has them: to before the first run (default) or the last one; whether the qubes and
+    templates that these runs made are removed (default: no).
+    Returns ``{"problems": [text...], "steps": [...]}``, as :func:`plan` does.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.undo_plan '{to: last}'
+    """
+    to, remove, problems = qubes_vpn_undo.options(options)
+    if problems:
+        return {"problems": [problem.text() for problem in problems], "steps": []}
+    try:
+        lines = qubes_vpn_record.read(__opts__.get("qubes_vpn_folder", qubes_vpn_record.FOLDER))
+    except qubes_vpn_record.Unusable as unusable:
+        return {"problems": [str(unusable)], "steps": []}
+    steps = qubes_vpn_undo.plan(lines, to, remove)
+    return {"problems": [], "steps": [step._asdict() for step in steps]}
 
 
 def inventory(path=None):

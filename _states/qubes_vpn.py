@@ -16,6 +16,9 @@ try:
 except ImportError:
     HAS_QUBESADMIN = False
 
+#: What the states of an undo say that they did.
+_BACK = {"restored": "put back", "undone": "written down", "removed": "removed"}
+
 __virtualname__ = "qubes_vpn"
 
 
@@ -75,6 +78,24 @@ def default_netvm(name, guard, restart_clients="never"):
     return _state("default_netvm", name, guard=guard, restart_clients=restart_clients)
 
 
+def restored(name, **what):
+    """One thing of *name* is as it was before the formula changed it.
+
+    *what*: as ``qubes_vpn.undo_plan`` has it.  What somebody has changed since stays as it is.
+    """
+    return _state("restored", name, **what)
+
+
+def undone(name, runs):
+    """The record says that *runs* have been undone."""
+    return _state("undone", name, runs=runs)
+
+
+def removed(name, uuids):
+    """The qube or template *name* is gone, if it is one that the formula made, by *uuids*."""
+    return _state("removed", name, uuids=uuids)
+
+
 def remarks(name):
     """Says once more what the states of this run had to say beside their changes."""
     told = _machine().remarks if _key() in __context__ else []
@@ -97,7 +118,10 @@ def _state(state, name, **args):
         if left_out:
             comment = left_out
         elif changes:
-            comment = _would(name, changes) if __opts__["test"] else "changed"
+            done = _BACK.get(state, "changed")
+            comment = done
+            if __opts__["test"]:
+                comment = f"would be {done}" if state in _BACK else _would(name, changes)
             result = None if __opts__["test"] else True
     except Refused as refused:
         result, comment = False, str(refused)

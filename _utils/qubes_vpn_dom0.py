@@ -7,6 +7,7 @@ or not safe.
 """
 
 import qubes_vpn_making
+import qubes_vpn_restore
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
 
@@ -15,15 +16,14 @@ def run(machine, state, args, changes):
     """One step of a plan, by its name: what a Salt state, a live plan and the tests all call.
 
     args: as the plan has them.  A step that is *optional* is left out while there is no such qube.
-    Returns None, or the reason why it was left out.
+    Returns None, or what there is to say where nothing was changed: why it was left out, say.
     """
     args = dict(args)
     name, optional = args["name"], args.pop("optional", False)
     with in_words(f"{name}: qubesd said no"):
         if optional and machine.klass(name) is None:
             return f"there is no qube '{name}' yet; qubes.layout makes it"
-        STEPS[state](machine, changes, **args)
-    return None
+        return STEPS[state](machine, changes, **args)
 
 
 def template(machine, changes, name, clone_of):
@@ -115,6 +115,9 @@ STEPS = {
     "qube": qube,
     "netvm": netvm,
     "default_netvm": default_netvm,
+    "restored": qubes_vpn_restore.restored,
+    "undone": qubes_vpn_restore.undone,
+    "removed": qubes_vpn_restore.removed,
 }
 
 

@@ -27,6 +27,9 @@ _NEW = {"netvm": None, "autostart": False, "provides_network": False}
 _INHERITED = ("memory", "maxmem")
 #: Power states in which a qube is on and does not go on: neither does a change of its netvm.
 FROZEN = ("Paused", "Suspended")
+#: Set as a property's value: nobody's choice.
+INHERITED = object()
+_NOT_PRETENDED = object()
 #: What a call to qubesd can raise.  Two are no QubesException where qubesadmin has them (R4.3):
 #: what later releases of qubesd answer to a request that they do not let pass.
 _QUBESD = (
@@ -61,7 +64,9 @@ class Machine:
         # Before anything names dom0, whose class the list has and qubesadmin cannot ask for alone.
         self.app.domains.refresh_cache()
         self.dry = dry
-        self._record = None if dry else record
+        self._record = record
+        self._lines = None  # see recorded
+        self.parked = set()  # whom an undo took offline, to move them later
         self._making = set()  # names; of what is being made there is nothing to go back to
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
@@ -71,7 +76,7 @@ class Machine:
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
-        self._gone = set()  # names of disposables that this run has discarded
+        self._gone = set()  # names of what qubesadmin goes on showing after it was discarded
         self.remarks = []
 
     # --- reading
@@ -94,11 +99,16 @@ class Machine:
 
     def value(self, name, key):
         """A property as plain data: bool, int, str, or None (also: not known yet)."""
-        if (name, key) in self._pretended:
-            return self._pretended[name, key]
+        pretended = self._pretended.get((name, key), _NOT_PRETENDED)
+        if pretended not in (_NOT_PRETENDED, INHERITED):
+            return pretended
         if ("", name) in self._pretended:
             return None
         vm = self.app.domains[name]
+        if pretended is INHERITED:
+            if key == "netvm" and vm.klass != "TemplateVM":
+                return self.default_netvm()
+            return _plain(vm.property_get_default(key))
         if key == "netvm" and self._pretended_default and vm.property_is_default("netvm"):
             return self._pretended_default[0]
         try:
@@ -110,7 +120,9 @@ class Machine:
 
     def inherits(self, name, key):
         """Whether a property has no value of its own."""
-        if (name, key) in self._pretended or ("", name) in self._pretended:
+        if (name, key) in self._pretended:
+            return self._pretended[name, key] is INHERITED
+        if ("", name) in self._pretended:
             return False
         return self.app.domains[name].property_is_default(key)
 
@@ -185,6 +197,10 @@ class Machine:
             self._wiring = dict(wiring)
         return wiring
 
+    def named(self, key):
+        """The name of the qube that dom0 has for *key*, or None."""
+        return self.default_netvm() if key == "default_netvm" else _plain(getattr(self.app, key))
+
     def default_netvm(self):
         """Name of dom0's default_netvm, or None."""
         if self._pretended_default:
@@ -254,17 +270,13 @@ class Machine:
 
     def begin(self, name):
         """Notes, and records, that a qube or template is about to be made."""
-        if self._record:
-            with recorded():
-                self._record.making(name)
+        self._tell("making", name)
         self._making.add(name)
         self._write_feature("dom0", f"{_MAKING}{name}", "1")
 
     def claim(self, name, uuid):
         """Records that the qube of this uuid is ours."""
-        if self._record:
-            with recorded():
-                self._record.made(name, uuid)
+        self._tell("made", name, uuid)
 
     def mark(self, name, uuid):
         """Notes that it is the qube of this uuid that is being made."""
@@ -289,6 +301,7 @@ class Machine:
         """Removes a qube."""
         if self.dry:
             self._pretended["", name] = None
+            self._gone.add(name)
             self._wiring = None
             return
         self.app.domains[name].clear_cache()  # the next of that name has the same object
@@ -297,29 +310,35 @@ class Machine:
         self._new -= {(name, "features"), (name, "rules")}
 
     def set(self, name, settings, changes):
-        """Sets properties; one read for all of them says whether it worked."""
+        """Sets properties, to INHERITED too; one read for all of them says whether it worked."""
         old = {key: self.shown(name, key) for key in settings}
         for key, value in settings.items():
             if self.dry:
                 self._pretended[name, key] = value
                 if key == "netvm" and self._wiring is not None:
-                    self._wiring[name] = value
+                    self._wiring[name] = self.value(name, key)
             else:
                 self._keep_property(name, key, value)
                 with in_words(f"{name}: {key} {shown(value)} was refused"):
-                    setattr(self.app.domains[name], key, value)
+                    if value is INHERITED:
+                        delattr(self.app.domains[name], key)
+                    else:
+                        setattr(self.app.domains[name], key, value)
             changes[key] = {"old": old[key], "new": shown(value)}
-        if self.dry:
-            return
         with in_words(f"{name}: {', '.join(settings)} could not be read back"):
-            self.app.domains[name].clear_cache()
+            if not self.dry:
+                self.app.domains[name].clear_cache()
             for key, value in settings.items():
-                if self.value(name, key) != value or self.inherits(name, key):
+                inherited = value is INHERITED
+                if self.inherits(name, key) != inherited or (
+                    not inherited and self.value(name, key) != value
+                ):
                     raise Refused(f"{name}: {key} reads back differently.")
+                changes[key]["new"] = self.shown(name, key)
 
     def set_feature(self, name, key, old, value):
         """Sets a feature, which was *old*; None removes it."""
-        self._keep("feature", name, key, old, value)
+        self._keep("feature", name, key, old, new=value)
         self._write_feature(name, key, value)
 
     def _write_feature(self, name, key, value):
@@ -341,7 +360,7 @@ class Machine:
         if self.dry:
             self._pretended[name, "rules"] = wanted
         else:
-            self._keep("firewall", name, "rules", old, wanted)
+            self._keep("firewall", name, "rules", old, new=wanted)
             with in_words(f"{name}: the firewall list was refused"):
                 self.app.domains[name].firewall.save_rules(new)
         changes["firewall"] = {"old": "\n".join(old), "new": "\n".join(wanted)}
@@ -384,9 +403,8 @@ class Machine:
 
     def moving(self, wiring, guard):
         """Somebody is about to be moved: *wiring* and what the pillar promises are recorded."""
-        if self._record:
-            with recorded():
-                self._record.wiring(wiring, guard)
+        self._tell("wiring", wiring)
+        self._tell("promise", guard)
 
     def shut_down(self, name):
         """Shuts a qube down and waits for it, as long as its ``shutdown_timeout`` says."""
@@ -418,27 +436,52 @@ class Machine:
         value = shown(self.value(name, key))
         return f"{value} (inherited)" if key == "netvm" and self.inherits(name, key) else value
 
+    def recorded(self):
+        """The record's lines, as they were when this was asked first."""
+        if self._lines is None:
+            with _recorded():
+                self._lines = self._record.lines()
+        return self._lines
+
+    def undoing(self):
+        """This run is an undo: so the record has it."""
+        if self._recording():
+            self._record.undoing = True
+
+    def undone(self, runs):
+        """Records that *runs* have been undone."""
+        self._tell("undone", runs)
+
+    def _recording(self):
+        return self._record is not None and not self.dry
+
+    def _tell(self, what, *arguments, **more):
+        """Has the record write a line; raises :class:`Refused` when it cannot."""
+        if self._recording():
+            with _recorded():
+                getattr(self._record, what)(*arguments, **more)
+
     def _keep_property(self, name, key, new):
-        if self._record:
+        if self._recording():
             try:
                 inherited = self.app.domains[name].property_is_default(key)
             except qubesadmin.exc.QubesPropertyAccessError:
                 raise  # what is not known cannot be put back
             except AttributeError:
                 inherited = False  # no such property: qubesd will say so
-            self._keep("property", name, key, self.value(name, key), new, inherited)
+            if key == "netvm" and name not in self._making:
+                self._tell("wiring", self.wiring())
+            more = {} if new is INHERITED else {"new": new}
+            self._keep("property", name, key, self.value(name, key), inherited=inherited, **more)
 
     def _keep_global(self, key, new):
-        if self._record:
+        if self._recording():
             old, inherited = _plain(getattr(self.app, key)), self.app.property_is_default(key)
-            with recorded():
-                self._record.change("global", "dom0", key, old, new, inherited)
+            self._tell("change", "global", "dom0", key, old, new=new, inherited=inherited)
 
-    def _keep(self, kind, name, key, old, new, inherited=False):
-        if self._record and name not in self._making:
-            uuid = self.value(name, "uuid")
-            with recorded():
-                self._record.change(kind, name, key, old, new, inherited, uuid)
+    def _keep(self, kind, name, key, old, **more):
+        if self._recording() and name not in self._making:
+            self._tell("change", kind, name, key, old, **more, uuid=self.value(name, "uuid"))
 
     def _pretend(self, name, klass, values):
         self._wiring = None
@@ -447,7 +490,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def recorded():
+def _recorded():
     """Turns a record that cannot be written into :class:`Refused`: then nothing is replaced."""
     try:
         yield
@@ -474,6 +517,8 @@ def connect():
 
 def shown(value):
     """A value in words."""
+    if value is INHERITED:
+        return "inherited"
     return "none" if value is None else value
 
 

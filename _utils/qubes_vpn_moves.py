@@ -17,7 +17,7 @@ from typing import NamedTuple
 import qubesadmin.exc
 
 import qubes_vpn_guard
-from qubes_vpn_machine import FROZEN, Refused, shown
+from qubes_vpn_machine import FROZEN, INHERITED, Refused, shown
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 NO_CLIENT = ("TemplateVM", "AdminVM")
@@ -63,19 +63,35 @@ def netvm(machine, changes, name, netvm, guard, later=None, restart_clients="nev
         _need_netvm(machine, netvm)
     if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
         return
+    _hang(machine, changes, name, netvm, guard, later, restart_clients)
+
+
+def put_back(machine, changes, name, value, guard, later):
+    """Hangs a qube on what it had: a name, None, or INHERITED."""
+    if value is not None and value is not INHERITED:
+        _need_netvm(machine, value)
+    if machine.klass(name) in NO_CLIENT:
+        machine.set(name, {"netvm": value}, changes)
+    else:
+        _hang(machine, changes, name, value, guard, later, "never")
+
+
+def _hang(machine, changes, name, value, guard, later, restart_clients):
+    """*value*: the qube's own choice, or INHERITED."""
+    netvm = machine.default_netvm() if value is INHERITED else value
     before = _look(machine)
     move = _Move(
         what=f"{name} -> {shown(netvm)}",
         moved=[name],
         netvm=netvm,
-        write=lambda: machine.set(name, {"netvm": netvm}, changes),
+        write=lambda: machine.set(name, {"netvm": value}, changes),
     )
     in_the_way = _loop(name, netvm, before, later or {}) + _preloads(machine, name)
     _make(machine, changes, move, before, in_the_way, guard, later or {}, restart_clients)
     _tell_disposables(machine, name, netvm)
 
 
-def default_netvm(machine, changes, name, guard, restart_clients="never"):
+def default_netvm(machine, changes, name, guard, restart_clients="never", later=None):
     """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
     netvm = _name(name)
     if machine.default_netvm() == netvm:
@@ -83,7 +99,7 @@ def default_netvm(machine, changes, name, guard, restart_clients="never"):
     if netvm is not None:
         _need_netvm(machine, netvm)
     before = _look(machine)
-    heirs = _heirs(machine, before)
+    heirs = inheriting(machine, before)
     _refuse_loop_of_heirs(heirs, netvm, before)
     preloaded = [heir for heir in heirs if _is_preloaded(machine, heir)]
     heirs = [heir for heir in heirs if heir not in preloaded]
@@ -93,7 +109,7 @@ def default_netvm(machine, changes, name, guard, restart_clients="never"):
         netvm=netvm,
         write=lambda: machine.set_default_netvm(netvm, heirs, changes),
     )
-    _make(machine, changes, move, before, preloaded, guard, {}, restart_clients)
+    _make(machine, changes, move, before, preloaded, guard, later or {}, restart_clients)
 
 
 def need(machine, name):
@@ -150,7 +166,7 @@ def _off(machine, move, before, in_the_way, guard, later):
     heirs = []
     if later.get("default") and any(machine.inherits(name, "netvm") for name in lost):
         default = True
-        heirs = _heirs(machine, before)
+        heirs = inheriting(machine, before)
         discarded += [name for name in heirs if _is_preloaded(machine, name)]
         discarded = list(dict.fromkeys(discarded))
         heirs = [name for name in heirs if name not in discarded]
@@ -342,7 +358,8 @@ def _tell_disposables(machine, name, netvm):
             )
 
 
-def _heirs(machine, wiring):
+def inheriting(machine, wiring):
+    """Whose netvm is default_netvm."""
     return [
         name
         for name in wiring

@@ -4,12 +4,13 @@
 One JSON object a line, only ever appended, each on the disk before the change that it tells of:
 
 - ``{"run": TIME}``: the lines that follow are of this run; written with its first change.
-- ``{"wiring": {NAME: NETVM}, "guard": {...}}``: who hung on what before the run moved anybody, and
-  what its pillar promised (:class:`qubes_vpn_guard.Guard` as plain data).
+  ``"undoing": true``: the run is an undo.
+- ``{"wiring": {NAME: NETVM}}``: who hung on what before the run moved anybody.
+- ``{"guard": {...}}``: what its pillar promised (:class:`qubes_vpn_guard.Guard` as plain data).
 - ``{"change": KIND, "of": NAME, "key": KEY, "old": VALUE, "new": VALUE, "uuid": UUID}``, kind
   ``property``, ``feature``, ``firewall`` (values: lists of rules), ``global`` (of dom0) or ``file``
   (of dom0; key: its path; values: texts).  null: unset.  ``"inherited": true``: *old* was nobody's
-  choice.  uuid: the qube's.
+  choice.  uuid: the qube's.  A change to nobody's choice has no *new*.
 - ``{"making": NAME}``, ``{"made": NAME, "uuid": UUID}``: before and after a qube or template is
   made.  By the uuid a later qube of that name is not taken for it.
 - ``{"undone": [NUMBER...]}``: these runs, counted from 1, have been undone.
@@ -37,27 +38,32 @@ class Unusable(Exception):
 class Record:
     """The record in *folder*, for one run.  Nothing is read or written before the first change.
 
+    undoing: whether the run is an undo; to be set before its first change.
+
     Every method raises :class:`Unusable` when the line is not on the disk afterwards.
     """
 
     def __init__(self, folder=FOLDER):
         self.folder = Path(folder)
-        self._begun = self._wired = False
+        self._begun = self._wired = self._promised = False
+        self.undoing = False
 
-    def change(self, kind, of, key, old, new, inherited=False, uuid=None):
-        """*key* of *of* is about to become *new*."""
-        line = {"change": kind, "of": of, "key": key, "old": old, "new": new}
-        if inherited:
-            line["inherited"] = True
-        if uuid:
-            line["uuid"] = uuid
-        self._append(line)
+    def change(self, kind, of, key, old, **more):
+        """*key* of *of*, which is *old*, is about to change; *more* as the line has it."""
+        more = {name: value for name, value in more.items() if value or name == "new"}
+        self._append({"change": kind, "of": of, "key": key, "old": old, **more})
 
-    def wiring(self, netvms, guard):
+    def wiring(self, netvms):
         """Qubes are about to be moved: only the first call of a run is written."""
         if not self._wired:
-            self._append({"wiring": netvms, "guard": guard})
+            self._append({"wiring": netvms})
             self._wired = True
+
+    def promise(self, guard):
+        """By this the moves are judged: only the first call of a run is written."""
+        if not self._promised:
+            self._append({"guard": guard})
+            self._promised = True
 
     def making(self, name):
         """A qube or a template is about to be made."""
@@ -67,6 +73,10 @@ class Record:
         """It is made, and it is ours."""
         self._append({"made": name, "uuid": uuid})
 
+    def lines(self):
+        """What has been written so far: see :func:`read`."""
+        return read(self.folder)
+
     def undone(self, runs):
         """These runs have been undone."""
         with self._words(), self._opened() as file:
@@ -75,7 +85,8 @@ class Record:
     def _append(self, line):
         with self._words(), self._opened() as file:
             if not self._begun:
-                _write(file, {"run": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+                begin = {"run": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                _write(file, {**begin, "undoing": True} if self.undoing else begin)
                 self._begun = True
             _write(file, line)
 
@@ -124,14 +135,14 @@ def read(folder=FOLDER):
 
 
 def written(lines):
-    """What was written last and not undone: ``{(kind, of, key): its line}``."""
+    """What was written last, has a value, and is not undone: ``{(kind, of, key): its line}``."""
     undone = {number for line in lines for number in line.get("undone", ())}
     run, last = 0, {}
     for line in lines:
         run += "run" in line
         if "change" in line and run not in undone:
             last[line["change"], line["of"], line["key"]] = line
-    return last
+    return {key: line for key, line in last.items() if "new" in line}
 
 
 def _parsed(line, where):

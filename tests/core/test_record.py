@@ -16,7 +16,7 @@ def folder(tmp_path):
 
 
 def change(record, new="sys-vpn"):
-    record.change("property", "work", "netvm", "sys-firewall", new, inherited=True, uuid="1-2")
+    record.change("property", "work", "netvm", "sys-firewall", new=new, inherited=True, uuid="1-2")
 
 
 def netvms(folder):
@@ -54,12 +54,13 @@ def test_nothing_is_written_for_a_run_that_changes_nothing(folder):
 def test_each_run_begins_with_its_own_line_and_the_first_wiring_counts(folder):
     for _ in range(2):
         record = Record(folder)
-        record.wiring({"work": "sys-firewall"}, {})
-        record.wiring({"work": "sys-vpn"}, {})
+        for netvm in ("sys-firewall", "sys-vpn"):
+            record.wiring({"work": netvm})
+            record.promise({"uplink": "sys-net"})
         change(record)
     Record(folder).undone([1, 2])
     assert [next(iter(line)) for line in read(folder)] == [
-        *("run", "wiring", "change") * 2,
+        *("run", "wiring", "guard", "change") * 2,
         "undone",
     ]
     assert read(folder)[1]["wiring"] == {"work": "sys-firewall"}

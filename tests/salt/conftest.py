@@ -82,6 +82,7 @@ class States:
         self._context = loaders.context
         self._modules = loaders.modules
         self._loaded = both_modes(loaders)
+        self.record = Path(loaders.opts["qubes_vpn_folder"]) / "record.jsonl"
 
     def __getattr__(self, function: str) -> Callable[..., State]:
         def state(name: str, test: bool = False, **arguments: Any) -> State:
@@ -98,8 +99,14 @@ class States:
         self, pillar: dict[str, Any], part: str = "network", test: bool = False
     ) -> dict[str, State]:
         """All steps of the pillar's plan, until one fails, as one Salt run: id -> State."""
+        return self._run(self._modules["qubes_vpn.plan"](pillar, part), test)
+
+    def undo(self, test: bool = False, **options: Any) -> dict[str, State]:
+        """The same for an undo: `undo(to="last", remove=True)`."""
+        return self._run(self._modules["qubes_vpn.undo_plan"](options), test)
+
+    def _run(self, plan: dict[str, Any], test: bool) -> dict[str, State]:
         self._context.clear()
-        plan = self._modules["qubes_vpn.plan"](pillar, part)
         assert plan["problems"] == []
         done = {}
         for step in plan["steps"]:
@@ -109,12 +116,19 @@ class States:
         return done
 
     def run_in_child(self, pillar: dict[str, Any], part: str = "network") -> int:
-        """The same in a process of its own, for faults that kill it; its exit status."""
+        """The same as `run` in a process of its own, for faults that kill it; its exit status."""
+        return self._in_child(lambda: self.run(pillar, part))
+
+    def undo_in_child(self, **options: Any) -> int:
+        """The same as `undo` in a process of its own."""
+        return self._in_child(lambda: self.undo(**options))
+
+    def _in_child(self, run: Callable[[], dict[str, State]]) -> int:
         child = os.fork()
         if child == 0:
             code = 70
             try:
-                code = int(any(state.result is False for state in self.run(pillar, part).values()))
+                code = int(any(state.result is False for state in run().values()))
             finally:
                 os._exit(code)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0's steps of an undo, as :mod:`qubes_vpn_undo` orders them.
+
+What is as it was is left alone; so is what the formula did not set, for then somebody has changed
+it since.  Nobody gets out in clear who is not in clear now and was not before the undone runs.
+Each step returns None, or why it changed nothing.
+"""
+
+import time
+from typing import NamedTuple
+
+import qubes_vpn_guard
+import qubes_vpn_moves
+import qubes_vpn_undo
+from qubes_vpn_machine import INHERITED, Refused, in_words, shown
+
+#: Properties whose values are names of qubes: of qubes, and of dom0.
+_QUBES = ("netvm", "template", "default_dispvm", "management_dispvm")
+_GLOBALS = (
+    *("default_netvm", "default_template", "default_dispvm", "management_dispvm"),
+    *("updatevm", "clockvm"),
+)
+#: Where nothing is known of a pillar, every way out may be one in clear.
+_NO_PROMISE = {"uplink": "", "shelters": [], "services": [], "outside_vpn": []}
+_AS_IT_WAS = "as it was before"
+
+
+def restored(machine, changes, name, kind, key, old, ours, runs, inherited=False, uuid=None):
+    """Puts back *key* of *name*, of the *kind* that the record has it as.
+
+    ours: the values that the formula gave it.  runs: numbers of the undone runs.  inherited: *old*
+    was nobody's choice.
+    """
+    machine.undoing()
+    if kind != "global" and (gone := _is_other(machine, name, uuid)):
+        return gone
+    known = {
+        "property": _property,
+        "feature": _feature,
+        "firewall": _firewall,
+        "global": _global,
+    }
+    return known[kind](machine, changes, _What(name, key, old, ours, inherited, runs))
+
+
+def removed(machine, changes, name, uuids):
+    """Removes *name* if its uuid is one of *uuids*, those of the qubes that the formula made."""
+    if machine.klass(name) is None:
+        return f"there is no '{name}' any more"
+    if machine.value(name, "uuid") not in uuids:
+        return f"'{name}' is another one than the formula made: it stays."
+    if machine.running(name):
+        raise Refused(f"'{name}' runs. Shut it down (qvm-shutdown {name}), then run this again.")
+    if users := _users(machine, name):
+        raise Refused(
+            f"'{name}' is in use: it is {', '.join(users)}. Let each of them have another one, "
+            "then run this again."
+        )
+    klass = machine.klass(name)
+    with in_words(f"'{name}' could not be removed"):
+        machine.remove(name)
+    changes["qube"] = {"old": klass, "new": "removed"}
+    return None
+
+
+def undone(machine, changes, name, runs):
+    """Writes down that *runs* have been undone, so that a later undo leaves them alone."""
+    machine.undone(runs)
+    changes["record"] = {"old": name, "new": "undone"}
+
+
+def _users(machine, name):
+    """What the qube *name* is to others: ``netvm of work``..."""
+    return [
+        f"{key} of {each}"
+        for each in machine.names()
+        for key in _QUBES
+        if each != name and machine.value(each, key) == name
+    ] + [f"{key} of dom0" for key in _GLOBALS if machine.named(key) == name]
+
+
+class _What(NamedTuple):
+    """What is to be put back; see :func:`restored`."""
+
+    name: str
+    key: str
+    old: object
+    ours: list
+    inherited: bool
+    runs: list
+
+    def left_alone(self, now, is_old, is_ours):
+        """Why there is nothing to do, or None."""
+        if is_old:
+            return _AS_IT_WAS
+        if not is_ours:
+            return (
+                f"{self.name}: {self.key} is {_text(now)}, which somebody has set since. It is "
+                f"kept; before, it was {_text(self.old)}."
+            )
+        return None
+
+
+def _text(value):
+    return ", ".join(value) if isinstance(value, list) else shown(value)
+
+
+def _is_other(machine, name, uuid):
+    if machine.klass(name) is None:
+        return f"there is no qube '{name}' any more"
+    if machine.value(name, "uuid") != uuid:
+        return f"'{name}' is another qube than the one that was changed: it stays as it is."
+    return None
+
+
+def _property(machine, changes, what):
+    name, key = what.name, what.key
+    now, inherits = machine.value(name, key), machine.inherits(name, key)
+    is_old = inherits if what.inherited else (now == what.old and not inherits)
+    is_ours = _is_ours(machine, name, key, what.ours)
+    if (why := what.left_alone(now, is_old, is_ours)) or (why := _lost(machine, what)):
+        return why
+    value = INHERITED if what.inherited else what.old
+    if key == "netvm":
+        _move(machine, changes, what, value)
+    else:
+        if key == "provides_network":
+            _refuse_in_use(machine, name)
+        machine.set(name, {key: value}, changes)
+    return None
+
+
+def _is_ours(machine, name, key, ours):
+    """Whether a property has a value that the formula gave it."""
+    if machine.klass(name) is None or machine.inherits(name, key):
+        return False
+    return machine.value(name, key) in ours or (key == "netvm" and name in machine.parked)
+
+
+def _lost(machine, what):
+    """Why what was there before cannot come back."""
+    is_qube = what.key in (*_QUBES, *_GLOBALS) and what.old and not what.inherited
+    if is_qube and machine.klass(what.old) is None:
+        return (
+            f"{what.name}: {what.key} was {what.old}, and there is no such qube any more. It stays "
+            "as it is."
+        )
+    return None
+
+
+def _refuse_in_use(machine, name):
+    """qubesd accepts the reset of provides_network, and leaves clients without a way out."""
+    clients = [each for each, netvm in machine.wiring().items() if netvm == name]
+    if clients:
+        raise Refused(
+            f"'{name}' provided no network before, and now it is the netvm of "
+            f"{', '.join(clients)}. Give each of them another one, then run this again."
+        )
+
+
+def _feature(machine, changes, what):
+    now = machine.feature(what.name, what.key)
+    if why := what.left_alone(now, now == what.old, now in what.ours):
+        return why
+    machine.set_feature(what.name, what.key, now, what.old)
+    changes[what.key] = {"old": now, "new": what.old}
+    if machine.feature(what.name, what.key) != what.old:
+        raise Refused(f"{what.name}: feature {what.key} reads back differently.")
+    return None
+
+
+def _firewall(machine, changes, what):
+    now, old = machine.rules(what.name), _in_force(what.old)
+    is_ours = now in [_in_force(rules) for rules in what.ours]
+    if why := what.left_alone(now, now == old, is_ours):
+        return why
+    machine.set_rules(what.name, old, changes)
+    return None
+
+
+def _in_force(rules):
+    """Without those that have expired, which qubesd forgets by itself."""
+    now = time.time()
+    return [
+        rule
+        for rule in rules
+        if not any(
+            word.startswith("expire=") and int(word.removeprefix("expire=")) <= now
+            for word in rule.split(" comment=")[0].split()
+        )
+    ]
+
+
+def _global(machine, changes, what):
+    """Unset and None are the same here: each of these has None as its default."""
+    now = machine.default_netvm()
+    is_ours = now in what.ours or what.key in machine.parked
+    if why := what.left_alone(now, now == what.old, is_ours):
+        return why
+    if why := _lost(machine, what):
+        return why
+    _move(machine, changes, what, what.old)
+    return None
+
+
+# --- ways out
+
+
+def _move(machine, changes, what, value):
+    """A change of netvms, as a run makes it, by what the undone runs promised."""
+    lines = machine.recorded()
+    wiring, guard = qubes_vpn_undo.before(lines, what.runs)
+    guard = guard or _NO_PROMISE
+    now, default = machine.wiring(), what.key == "default_netvm"
+    heirs = qubes_vpn_moves.inheriting(machine, now)
+    netvm = machine.default_netvm() if value is INHERITED else value
+    after = {**now, **dict.fromkeys(heirs if default else [what.name], netvm)}
+    guard = {**guard, "outside_vpn": _again_in_clear(after, wiring or {}, guard)}
+    later = _later(machine, qubes_vpn_undo.moved_after(lines, what.runs, what.name, what.key))
+    coming = [*later["qubes"], *(heirs if later["default"] else ())]
+    _refuse_opening(now, after, guard, what, coming)
+    if default:
+        qubes_vpn_moves.default_netvm(machine, changes, shown(value), guard, later=later)
+    else:
+        qubes_vpn_moves.put_back(machine, changes, what.name, value, guard, later)
+    then = machine.wiring()
+    machine.parked |= {name for name in later["qubes"] if now[name] and not then[name]}
+    if later["default"] and machine.default_netvm() is None:
+        machine.parked.add("default_netvm")
+    _tell_open(changes, now, then, guard)
+
+
+def _later(machine, things):
+    """Whom later steps give a netvm, as :mod:`qubes_vpn_moves` has it, but for what they leave."""
+    ours = {(line["of"], line["key"]): ours for line, ours in things}
+    return {
+        "qubes": [
+            name
+            for (name, key), values in ours.items()
+            if key == "netvm" and _is_ours(machine, name, key, values)
+        ],
+        "default": machine.default_netvm() in ours.get(("dom0", "default_netvm"), ()),
+    }
+
+
+def _again_in_clear(after, wiring, guard):
+    """Who may be in clear, for having been so before the undone runs: certainly, or by this way."""
+    rules = qubes_vpn_guard.guard_of(guard)
+    return [
+        name
+        for name in after
+        if qubes_vpn_guard.is_in_clear(name, wiring, rules)
+        or qubes_vpn_guard.path(name, after) == qubes_vpn_guard.path(name, wiring)
+    ]
+
+
+def _refuse_opening(now, after, guard, what, coming):
+    opened = qubes_vpn_guard.opened(now, after, qubes_vpn_guard.guard_of(guard))
+    if names := [name for name in opened if name not in coming]:
+        raise Refused(
+            f"{what.name}: with {what.key} as it was ({_text(what.old)}), {', '.join(names)} would "
+            "be in clear, which is not so now, and before it was not so by this way: somebody has "
+            "changed a way out since. This step changed nothing. Take offline who is named "
+            f"(qvm-prefs {names[0]} netvm none), and run this again."
+        )
+
+
+def _tell_open(changes, now, then, guard):
+    """Says who may be in clear that was not."""
+    rules = qubes_vpn_guard.guard_of(guard)
+    names = [
+        name
+        for name in then
+        if name not in rules.services
+        and qubes_vpn_guard.may_be_in_clear(name, then, rules)
+        and not qubes_vpn_guard.may_be_in_clear(name, now, rules)
+    ]
+    if names:
+        changes["in clear again"] = {"old": None, "new": ", ".join(sorted(names))}

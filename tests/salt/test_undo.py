@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""qubes.network.undo: the machine is as it was before the formula, and a user's later change stays.
+
+On the fresh machine personal, work and untrusted inherit their netvm sys-firewall.
+"""
+
+import itertools
+import time
+
+import pytest
+from pillars import PILLARS
+from snapshots import compared, in_clear, netvms, own, put_back
+
+SLS = "qubes.network.undo"
+
+
+@pytest.fixture(autouse=True)
+def whonix_gateway(embedded):
+    """The fresh machine has none."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.forget_calls()
+
+
+def same(snapshot):
+    """What an undo has to bring back: a list never set is the one that qubesd gives every qube."""
+    machine = compared(snapshot)
+    for qube in machine["qubes"].values():
+        qube["rules"] = qube["rules"] or ["action=accept"]
+        qube.pop("power")
+    return machine
+
+
+def without_made(machine, before):
+    return {**machine, "qubes": {name: machine["qubes"][name] for name in before["qubes"]}}
+
+
+def refused(done):
+    return [state.comment for state in done.values() if state.result is False]
+
+
+@pytest.mark.parametrize("name", PILLARS)
+def test_undo_brings_the_machine_back(states, embedded, name):
+    """R15, R92."""
+    before = same(embedded.snapshot())
+    assert refused(states.run(PILLARS[name])) == []
+    assert same(embedded.snapshot()) != before
+    embedded.forget_calls()
+    dry = states.undo(test=True)
+    assert embedded.writes() == []
+    done = states.undo()
+    assert refused(done) == []
+    assert {key: state.changes for key, state in done.items()} == {
+        key: state.changes for key, state in dry.items()
+    }
+    after = same(embedded.snapshot())
+    assert without_made(after, before) == before
+    made = set(after["qubes"]) - set(before["qubes"])
+    assert made
+    assert {netvms(embedded.snapshot()).get(name) for name in made} == {None}
+    embedded.forget_calls()
+    assert states.undo() == {}
+    assert embedded.calls() == []
+    dry = states.undo(remove=True, test=True)
+    assert embedded.writes() == []
+    done = states.undo(remove=True)
+    assert refused(done) == []
+    assert [state.changes for state in done.values()] == [state.changes for state in dry.values()]
+    assert same(embedded.snapshot()) == before
+    embedded.forget_calls()
+    assert {str(state.changes) for state in states.undo(remove=True).values()} == {"{}"}
+    assert embedded.writes() == []
+
+
+def test_undo_may_remove_in_the_same_run(states, embedded):
+    before = same(embedded.snapshot())
+    states.run(PILLARS["dns"])
+    dry = states.undo(remove=True, test=True)
+    done = states.undo(remove=True)
+    assert refused(done) == []
+    assert [state.changes for state in done.values()] == [state.changes for state in dry.values()]
+    assert same(embedded.snapshot()) == before
+
+
+# --- to before the first run, or before the last
+
+
+def test_last_undoes_the_last_run_and_first_all_that_are_left(states, embedded):
+    """R15. From the topology dns to simple and back again, with qubes running."""
+    fresh = same(embedded.snapshot())
+    for name in ("work", "untrusted"):
+        embedded.call(name, "admin.vm.Start")
+    assert refused(states.run(PILLARS["dns"])) == []
+    dns = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["simple"])) == []
+    assert same(embedded.snapshot()) != dns
+    assert refused(states.undo(to="last")) == []
+    assert same(embedded.snapshot()) == dns
+    assert states.undo(to="last") == {}
+    assert refused(states.undo(to="first")) == []
+    assert without_made(same(embedded.snapshot()), fresh) == fresh
+    for to in ("first", "last"):
+        assert states.undo(to=to) == {}
+
+
+def test_first_undoes_all_runs_at_once(states, embedded):
+    fresh = same(embedded.snapshot())
+    for name in ("dns", "simple", "custom", "whonix"):
+        assert refused(states.run(PILLARS[name])) == []
+    assert refused(states.undo(remove=True)) == []
+    assert same(embedded.snapshot()) == fresh
+
+
+def test_run_that_changes_nothing_is_not_the_last(states, embedded):
+    fresh = same(embedded.snapshot())
+    for _ in range(2):
+        assert refused(states.run(PILLARS["dns"])) == []
+    assert refused(states.undo(to="last", remove=True)) == []
+    assert same(embedded.snapshot()) == fresh
+
+
+def test_run_after_an_undo_can_be_undone(states, embedded):
+    fresh = same(embedded.snapshot())
+    states.run(PILLARS["dns"])
+    dns = same(embedded.snapshot())
+    states.undo()
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"")
+    changed = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["dns"])) == []
+    assert same(embedded.snapshot()) == dns
+    assert refused(states.undo()) == []
+    assert without_made(same(embedded.snapshot()), fresh) == without_made(changed, fresh)
+
+
+# --- what somebody has changed since is theirs
+
+CHANGED = {
+    "a netvm taken off by hand": ("work", "netvm", b"", "work: netvm as it was"),
+    "a netvm chosen by hand": ("work", "netvm", b"sys-whonix", "work: netvm as it was"),
+    "the netvm of a service qube": ("sys-firewall", "netvm", b"", "sys-firewall: netvm as it was"),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_what_was_changed_by_hand_is_kept_and_said(states, embedded, changed):
+    name, key, value, step = CHANGED[changed]
+    before = same(embedded.snapshot())
+    states.run(PILLARS["dns"])
+    embedded.call(name, "admin.vm.property.Set", key, value)
+    for test in (True, False):
+        answer = states.undo(test=test)[step]
+        assert (answer.result, answer.changes) == (True, {})
+        shown = value.decode() or "none"
+        text = f"{name}: {key} is {shown}, which somebody has set since. It is kept; before, it"
+        assert answer.comment.startswith(text)
+    before["qubes"][name]["properties"][key] = value.decode() or None
+    assert without_made(same(embedded.snapshot()), before) == before
+
+
+def test_what_a_tunnel_of_the_users_own_had_comes_back(states, embedded):
+    """sys-vpn was there before: list, features, properties and netvm are as they were."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    rules = b"action=accept proto=tcp dst4=192.0.2.99/32 dstports=443-443\naction=drop\n"
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", rules)
+    embedded.call("sys-vpn", "admin.vm.feature.Set", "service.network-manager", b"")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "maxmem", b"1234")
+    before = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["dns"])) == []
+    assert embedded.snapshot()["qubes"]["sys-vpn"]["properties"]["label"] == "orange"
+    assert refused(states.undo()) == []
+    after = without_made(same(embedded.snapshot()), before)
+    assert after == before
+
+
+def test_feature_and_rules_changed_by_hand_are_kept(states, embedded):
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    states.run(PILLARS["dns"])
+    embedded.call("sys-vpn", "admin.vm.feature.Set", "service.qubes-vpn", b"")
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", b"action=drop\n")
+    done = states.undo()
+    assert refused(done) == []
+    for step in ("sys-vpn: service.qubes-vpn as it was", "sys-vpn: rules as it was"):
+        assert "which somebody has set since" in done[step].comment
+    qube = embedded.snapshot()["qubes"]["sys-vpn"]
+    assert (qube["features"]["service.qubes-vpn"], qube["rules"]) == ("", ["action=drop"])
+
+
+def test_rules_that_have_expired_meanwhile_do_not_hinder(states, embedded):
+    """qubesd forgets them by itself."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    soon = str(int(time.time()) + 2)
+    rules = f"action=accept expire={soon} dst4=192.0.2.9/32\naction=drop\n"
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", rules.encode())
+    states.run(PILLARS["dns"])
+    time.sleep(max(0.0, int(soon) + 0.1 - time.time()))
+    assert refused(states.undo()) == []
+    assert embedded.snapshot()["qubes"]["sys-vpn"]["rules"] == ["action=drop"]
+
+
+def test_qube_that_is_gone_and_one_that_took_its_name(states, embedded):
+    states.run(PILLARS["dns"])
+    for name in ("work", "personal"):
+        embedded.call(name, "admin.vm.Remove")
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=personal label=red")
+    embedded.call("personal", "admin.vm.property.Set", "netvm", b"sys-firewall")
+    done = states.undo()
+    assert refused(done) == []
+    assert done["work: netvm as it was"].comment == "there is no qube 'work' any more"
+    assert done["personal: netvm as it was"].comment == (
+        "'personal' is another qube than the one that was changed: it stays as it is."
+    )
+    assert own(embedded.snapshot(), "personal")["netvm"] == "sys-firewall"
+
+
+def test_netvm_that_is_gone_cannot_come_back(states, embedded):
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-old label=red")
+    embedded.call("sys-old", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("vault", "admin.vm.property.Set", "netvm", b"sys-old")
+    states.run(PILLARS["dns"])
+    embedded.call("sys-old", "admin.vm.Remove")
+    done = states.undo()
+    assert refused(done) == []
+    assert done["vault: netvm as it was"].comment == (
+        "vault: netvm was sys-old, and there is no such qube any more. It stays as it is."
+    )
+    assert netvms(embedded.snapshot())["vault"] is None
+
+
+# --- nobody is let out who was not out before, nor is now
+
+
+def test_way_out_that_somebody_opened_since_is_not_taken(states, embedded):
+    """R92. work was offline behind sys-old; sys-old has got a way out since."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-old label=red")
+    embedded.call("sys-old", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("sys-old", "admin.vm.property.Set", "netvm", b"")
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"sys-old")
+    states.run(PILLARS["dns"])
+    embedded.call("sys-old", "admin.vm.property.Set", "netvm", b"sys-net")
+    for test in (True, False):
+        (text,) = refused(states.undo(test=test))
+        assert text == (
+            "work: with netvm as it was (sys-old), work would be in clear, which is not so now, "
+            "and before it was not so by this way: somebody has changed a way out since. This step "
+            "changed nothing. Take offline who is named (qvm-prefs work netvm none), and run this "
+            "again."
+        )
+    assert netvms(embedded.snapshot())["work"] == "sys-firewall"
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"")
+    assert refused(states.undo()) == []
+    assert netvms(embedded.snapshot())["work"] is None
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [pair for pair in itertools.permutations(PILLARS, 2) if "dns" in pair]
+)
+def test_no_write_of_an_undo_lets_anybody_out(states, embedded, after_each_write, first, then):
+    """R92. Not in clear before the undo nor before the runs: not in clear after any write."""
+    before = in_clear(embedded.snapshot())
+    states.run(PILLARS[first])
+    between = in_clear(embedded.snapshot())
+    states.run(PILLARS[then])
+    now = in_clear(embedded.snapshot())
+    for to, allowed in (("last", between | now), ("first", before | between)):
+        after_each_write.clear()
+        assert refused(states.undo(to=to)) == []
+        for snapshot in after_each_write:
+            assert in_clear(snapshot) <= allowed
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("remove", [False, True], ids=["work runs", "removing"])
+def test_undo_killed_at_any_call_is_finished_by_the_next(states, embedded, remove):
+    """R92."""
+    if not remove:
+        embedded.call("work", "admin.vm.Start")
+    before = same(embedded.snapshot())
+    states.run(PILLARS["dns"])
+    states.run(PILLARS["simple"])
+    wired, record = embedded.path.read_bytes(), states.record.read_bytes()
+    embedded.forget_calls()
+    assert refused(states.undo(remove=remove)) == []
+    undone = same(embedded.snapshot())
+    assert without_made(undone, before) == before
+    assert remove == (undone == before)
+    calls = embedded.calls()
+    for at, call in enumerate(calls, 1):
+        for kill in ("before", "after") if call.write else ("before",):
+            put_back(embedded, wired)
+            states.record.write_bytes(record)
+            embedded.fail(at=at, kill=kill)
+            assert states.undo_in_child(remove=remove) == -9
+            assert refused(states.undo(remove=remove)) == []
+            assert same(embedded.snapshot()) == undone, f"killed {kill} {call}"
+            assert states.undo() == {}
