@@ -32,7 +32,7 @@ examples:
   qubes-vpn set pillar.sls 'tunnels.sys-vpn.endpoints[0]' --delete --dry-run
 """
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:./]+\]:")
-_BOM = "\ufeff"
+BOM = "\ufeff"
 _LINE_KEY = re.compile(r"""[-+ ]\s*(?:- )?["']?([\w-]+)["']?\s*:\s*\S""")
 
 
@@ -56,7 +56,7 @@ def add(subparsers):
 def run(args):
     before = pillarfile.read(args.file)
     raw = read_bytes(args.file).decode()
-    old = raw.removeprefix(_BOM)
+    old = raw.removeprefix(BOM)
     path = pillaredit.keys(args.key)
     new = _edited(args, old, path)
     after = pillarfile.PillarFile(args.file, new)
@@ -68,7 +68,7 @@ def run(args):
         return 2
     changed = new != old
     if changed and not args.dry_run:
-        files.rewrite(args.file, _BOM * raw.startswith(_BOM) + new)
+        files.rewrite(args.file, BOM * raw.startswith(BOM) + new)
     _report(args, old, new, path)
     return 0
 
@@ -141,8 +141,13 @@ def _report(args, old, new, path):
         return
     if new == old:
         say(f"{args.file}: {path_text(path)} is so already")
+    show_difference(args.file, old, new)
+
+
+def show_difference(file, old, new):
+    """Prints what changes in the text of *file*."""
     lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), args.file, f"{args.file} (new)", lineterm=""
+        old.splitlines(), new.splitlines(), file, f"{file} (new)", lineterm=""
     )
     for line in lines:
         say(_public(line), {"+": "green", "-": "red", "@": "cyan"}.get(line[0]))

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was changed on a machine by hand, as edits of its pillar: or why it cannot be one.
+
+A difference is between the pillar's steps and the machine.  Its edits are tried on the pillar's
+text, one difference after the other; what would make a wrong pillar is not accepted.
+"""
+
+import re
+from typing import NamedTuple
+
+import qubes_vpn_net
+from qubes_vpn_formula import pillaredit, pillarfile
+from qubes_vpn_formula.errors import UserError
+
+_TOP = "qubes_vpn"
+#: Settings of a service qube that its pillar can say.
+_SETTINGS = ("template", "label", "memory", "maxmem", "autostart")
+_RULE = re.compile(
+    r"action=accept proto=(?P<proto>tcp|udp) (?P<kind>dst4|dst6|dsthost)=(?P<host>\S+)"
+    r" dstports=(?P<first>\d+)-(?P<last>\d+)\Z"
+)
+_WORDS = {"action=accept specialtarget=dns": "dns", "action=accept proto=icmp": "icmp"}
+_DROP = "action=drop"
+
+
+class Difference(NamedTuple):
+    """One difference of the qube *name* (``default_netvm``: of dom0's).
+
+    what: how it is on the machine.  edits: ``(function of pillaredit, path, value...)``, which
+    accept it; or none, and *why* it cannot be accepted, with what to do instead.
+    """
+
+    name: str
+    what: str
+    edits: tuple = ()
+    why: str | None = None
+
+
+def differences(model, machine, steps, outside):
+    """Every :class:`Difference` of a machine, in the steps' order.
+
+    machine: a ``qubes_vpn_machine.Machine``.  outside: whether qubes may be put into outside_vpn.
+    """
+    seen = _Seen(model, machine, outside)
+    found, missing = [], set()
+    for step in steps:
+        name, look = step.args["name"], getattr(seen, step.state, None)
+        if step.state != "default_netvm" and machine.klass(name) is None:
+            if not step.args.get("optional") and name not in missing:
+                missing.add(name)
+                found.append(_missing(name, step))
+        elif look is not None:
+            found += look(**step.args)
+    return found
+
+
+def _missing(name, step):
+    makes = step.state in ("present", "template")
+    why = "A run makes it." if makes else "Make it, or take it out of the pillar."
+    return Difference(name, "there is no such qube", why=why)
+
+
+def adopt(path, text, found):
+    """The pillar's new text, and *found* with the reason where a difference is not accepted."""
+    known = _problems(pillarfile.PillarFile(path, text))
+    told = []
+    for difference in found:
+        if not difference.why:
+            try:
+                new = text
+                for edit, *arguments in difference.edits:
+                    new = edit(new, *arguments)
+                worse = [
+                    problem
+                    for problem in pillarfile.PillarFile(path, new).problems()
+                    if (problem.problem.path, problem.problem.what) not in known
+                ]
+            except UserError as error:
+                difference = difference._replace(why=f"{error.what}. {error.fix}")
+            else:
+                if worse:
+                    problem = worse[0].problem
+                    difference = difference._replace(why=f"{problem.what}. {problem.fix}")
+                else:
+                    text = new
+        told.append(difference)
+    return text, told
+
+
+def _problems(file):
+    return {(located.problem.path, located.problem.what) for located in file.problems()}
+
+
+class _Seen:
+    """A machine, compared with what each kind of step wants."""
+
+    def __init__(self, model, machine, outside):
+        self.model, self.machine, self.outside = model, machine, outside
+
+    def template(self, name, **_more):
+        netvm = self.machine.value(name, "netvm")
+        if netvm is not None:
+            yield Difference(name, f"netvm {netvm}", why="A template has none: a run takes it off.")
+
+    def qube(self, name, settings=None, features=None):
+        for key, wanted in (settings or {}).items():
+            value = self.machine.value(name, key)
+            if value == wanted:
+                continue
+            what = f"{key} {str(value).lower() if isinstance(value, bool) else value}"
+            if key in _SETTINGS:
+                path = (_TOP, f"{self.model.services[name].role}s", name, key)
+                yield Difference(name, what, ((pillaredit.put, path, value),))
+            else:
+                why = "A service qube provides network: a run switches it on."
+                yield Difference(name, "provides no network", why=why)
+        for key, wanted in (features or {}).items():
+            if self.machine.feature(name, key) != wanted:
+                service = key.removeprefix("service.")
+                why = "A VPN qube needs it: a run switches it on."
+                yield Difference(name, f"service {service} is off", why=why)
+
+    def firewall(self, name, rules, **_more):
+        from qubesadmin.firewall import Rule  # is there once there is a machine
+
+        have, wanted = self.machine.rules(name), [Rule(rule).rule for rule in rules]
+        if have == wanted:
+            return
+        if name in self.model.tunnels():
+            yield self._endpoints(name, have, wanted)
+        else:
+            yield self._allowlist(name, have)
+
+    def _endpoints(self, name, have, rules):
+        what = "another firewall list than its endpoints"
+        if have != [rule for rule in rules if rule in have] or have[-1:] != [_DROP]:
+            why = "What a VPN qube may reach is its endpoints: edit these, if one has changed."
+            return Difference(name, what, why=why)
+        path = (_TOP, "tunnels", name, "endpoints")
+        gone = [place for place, rule in enumerate(rules) if rule not in have]
+        edits = tuple((pillaredit.delete, (*path, place)) for place in reversed(gone))
+        return Difference(name, "fewer endpoints in its firewall list", edits)
+
+    def _allowlist(self, name, have):
+        what = "another firewall list than its allowlist"
+        if have == ["action=accept"]:
+            why = "It may reach everything now. If that is meant, delete its allowlist by hand."
+            return Difference(name, what, why=why)
+        wanted = [_destination(rule) for rule in have[:-1]]
+        if have[-1:] != [_DROP] or None in wanted:
+            odd = next((rule for rule in have[:-1] if not _destination(rule)), "the last rule")
+            why = f"No allowlist can say '{odd}': a run replaces the list."
+            return Difference(name, what, why=why)
+        old = [entry.text for entry in self.model.allowlists[name]]
+        return Difference(name, what, tuple(_of_list((_TOP, "allowlists", name), old, wanted)))
+
+    def netvm(self, name, netvm, **_more):
+        model, have = self.model, self.machine.value(name, "netvm") or "none"
+        inherits = self.machine.inherits(name, "netvm")
+        if have == netvm and not inherits:
+            return
+        what = f"netvm {have}{' (inherited)' if inherits else ''}"
+        if name in model.services:
+            why = "How service qubes hang together is told by topology and upstream: edit these."
+        elif name in model.vaults:
+            why = "A vault has no netvm: take it out of vaults, if it is none."
+        elif name == model.whonix_gateway and model.whonix != "unmanaged":
+            why = "Write 'whonix: unmanaged' to leave its netvm to you."
+        elif inherits:
+            yield self._inherited(name, have, what)
+            return
+        else:
+            yield self._route(name, have, what)
+            return
+        yield Difference(name, what, why=why)
+
+    def _inherited(self, name, have, what):
+        """Without a route a qube follows dom0's default_netvm."""
+        known = {*self.model.services, self.model.uplink, self.model.whonix_gateway, "none"}
+        if have not in known:
+            return Difference(name, what, why=f"The pillar does not know {have}.")
+        if have != "none" and self.model.in_clear(have):
+            why = "That is in clear, and what a qube inherits cannot be in outside_vpn."
+            return Difference(name, what, why=why)
+        edits = [*self._no_longer_outside(name)]
+        return Difference(
+            name, what, (*edits, (pillaredit.delete, (_TOP, "routes", "qubes", name)))
+        )
+
+    def _route(self, name, have, what):
+        route = (pillaredit.put, (_TOP, "routes", "qubes", name), have)
+        if have == "none" or not self.model.in_clear(have):
+            return Difference(name, what, (route, *self._no_longer_outside(name)))
+        if name in self.model.outside_vpn:
+            return Difference(name, what, (route,))
+        if not self.outside:
+            way = " -> ".join([name, *self.model.path(have)])
+            why = f"{way} is in clear. If that is meant, say --outside."
+            return Difference(name, what, why=why)
+        listed = (pillaredit.append, (_TOP, "outside_vpn"), name)
+        return Difference(name, what, (route, listed))
+
+    def _no_longer_outside(self, name):
+        if name in self.model.outside_vpn:
+            left = [other for other in self.model.outside_vpn if other != name]
+            yield from _of_list((_TOP, "outside_vpn"), list(self.model.outside_vpn), left)
+
+    def default_netvm(self, name, **_more):
+        have = self.machine.default_netvm() or "none"
+        if have != name:
+            edit = (pillaredit.put, (_TOP, "routes", "default"), have)
+            yield Difference("default_netvm", f"is {have}", (edit,))
+
+
+def _destination(rule):
+    """The pillar's text for a rule, or None when it has none."""
+    if rule in _WORDS:
+        return _WORDS[rule]
+    found = _RULE.match(rule)
+    if not found:
+        return None
+    version = {"dst4": 4, "dst6": 6, "dsthost": 0}[found["kind"]]
+    ports = int(found["first"]), int(found["last"])
+    return qubes_vpn_net.Destination(version, found["host"], *ports, found["proto"]).text
+
+
+def _of_list(path, old, new):
+    """Edits that make the list *old* at *path* the list *new*, items that stay untouched."""
+    kept = [item for item in old if item in new]
+    if kept != new[: len(kept)] or len(set(old)) != len(old):
+        yield pillaredit.put, path, new
+        return
+    for place in reversed([place for place, item in enumerate(old) if item not in new]):
+        yield pillaredit.delete, (*path, place)
+    for item in new[len(kept) :]:
+        yield pillaredit.append, path, item
