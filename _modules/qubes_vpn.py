@@ -106,7 +106,7 @@ def inventory(path=None):
 
     CLI Example::
 
-        qubesctl qubes_vpn.inventory path=/tmp/inventory.json
+        qubesctl qubes_vpn.inventory path="$PWD/inventory.json"
     """
     taken = _ask(qubes_vpn_inventory.take)
     if path is None:

@@ -11,7 +11,7 @@ from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_inventory import FORMAT, GLOBALS, NO_FIREWALL, PROPERTIES, QUBE, VERSION
 from qubes_vpn_problem import path_text, show
 
-_TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=/tmp/inventory.json"
+_TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=$PWD/inventory.json"
 _KEYS = ("format", "version", "release", "globals", "qubes", "written")
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
 #: What a qube cannot be without, by class; others: a label.

@@ -16,8 +16,8 @@ _EPILOG = """\
 Without a machine, all the steps are printed, whatever they would find. With one, each is tried on
 a copy of it: what it changes, from what to what. The machine itself is never written to. Its
 inventory is taken in dom0, and copied to the qube where this runs:
-  sudo qubesctl qubes_vpn.inventory path=/tmp/inventory.json
-  sudo cat /tmp/inventory.json | qvm-run --pass-io QUBE 'cat > inventory.json'
+  sudo qubesctl qubes_vpn.inventory path="$PWD/inventory.json"
+  sudo cat inventory.json | qvm-run --pass-io QUBE 'cat > inventory.json'
 
 exit codes: 0 done; with a machine: 0 nothing to do, 1 something is to do or is refused;
 2 the pillar has problems, or the inventory cannot be used

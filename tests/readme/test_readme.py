@@ -15,6 +15,7 @@ from readme.shell import sh
 
 TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
+ASK = "Ask a machine, follow a machine"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
 ENDPOINT = "203.0.113.68 . udp . 51820"
@@ -30,7 +31,7 @@ def output(command, folder):
 def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
-    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0}
+    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0, ASK}
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
@@ -269,6 +270,30 @@ class TestDom0:
         here = step.replace(f"{qubes}/dev/", "").replace("QUBE", "dev")
         lines = [line.strip() for line in here.splitlines()]
         assert [line for line in readme.commands(DOM0) if line in lines] == lines
+
+
+class TestAsk:
+    """In dom0, then in the qube: "Ask a machine, follow a machine"."""
+
+    def test_the_commands_work(self, installed, dom0, readme, qubes):
+        """R69. On the machine that the README has routed; a client is then moved by hand."""
+        take, carry, plan, adopt = readme.commands(ASK)
+        folder = qubes / "dev/qubes-vpn-formula"
+        dom0.run(readme.commands(TOP)[0])
+        for hand, code, said in ((None, 0, "nothing to do"), (b"sys-vpn", 1, "(set by hand)")):
+            if hand:
+                dom0.machine.call("work", "admin.vm.property.Set", "netvm", hand)
+            for command in (take, carry):
+                ran = dom0.run(command)
+                assert (ran.code, ran.stderr, ran.writes) == (0, "", 0), command
+            planned = sh(plan, folder)
+            assert planned.returncode == code, planned.stdout + planned.stderr
+            assert said in planned.stdout
+        before = (folder / "pillar.sls").read_text()
+        adopted = output(adopt, folder)
+        assert "-      work: sys-firewall\n+      work: sys-vpn\n" in adopted
+        assert (folder / "pillar.sls").read_text() == before
+        dom0.machine.call("work", "admin.vm.property.Set", "netvm", b"sys-firewall")
 
 
 @pytest.fixture
