@@ -20,6 +20,15 @@ import qubes_vpn_record
 _MAKING = "x-qubes-vpn-making."
 #: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
 _NOTHING = 1024**2
+#: What clone_vm asks of the source.
+_OF_SOURCE = (
+    "admin.vm.feature.Get",
+    "admin.vm.feature.List",
+    "admin.vm.notes.Get",
+    "admin.vm.tag.List",
+    "admin.vm.volume.Info",
+    "admin.vm.volume.List",
+)
 #: What no two qubes have in common.
 _IDENTITY = {"name", "qid", "uuid", "label"}
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
@@ -72,7 +81,6 @@ class Machine:
         self._pretended_default = None
         self._wiring = None  # of a dry run, see wiring
         self._cloner = None  # a second connection, see clone
-        self._pools = {}  # template -> pool of each volume, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
@@ -249,7 +257,7 @@ class Machine:
             # source is cached, and nothing else; and naming the source's pools saves it seventeen
             # questions.
             if self._cloner is None:
-                self._cloner = _telling(type(self.app))()
+                self._cloner = _cloner(type(self.app))()
             app = self._cloner
 
             def tell():
@@ -257,15 +265,13 @@ class Machine:
                 got = app.qubesd_call(name, "admin.vm.property.Get", "uuid")
                 created(got.decode().split()[-1])
 
-            app._created = tell
+            app._created, app._source = tell, source
             app.cache_enabled = True
             template = app.domains[source]
             template.property_is_default("netvm")
             app.cache_enabled = False
-            if source not in self._pools:
-                volumes = template.volumes
-                self._pools[source] = {key: volumes[key].pool for key in ("root", "private")}
-            app.clone_vm(template, name, pools=self._pools[source], ignore_devices=True)
+            pools = {volume: template.volumes[volume].pool for volume in ("root", "private")}
+            app.clone_vm(template, name, pools=pools, ignore_devices=True)
         self.forget_names()  # it was made by the other connection
 
     def begin(self, name):
@@ -522,19 +528,31 @@ def shown(value):
     return "none" if value is None else value
 
 
-def _telling(app_class):
-    """A class of apps that call ``_created()`` right after a qube is created."""
+def _cloner(app_class):
+    """A class of apps that call ``_created()`` right after a qube is created.
 
-    class Telling(app_class):
-        _created = None
+    What they ask of ``_source`` they ask once: two templates are often cloned from one.
+    """
+
+    class Cloner(app_class):
+        _created = _source = None
+
+        def __init__(self):
+            super().__init__()
+            self._known = {}
 
         def qubesd_call(self, dest, method, *rest, **more):
+            asked = (dest, method, *rest[:1])
+            if asked in self._known:
+                return self._known[asked]
             answer = super().qubesd_call(dest, method, *rest, **more)
+            if dest == self._source and method in _OF_SOURCE:
+                self._known[asked] = answer
             if method.startswith("admin.vm.Create"):
                 self._created()
             return answer
 
-    return Telling
+    return Cloner
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ from snapshots import compared, in_clear, netvms, own
 #: every call with every error takes half an hour; else it is each call and each error, mixed
 EVERYTHING = "QUBES_VPN_EVERY_FAULT" in os.environ
 KILLS = [{"kill": kill} for kill in ("before", "in", "after")]
+#: seconds; on a busy machine they take a while
+PATIENCE = pytest.mark.timeout(0 if EVERYTHING else 900)
 RUNS = {
     "dns": (PILLARS["dns"], "network"),
     "simple": (PILLARS["simple"], "network"),
@@ -61,6 +63,7 @@ def disturbed(states, embedded, run, faults, folder) -> tuple[list, list[str]]:
     return cases, wrong + problems(cases, Rerun(states, *run, goal, before), folder)
 
 
+@PATIENCE
 @pytest.mark.parametrize(
     ("run", "release"),
     [("dns", "4.3"), ("simple", "4.2"), ("layout", "4.3")]
@@ -74,6 +77,7 @@ def test_killed_at_any_call_the_next_run_gets_there(states, embedded, run, tmp_p
     assert wrong == []
 
 
+@PATIENCE
 @pytest.mark.parametrize(
     ("run", "release"),
     [("dns", "4.3"), ("layout", "4.2")]
