@@ -7,6 +7,7 @@ order, and says what the real run will say.
 """
 
 import contextlib
+import time
 
 import qubesadmin
 import qubesadmin.exc
@@ -39,6 +40,8 @@ FROZEN = ("Paused", "Suspended")
 #: Set as a property's value: nobody's choice.
 INHERITED = object()
 _NOT_PRETENDED = object()
+#: Seconds for which nobody asks again who is there and who runs.
+_FRESH = 1
 #: What a call to qubesd can raise.  Two are no QubesException where qubesadmin has them (R4.3):
 #: what later releases of qubesd answer to a request that they do not let pass.
 _QUBESD = (
@@ -83,6 +86,7 @@ class Machine:
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
+        self._looked = None  # when, see look_again
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
         self._gone = set()  # names of what qubesadmin goes on showing after it was discarded
         self.remarks = []
@@ -172,9 +176,11 @@ class Machine:
         return [rule.rule for rule in self.app.domains[name].firewall.rules]
 
     def look_again(self):
-        """Asks who is there and who runs: both change while a run goes on."""
+        """Asks who is there and who runs, unless it has just been asked: a run may take minutes."""
         if self.dry:
             return  # it tells of one moment
+        if self._looked is not None and time.monotonic() - self._looked < _FRESH:
+            return
         answer = self.app.qubesd_call("dom0", "admin.vm.List").decode("ascii")
         listed = {}
         for line in answer.splitlines():
@@ -183,6 +189,7 @@ class Machine:
         if listed.keys() != set(self.app.domains.keys()):
             self.app.domains.refresh_cache(force=True)
         self._power = listed
+        self._looked = time.monotonic()
 
     def power(self, name):
         """The qube's power state, as qubesadmin names it."""

@@ -81,7 +81,7 @@ def test_a_move_says_whose_connections_it_breaks(states, embedded, running):
     """R69. `never`, the default: they are moved as they run."""
     dry, real = answers(states.netvm, embedded, **INTO)
     said = "work -> sys-vpn breaks connections of what is running: work."
-    assert dry.comment.splitlines() == ["would be changed", said]
+    assert dry.comment.splitlines()[-1] == said
     assert real.comment.splitlines() == ["changed", said]
     assert dry.changes == real.changes
     assert made(embedded) == [("sys-vpn", "Start", ""), ("work", "Set", "netvm")]
@@ -135,6 +135,25 @@ def test_ask_sees_who_was_started_during_the_run(states, embedded, monkeypatch):
     assert last[0] == "sys-firewall -> sys-dns"
     assert "connections of work, running now" in last[1].comment
     assert netvms(embedded.snapshot())["sys-firewall"] == "sys-net"
+
+
+def test_a_disposable_that_is_closed_during_the_run_is_in_nobodys_way(
+    states, embedded, running, monkeypatch
+):
+    """It is gone between two looks, and nothing asks for it."""
+    name = embedded.call("default-dvm", "admin.vm.CreateDisposable").decode()
+    embedded.call(name, "admin.vm.Start")
+    call, closed = EmbeddedQubes.call, []
+
+    def user(self, dest, method, *rest):
+        if (dest, method) == ("t-vpn", "admin.vm.volume.CloneTo") and not closed:
+            closed.append(call(self, name, "admin.vm.Shutdown"))
+        return call(self, dest, method, *rest)
+
+    monkeypatch.setattr(EmbeddedQubes, "call", user)
+    run = states.run(PILLARS["dns"])
+    assert name not in embedded.snapshot()["qubes"]
+    assert [state.comment for state in run.values() if state.result is False] == []
 
 
 def test_yes_restarts_a_client_around_its_move(states, embedded, running):
