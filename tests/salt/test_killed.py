@@ -16,6 +16,8 @@ from pillars import LAYOUT, PILLARS
 from qubesd_errors import ERRORS, possible
 from snapshots import compared, in_clear, netvms, own
 
+from qubes_vpn_formula.embedded.qubesd.method import writes
+
 #: every call with every error takes half an hour; else it is each call and each error, mixed
 EVERYTHING = "QUBES_VPN_EVERY_FAULT" in os.environ
 KILLS = [{"kill": kill} for kill in ("before", "in", "after")]
@@ -94,6 +96,20 @@ def test_told_any_error_at_any_call_the_next_run_gets_there(states, embedded, ru
 
     cases, wrong = disturbed(states, embedded, run, faults, tmp_path)
     assert 1 in {case.code for case in cases}
+    assert wrong == []
+
+
+@PATIENCE
+def test_killed_on_the_way_to_another_pillar_the_next_run_gets_there(states, embedded, tmp_path):
+    """R15, R92. Whoever was taken offline for the way is brought back all the same."""
+    assert all(state.result for state in states.run(PILLARS["dns"]).values())
+
+    def faults(_number, method):
+        return [{"kill": "after"}] if writes(method) else []
+
+    run = (PILLARS["simple"], "network")
+    cases, wrong = disturbed(states, embedded, run, faults, tmp_path)
+    assert len(cases) > 5
     assert wrong == []
 
 
