@@ -103,6 +103,43 @@ def remarks(name):
     return {"name": name, "changes": {}, "result": True, "comment": comment}
 
 
+def management(name, routed, guard, restart_clients="never"):
+    """dom0's management disposables have no netvm.  Refused when one is in *routed*."""
+    more = {"guard": guard, "restart_clients": restart_clients}
+    return _state("management", name, routed=routed, **more)
+
+
+def disposables(name, routed, guard, restart_clients="never"):
+    """No disposable starts in clear: templates of disposables that may be there hang on *name*.
+
+    (``none``: are offline.)  Those in *routed*, in outside_vpn, behind a tunnel or offline stay.
+    """
+    more = {"guard": guard, "restart_clients": restart_clients}
+    return _state("disposables", name, routed=routed, **more)
+
+
+def served_by(name, qube, guard):
+    """dom0's *name* (``updatevm``, ``clockvm`` or ``default_dispvm``) is *qube*, or ``none``.
+
+    Refused when that qube may be in clear.
+    """
+    return _state("served_by", name, qube=qube, guard=guard)
+
+
+def updates_policy(name, whonix_gateway, guard):
+    """*name* (``none``: nobody) fetches templates' updates, *whonix_gateway* those of Whonix'.
+
+    A qrexec policy file of the formula's own says so; a file of that name that is not ours, and
+    policy that goes before it and says otherwise, are errors.
+    """
+    return _state("updates_policy", name, whonix_gateway=whonix_gateway, guard=guard)
+
+
+def ways_round(name, guard):
+    """Changes nothing, and says what goes past the VPN on the machine as it is."""
+    return _state("ways_round", name, guard=guard)
+
+
 def _state(state, name, **args):
     """One state's answer, from the step of that name."""
     changes = {}
@@ -114,9 +151,9 @@ def _state(state, name, **args):
     told = len(machine.remarks)
     result, comment = True, "as the pillar says"
     try:
-        left_out = qubes_vpn_dom0.run(machine, state, {"name": name, **args}, changes)
-        if left_out:
-            comment = left_out
+        said = qubes_vpn_dom0.run(machine, state, {"name": name, **args}, changes)
+        if said:
+            comment = said
         elif changes:
             done = _BACK.get(state, "changed")
             comment = done
@@ -144,7 +181,9 @@ def _folder():
 def _machine():
     """One connection for a whole run; a dry run and a real one never share what they know."""
     if _key() not in __context__:
-        __context__[_key()] = Machine(connect(), dry=__opts__["test"], record=Record(_folder()))
+        dry, root = __opts__["test"], __opts__["root_dir"]
+        record = Record(_folder())
+        __context__[_key()] = Machine(connect(), dry=dry, record=record, root=root)
     return __context__[_key()]
 
 

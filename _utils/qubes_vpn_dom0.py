@@ -8,15 +8,20 @@ or not safe.
 
 import qubes_vpn_making
 import qubes_vpn_restore
+from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
+
+
+#: Features that reach a qube as its services, which begin when it starts.
+_SERVICE = "service."
 
 
 def run(machine, state, args, changes):
     """One step of a plan, by its name: what a Salt state, a live plan and the tests all call.
 
     args: as the plan has them.  A step that is *optional* is left out while there is no such qube.
-    Returns None, or what there is to say where nothing was changed: why it was left out, say.
+    Returns None, or what there is to say: why it was left out, or what it found.
     """
     args = dict(args)
     name, optional = args["name"], args.pop("optional", False)
@@ -105,6 +110,9 @@ def _features(machine, changes, name, features):
         changes[key] = {"old": old[key], "new": value}
         if machine.feature(name, key) != value:
             raise Refused(f"{name}: feature {key} reads back differently.")
+        if key.startswith(_SERVICE) and machine.running(name):
+            service = key.removeprefix(_SERVICE)
+            machine.remark(f"{name} is running: restart it, then it has service {service}.")
 
 
 #: Which function does a step: by the name of its state, as the plan has it.
@@ -118,6 +126,11 @@ STEPS = {
     "restored": qubes_vpn_restore.restored,
     "undone": qubes_vpn_restore.undone,
     "removed": qubes_vpn_restore.removed,
+    "management": management,
+    "disposables": disposables,
+    "served_by": served_by,
+    "updates_policy": updates_policy,
+    "ways_round": ways_round,
 }
 
 

@@ -70,6 +70,17 @@ def may_be_in_clear(name, wiring, guard):
     return not looped and way[-1] not in guard.services
 
 
+def exposed(name, wiring, guard, provides):
+    """Whether what *name* itself sends may go out past every shelter.
+
+    provides: whether it provides network.  Such a qube without a netvm may be an uplink.
+    """
+    if wiring.get(name) is not None:
+        return may_be_in_clear(name, wiring, guard)
+    known = {*guard.services, *guard.shelters}
+    return name == guard.uplink or (provides and name not in known)
+
+
 def is_in_clear(name, wiring, guard):
     """Whether *name* certainly gets to the uplink past every shelter.
 

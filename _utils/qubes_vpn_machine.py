@@ -15,6 +15,7 @@ import qubesadmin.firewall
 
 import qubes_vpn_guard
 import qubes_vpn_record
+from qubes_vpn_policy import NotPolicy, Policy
 
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
 #: what an interrupted run leaves looks like any other qube.
@@ -66,11 +67,11 @@ class Machine:
     they are known also when a later part of it is refused.
 
     app: a ``qubesadmin.Qubes``.  dry: True to change nothing.  record: the
-    :class:`qubes_vpn_record.Record` that is told of each write before it is made.
-    remarks: sentences for the user that are no changes.
+    :class:`qubes_vpn_record.Record` that is told of each write before it is made.  root: where
+    dom0's files are.  remarks: sentences for the user that are no changes.
     """
 
-    def __init__(self, app, dry=False, record=None):
+    def __init__(self, app, dry=False, record=None, root="/"):
         self.app = app
         self.app.cache_enabled = True  # one GetAll for each qube instead of forty Gets
         # Before anything names dom0, whose class the list has and qubesadmin cannot ask for alone.
@@ -83,6 +84,9 @@ class Machine:
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
         self._wiring = None  # of a dry run, see wiring
+        self._pretended_globals = {}
+        self._pretended_policy = None
+        self._policy = Policy(root)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
@@ -136,7 +140,12 @@ class Machine:
             return self._pretended[name, key] is INHERITED
         if ("", name) in self._pretended:
             return False
-        return self.app.domains[name].property_is_default(key)
+        try:
+            return self.app.domains[name].property_is_default(key)
+        except qubesadmin.exc.QubesPropertyAccessError:
+            raise  # unknown is not unset
+        except AttributeError:
+            return False  # not of this class of qubes
 
     def feature(self, name, key):
         """A feature's value, or None when it is not set."""
@@ -154,11 +163,22 @@ class Machine:
         """
         if self.feature(name, "service.qubes-firewall") == "":
             return False
+        return self.announces(name, "qubes-firewall")
+
+    def announces(self, name, key):
+        """Whether the qube or its template has a feature by which the template tells of itself."""
         if ("", name) in self._pretended:
             template = self.value(name, "template")
             source = self._pretended.get((template, "clone of"), template)
-            return bool(source and self.feature(source, "qubes-firewall"))
-        return bool(self.app.domains[name].features.check_with_template("qubes-firewall", None))
+            return bool(source and self.feature(source, key))
+        return bool(self.app.domains[name].features.check_with_template(key, None))
+
+    def tags(self, name):
+        """The tags of a qube or template."""
+        if ("", name) in self._pretended:
+            source = self._pretended.get((name, "clone of"))
+            return self.tags(source) if source else set()
+        return set(self.app.domains[name].tags)
 
     def unfinished(self):
         """Names of qubes that an earlier run began to make and did not finish."""
@@ -235,6 +255,30 @@ class Machine:
         vm = self.app.domains[name]
         changed = [key for key in vm.property_list() if not vm.property_is_default(key)]
         return set(changed) <= _IDENTITY and not self.written(name, "private")
+
+    def served_by(self, key):
+        """The qube that dom0 names for *key* (``updatevm``, ``default_dispvm``...), or None."""
+        if key in self._pretended_globals:
+            return self._pretended_globals[key]
+        return _plain(getattr(self.app, key))
+
+    def disposables_of(self, name):
+        """The template of the disposables in which a qube opens things, or None."""
+        if ("", name) not in self._pretended and not self.inherits(name, "default_dispvm"):
+            return self.value(name, "default_dispvm")
+        if self.klass(name) == "DispVM":
+            return self.value(name, "template")
+        return self.served_by("default_dispvm")
+
+    def policy_text(self):
+        """The text of the formula's own policy file, or None; see :mod:`qubes_vpn_policy`."""
+        with _policy_in_words():
+            return self._pretended_policy or self._policy.current()
+
+    def policy(self, ours=None):
+        """The rules for templates' updates, with *ours* in place of what our file has."""
+        with _policy_in_words():
+            return self._policy.rules(ours or self._pretended_policy)
 
     # --- single writes
 
@@ -402,6 +446,33 @@ class Machine:
                 self.app.domains[name].clear_cache()
             if self.default_netvm() != netvm:
                 raise Refused("default_netvm reads back differently.")
+
+    def set_served_by(self, key, name, changes):
+        """Makes dom0 name the qube *name* (None: none) for *key*."""
+        old = self.served_by(key)
+        if self.dry:
+            self._pretended_globals[key] = name
+        else:
+            self._keep_global(key, name)
+            with in_words(f"{key} {shown(name)} was refused"):
+                setattr(self.app, key, name)
+        changes[key] = {"old": shown(old), "new": shown(name)}
+        if not self.dry:
+            self.app.clear_cache()
+            if self.served_by(key) != name:
+                raise Refused(f"{key} reads back differently.")
+
+    def set_policy(self, new):
+        """Writes the formula's own policy file."""
+        old = self.policy_text()
+        if self.dry:
+            self._pretended_policy = new
+            return
+        if self._record:
+            with recorded():
+                self._record.change("file", "dom0", str(self._policy.path), old, new)
+        with _policy_in_words():
+            self._policy.write(new)
 
     def start(self, name, changes):
         """Starts a qube; its netvms start with it."""
@@ -584,6 +655,14 @@ def _reason(error):
     if isinstance(behind, qubesadmin.exc.QubesVMNotFoundError):
         return "there is no such qube any more. Run this again"
     return str(error).strip() or "qubesd gave no reason; 'sudo journalctl -u qubesd' in dom0 may"
+
+
+@contextlib.contextmanager
+def _policy_in_words():
+    try:
+        yield
+    except NotPolicy as error:
+        raise Refused(f"{error}. Templates' updates are as they were.") from error
 
 
 def _plain(value):

@@ -55,6 +55,10 @@ class Model(NamedTuple):
     outside_vpn: tuple
     vaults: tuple
     allowlists: dict  # client -> tuple of qubes_vpn_net.Destination
+    disposables: str  # netvm of open disposable templates, "none" or "keep"; as the next ones
+    default_dispvm: str
+    updates: dict  # templates, dom0 -> who fetches their updates
+    clock: str
     whonix: str
     whonix_gateway: str
     layout: dict  # name -> LayoutQube
@@ -122,6 +126,7 @@ def read(document):
         *(missing if not doubles else ()),
         *qubes_vpn_relations.wiring(model),
         *qubes_vpn_relations.clients(model),
+        *qubes_vpn_relations.ways(model),
     ):
         if problem.path not in found:
             problems.append(problem)
@@ -157,6 +162,10 @@ def _model(values):
         outside_vpn=values["outside_vpn"],
         vaults=values["vaults"],
         allowlists=values["allowlists"],
+        disposables=values["disposables"] or values["routes"]["default"] or head,
+        default_dispvm=values["default_dispvm"],
+        updates=values["updates"],
+        clock=values["clock"],
         whonix=values["whonix"],
         whonix_gateway=values["whonix_gateway"],
         layout=layout,

@@ -5,7 +5,7 @@ A step is plain data and becomes one Salt state: ``id``, ``state`` (a function o
 ``_states/qubes_vpn.py``), ``args`` (its arguments) and ``why``.  The order opens nothing on the
 way: a service qube is made without a netvm, gets its firewall list, then its services, provides
 network, and only then hangs on its upstream; upstream qubes come before downstream ones, vaults
-before clients, clients one by one, and dom0's default last.
+before clients, clients one by one, then dom0's default, and what belongs to the whole machine last.
 """
 
 from typing import NamedTuple
@@ -45,9 +45,10 @@ def plan(model):
                 f"default_netvm: {model.default}",
                 "default_netvm",
                 {"name": model.default, "guard": promise},
-                "last: it moves every qube that has no netvm of its own choice",
+                "after the clients: it moves every qube that has no netvm of its own choice",
             )
         )
+    steps += _ways(model, promise)
     return _with_later(_with_restarts(steps, model), model)
 
 
@@ -71,7 +72,7 @@ def _with_restarts(steps, model):
     """What every move of netvms does about running clients."""
     if model.restart_clients != "never":
         for step in steps:
-            if step.state in ("netvm", "default_netvm"):
+            if step.state in ("netvm", "default_netvm", "management", "disposables"):
                 step.args["restart_clients"] = model.restart_clients
     return steps
 
@@ -101,6 +102,42 @@ def guard(model):
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
     }
+
+
+def _ways(model, guard):
+    """The ways round a VPN that belong to the whole machine (R07)."""
+    routed = {name: netvm for name, netvm in _routes(model).items() if name not in model.vaults}
+    online = [name for name, netvm in routed.items() if netvm != "none"]
+    args = {"name": "management disposables", "routed": online, "guard": guard}
+    why = "dom0 manages qubes with them, and they get the whole pillar"
+    steps = [Step("management disposables: offline", "management", args, why)]
+    if model.disposables != "keep":
+        args = {"name": model.disposables, "routed": [*routed, *model.vaults], "guard": guard}
+        why = "a disposable has the netvm of what it is made from; what is offline stays so"
+        steps.append(Step(f"disposables -> {model.disposables}", "disposables", args, why))
+    why = "after the disposables' netvms: links and files of every qube are opened in one"
+    steps += _served_by("default_dispvm", model.default_dispvm, guard, why)
+    templates = model.updates["templates"]
+    if templates != "keep":
+        args = {"name": templates, "whonix_gateway": model.whonix_gateway, "guard": guard}
+        why = "templates have no netvm: qrexec policy says who fetches for them"
+        steps.append(Step(f"templates' updates by {templates}", "updates_policy", args, why))
+    if templates not in ("keep", "none"):
+        args = {"name": templates, "features": {"service.qubes-updates-proxy": "1"}}
+        why = "what templates ask for comes to its updates proxy"
+        steps.append(Step(f"{templates}: runs the updates proxy", "qube", args, why))
+    why = "dom0 has no network: this qube fetches for it"
+    steps += _served_by("updatevm", model.updates["dom0"], guard, why)
+    steps += _served_by("clockvm", model.clock, guard, "it asks the internet for the time")
+    args = {"name": "ways round the VPN", "guard": guard}
+    why = "looks at the machine as it is, and says what still goes past the VPN"
+    return [*steps, Step("ways round the VPN", "ways_round", args, why)]
+
+
+def _served_by(key, name, guard, why):
+    if name == "keep":
+        return []
+    return [Step(f"{key}: {name}", "served_by", {"name": key, "qube": name, "guard": guard}, why)]
 
 
 def _template(name, source):

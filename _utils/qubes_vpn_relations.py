@@ -82,6 +82,52 @@ def clients(model):
     return problems + _whonix(model)
 
 
+def ways(model):
+    """Disposables, updates, the clock: none of them round the VPN."""
+    problems = []
+    if model.disposables != model.default:
+        problems += _closed_netvm(
+            model, (_TOP, "disposables"), model.disposables, "every disposable"
+        )
+    problems += _default_dispvm(model)
+    for path, name in (
+        ((_TOP, "updates", "templates"), model.updates["templates"]),
+        ((_TOP, "updates", "dom0"), model.updates["dom0"]),
+        ((_TOP, "clock"), model.clock),
+    ):
+        if name not in ("keep", "none"):
+            problems += _fetcher(model, path, name)
+    return problems
+
+
+def _default_dispvm(model):
+    path, name = (_TOP, "default_dispvm"), model.default_dispvm
+    if name in ("keep", "none"):
+        return []
+    if name in _netvms(model):
+        what = f"'{name}' carries the network"
+        return [Problem(path, what, "Name a template for disposables.")]
+    if name in model.outside_vpn:
+        what = f"'{name}' is in outside_vpn, and any qube could open things in a disposable of it"
+        fix = "Name one behind a tunnel; a qube may have its own (qvm-prefs QUBE default_dispvm)."
+        return [Problem(path, what, fix)]
+    if name in model.layout and not model.layout[name].disposable_template:
+        what = f"'{name}' is no template for disposables"
+        return [Problem(path, what, f"Write layout.{name}.disposable_template: true.")]
+    return _no_template(model, path, name)
+
+
+def _fetcher(model, path, name):
+    """Who fetches updates or the time has a way out, and not past every tunnel."""
+    if name in model.vaults or model.routes.get(name) == "none":
+        return [Problem(path, f"'{name}' is offline", "Name a qube behind a tunnel, or 'keep'.")]
+    if name in _netvms(model) and model.in_clear(name):
+        way = " -> ".join(model.path(name))
+        what = f"{way} passes no tunnel"
+        return [Problem(path, what, "Name a qube behind a tunnel, or 'keep'.")]
+    return _no_template(model, path, name)
+
+
 def _netvms(model):
     return {*model.services, model.uplink, model.whonix_gateway}
 
@@ -191,7 +237,11 @@ def _size(path, destinations):
 
 
 def _default(model):
-    path, netvm = (_TOP, "routes", "default"), model.default
+    return _closed_netvm(model, (_TOP, "routes", "default"), model.default, "every new qube")
+
+
+def _closed_netvm(model, path, netvm, who):
+    """A netvm of more than single qubes: `none`, `keep`, or one behind a tunnel."""
     if netvm in ("keep", "none"):
         return []
     if netvm not in _netvms(model):
@@ -202,7 +252,7 @@ def _default(model):
         return [
             Problem(
                 path,
-                f"{way} passes no tunnel, and every new qube would go there",
+                f"{way} passes no tunnel, and {who} would go there",
                 "Name one behind a tunnel, or 'keep'; routes.qubes and outside_vpn lead single "
                 "qubes there.",
             )

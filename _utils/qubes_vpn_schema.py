@@ -90,6 +90,18 @@ PILLAR = Keys(
             ),
             {},
         ),
+        "disposables": (Name("none", "keep"), None),
+        "default_dispvm": (Name("none", "keep"), "keep"),
+        "updates": (
+            Keys(
+                {
+                    "templates": (Name("none", "keep"), "keep"),
+                    "dom0": (Name("none", "keep"), "keep"),
+                }
+            ),
+            {"templates": "keep", "dom0": "keep"},
+        ),
+        "clock": (Name("none", "keep"), "keep"),
         "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
         "whonix_gateway": (Name(), "sys-whonix"),
         "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),

@@ -4,7 +4,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qubes_vpn_guard import Guard, is_in_clear, may_be_in_clear, opened, path
+from qubes_vpn_guard import Guard, exposed, is_in_clear, may_be_in_clear, opened, path
 
 QUBES = [f"q{number}" for number in range(7)]
 names = st.sampled_from(QUBES)
@@ -79,6 +79,22 @@ def test_certainly_in_clear_is_possibly_in_clear(wiring, guard, name):
     if guard.uplink not in guard.services and is_in_clear(name, wiring, guard):
         assert wiring[guard.uplink] is None
         assert may_be_in_clear(name, wiring, guard)
+
+
+def test_what_a_qube_itself_sends_is_exposed():
+    """R07: who fetches updates, or sets the clock, needs no client."""
+    machine = {**CLOSED, "other-net": None, "novpn": "net"}
+    sends = {name: exposed(name, machine, GUARD, name.endswith(("net", "fw"))) for name in machine}
+    assert {name for name, out in sends.items() if out} == {"net", "other-net", "novpn"}
+    assert not exposed("fw", {**CLOSED, "fw": None}, GUARD, provides=True)  # not wired yet
+
+
+@settings(max_examples=300)
+@given(wiring=wirings, guard=guards, name=names, client=names, provides=st.booleans())
+def test_whose_client_is_certainly_in_clear_is_exposed(wiring, guard, name, client, provides):
+    wired = guard.uplink not in guard.services and wiring[client] == name
+    if wired and is_in_clear(client, wiring, guard):
+        assert exposed(name, wiring, guard, provides)
 
 
 @given(wiring=wirings, guard=guards)

@@ -48,6 +48,9 @@ def test_dns():
         "vault -> none",
         "work -> sys-firewall",
         "default_netvm: sys-firewall",
+        "management disposables: offline",
+        "disposables -> sys-firewall",
+        "ways round the VPN",
     ]
 
 
@@ -65,6 +68,9 @@ def test_simple():
         "sys-vpn: provides network",
         "sys-vpn -> sys-firewall",
         "default_netvm: sys-vpn",
+        "management disposables: offline",
+        "disposables -> sys-vpn",
+        "ways round the VPN",
     ]
     assert (
         find(steps, "sys-vpn: may reach its endpoints only").args["enforced_by"] == "sys-firewall"
@@ -110,7 +116,13 @@ def test_what_a_tunnel_is_told(kind, network_manager):
 def test_an_existing_firewall_is_adopted():
     """R13: its settings count only when it is made; it provides network and gets its netvm."""
     steps = [step for step in plan(pillar()) if step.args["name"] == "sys-firewall"]
-    assert [step.state for step in steps] == ["present", "qube", "netvm", "default_netvm"]
+    assert [step.state for step in steps] == [
+        "present",
+        "qube",
+        "netvm",
+        "default_netvm",
+        "disposables",
+    ]
     assert steps[0].args["settings"] == {"memory": 400, "maxmem": 600, "autostart": True}
     assert steps[1].args == {"name": "sys-firewall", "settings": {"provides_network": True}}
 
@@ -129,7 +141,46 @@ def test_custom_leaves_the_default():
 
 def test_default_netvm_none():
     """R07: and it is told as the state wants it, by name."""
-    assert plan(pillar(routes={"default": "none"}))[-1].args["name"] == "none"
+    step = find(plan(pillar(routes={"default": "none"})), "default_netvm: none")
+    assert step.args["name"] == "none"
+
+
+def ways(document):
+    """The steps that belong to the whole machine, but the last, which says what is open."""
+    steps = ids(plan(document))
+    return steps[steps.index("management disposables: offline") + 1 : -1]
+
+
+def test_disposables_follow_the_default():
+    """R07: what is open is closed, unless the default is left alone too."""
+    assert ways(pillar()) == ["disposables -> sys-firewall"]
+    assert ways(pillar(routes={"default": "none"})) == ["disposables -> none"]
+    assert ways(pillar(routes={"default": "keep"})) == []
+    assert ways(pillar(routes={"default": "keep"}, disposables="sys-dns")) == [
+        "disposables -> sys-dns"
+    ]
+    assert ways(pillar(disposables="keep")) == []
+
+
+def test_the_ways_round_come_last():
+    """R07: netvms first, so that who is named for something is behind the tunnel by then."""
+    document = pillar(
+        clock="sys-dns",
+        updates={"templates": "sys-firewall", "dom0": "none"},
+        default_dispvm="dvm",
+        routes={"qubes": {"dvm": "sys-firewall", "work": "none"}},
+        vaults=["vault"],
+    )
+    assert ways(document) == [
+        "disposables -> sys-firewall",
+        "default_dispvm: dvm",
+        "templates' updates by sys-firewall",
+        "updatevm: none",
+        "clockvm: sys-dns",
+    ]
+    step = find(plan(document), "disposables -> sys-firewall")
+    assert step.args["routed"] == ["dvm", "work", "vault"]
+    assert find(plan(document), "management disposables: offline").args["routed"] == ["dvm"]
 
 
 def test_a_client_outside_the_vpn_is_named_in_the_plan():

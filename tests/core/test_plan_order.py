@@ -72,7 +72,9 @@ def test_services_then_vaults_then_clients_then_the_default(document):
     assert order == sorted(order)
     last = [step.state for step in steps].count("default_netvm")
     assert last == (model.default != "keep")
-    assert not last or steps[-1].state == "default_netvm"
+    rest = [step.state for step in steps[max(order, default=0) + 1 :]]
+    assert rest[last:] == ["management", *["disposables"] * last, "ways_round"]
+    assert not last or rest[0] == "default_netvm"
 
 
 @given(document=pillars())

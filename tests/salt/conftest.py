@@ -58,6 +58,18 @@ def loaders(
 
 
 @pytest.fixture
+def policy(loaders: Loaders) -> Iterator[Path]:
+    """The folder of dom0's qrexec policy, for `states`; as on a fresh machine."""
+    folder = Path(loaders.opts["root_dir"]) / "etc/qubes/policy.d"
+    fresh = {path: path.read_text() for path in folder.iterdir()}
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+    for path, text in fresh.items():
+        path.write_text(text)
+
+
+@pytest.fixture
 def modules(loaders: Loaders) -> Any:
     """Execution modules: `modules.qubes_vpn.check(...)`."""
     return loaders.modules

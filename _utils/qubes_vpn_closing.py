@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0's last steps: they close the ways round a VPN that belong to the whole machine (R07).
+
+Each looks at the machine as it is by then.  The last of them changes nothing, and says what is open.
+"""
+
+import qubes_vpn_guard
+import qubes_vpn_policy
+import qubes_vpn_ways
+from qubes_vpn_machine import Refused, shown
+from qubes_vpn_moves import need, netvm
+
+_PROXY = "qubes-updates-proxy"
+
+
+def management(machine, changes, name, routed, guard, restart_clients="never"):
+    """Takes the qubes that *name* says offline: those that dom0's management disposables come from.
+
+    routed: names with a netvm in the pillar; refused when one of these is among them.
+    """
+    templates = {machine.served_by("management_dispvm")} | {
+        machine.value(each, "management_dispvm")
+        for each in machine.names()
+        if not machine.inherits(each, "management_dispvm")
+    }
+    for each in sorted(templates - {None}):
+        if each in routed:
+            raise Refused(
+                f"'{each}' is what dom0 manages qubes with: it gets the whole pillar and every "
+                "file of the states, and has no netvm. Take it out of routes.qubes."
+            )
+        _move(machine, changes, each, "none", guard, restart_clients)
+
+
+def disposables(machine, changes, name, routed, guard, restart_clients="never"):
+    """Hangs templates of disposables that may be in clear on *name*; the others stay as they are.
+
+    routed: names that the pillar routes by themselves.
+    """
+    promise = qubes_vpn_guard.guard_of(guard)
+    ways = qubes_vpn_ways.Ways(machine, promise)
+    own = {*routed, *promise.outside_vpn}
+    in_clear = set(ways.clients_in_clear()) - own
+    for each in ways.disposable_templates():
+        if each in in_clear:
+            _move(machine, changes, each, name, guard, restart_clients)
+
+
+def _move(machine, changes, name, to, guard, restart_clients):
+    moved = {}
+    try:
+        netvm(machine, moved, name, to, guard, restart_clients=restart_clients)
+    finally:
+        if "netvm" in moved:
+            changes[f"{name}: netvm"] = moved.pop("netvm")
+        changes.update(moved)
+
+
+def served_by(machine, changes, name, qube, guard):
+    """Makes dom0 name *qube* (``none``: none) for *name*: updatevm, clockvm or default_dispvm."""
+    qube = _name(qube)
+    if qube is not None:
+        makes_disposables = name == "default_dispvm"
+        _need_way(machine, qube, guard, offline=makes_disposables)
+        if makes_disposables and machine.value(qube, "template_for_dispvms") is not True:
+            raise Refused(
+                f"'{qube}' is no template for disposables: qvm-prefs {qube} template_for_dispvms "
+                "true."
+            )
+    if machine.served_by(name) != qube:
+        machine.set_served_by(name, qube, changes)
+
+
+def updates_policy(machine, changes, name, whonix_gateway, guard):
+    """Lets *name* (``none``: nobody) fetch templates' updates, and *whonix_gateway* Whonix'.
+
+    By a qrexec policy file of ours.  Refused when a rule before it would have the last word.
+    """
+    proxy = _name(name)
+    if proxy is not None:
+        _need_way(machine, proxy, guard, offline=False)
+        if not machine.announces(proxy, f"supported-service.{_PROXY}"):
+            raise Refused(
+                f"{proxy} has no service {_PROXY}: templates would get no updates. Install "
+                "qubes-core-agent-networking in its template, and restart both."
+            )
+    text = qubes_vpn_policy.text(proxy, whonix_gateway)
+    current = machine.policy_text()
+    ways = qubes_vpn_ways.Ways(machine, qubes_vpn_guard.guard_of(guard))
+    for template, answer in ways.update_servers_but(proxy, whonix_gateway, text):
+        raise Refused(
+            f"{answer.where} goes before the formula's policy: {template} would be updated by "
+            f"{shown(answer.qube)}. Remove that rule, or rename its file so that it comes after "
+            f"{qubes_vpn_policy.FILE}."
+        )
+    if current != text:
+        old = ", ".join(sorted(ways.update_servers())) or None
+        machine.set_policy(text)
+        changes["templates' updates by"] = {"old": shown(old), "new": name}
+
+
+def ways_round(machine, changes, name, guard):
+    """Changes nothing.  Returns what is open past the VPN, as a text."""
+    found = qubes_vpn_ways.still_open(machine, qubes_vpn_guard.guard_of(guard))
+    if not found:
+        return "Nothing that was looked at goes past the VPN."
+    return "\n".join(["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)])
+
+
+def _need_way(machine, name, guard, offline):
+    """Refuses a qube that may go out in clear, and one that goes nowhere unless *offline*.
+
+    Where *offline* is possible, outside_vpn is no excuse.
+    """
+    need(machine, name)
+    promise = qubes_vpn_guard.guard_of(guard)
+    ways = qubes_vpn_ways.Ways(machine, promise)
+    if ways.exposed(name) and (offline or name not in promise.outside_vpn):
+        way = " -> ".join(qubes_vpn_guard.path(name, ways.wiring))
+        raise Refused(
+            f"'{name}' may go out in clear, by {way}. Name a qube behind a tunnel, or "
+            "route this one there."
+        )
+    if not offline and not ways.online(name):
+        raise Refused(f"'{name}' has no netvm: nothing could be fetched through it. Name another.")
+
+
+def _name(name):
+    return None if name == "none" else name

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0's qrexec policy for templates' updates: who serves them, and the formula's own file of it.
+
+A template has no netvm.  Its package manager asks qrexec for the service ``qubes.UpdatesProxy`` of
+no qube in particular, and the policy names the qube that fetches.  The rules are those of all files
+of both folders, by name, the first that matches (qubes-core-qrexec, ``qrexec/policy/parser.py``;
+R4.2 and R4.3 alike): ``30-qubes-vpn.policy`` goes before the user's ``30-user.policy``, before
+``50-config-updates.policy`` of Qubes' settings and before Qubes' defaults in ``90-default.policy``.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+FILE = "30-qubes-vpn.policy"
+SERVICE = "qubes.UpdatesProxy"
+#: The tag by which Whonix' templates are known: they update over Tor and by nothing else.
+WHONIX = "whonix-updatevm"
+_OURS = "## Written by qubes-vpn-formula"
+_HEADER = f"""\
+{_OURS} (qubes_vpn.updates.templates in the pillar).
+## Put rules of your own into another file: this one is written anew. The first match counts.
+"""
+#: Both folders hold the whole policy; of two files of one name the first counts.
+_FOLDERS = ("run/qubes/policy.d", "etc/qubes/policy.d")
+#: Policy as of R4.0, which ``!compat-4.0`` reads.
+_OLD_FOLDER = "etc/qubes-rpc/policy"
+_CHECKER = "usr/bin/qubes-policy-lint"
+
+
+class NotPolicy(Exception):
+    """The policy cannot be read, or is not what it has to be: the text says why."""
+
+
+class Rule(NamedTuple):
+    """One rule for the service.  *where*: file and line."""
+
+    source: str
+    target: str
+    action: str
+    redirect: str | None
+    where: str
+
+
+class Answer(NamedTuple):
+    """Who serves a template: *qube*, or None when nobody does, and *where* that is said."""
+
+    qube: str | None
+    where: str | None
+
+
+def text(proxy, whonix_gateway):
+    """The file's text: *proxy* (None: nobody) serves templates, and the gateway those of Whonix."""
+    lines = [
+        f"@tag:{WHONIX} @default allow target={whonix_gateway}",
+        f"@tag:{WHONIX} @anyvm deny",
+        f"@type:TemplateVM @default allow target={proxy}" if proxy else None,
+        "@type:TemplateVM @anyvm deny",
+    ]
+    return _HEADER + "".join(f"{SERVICE} * {line}\n" for line in lines if line)
+
+
+def answer(rules, name, klass, tags):
+    """The :class:`Answer` to template *name*, which has *tags* and calls nobody in particular."""
+    for rule in rules:
+        if rule.target not in ("@default", "@anyvm", "*"):
+            continue
+        if rule.source in (name, "*", "@anyvm", f"@type:{klass}") or (
+            rule.source.startswith("@tag:") and rule.source.removeprefix("@tag:") in tags
+        ):
+            return Answer(rule.redirect if rule.action != "deny" else None, rule.where)
+    return Answer(None, None)
+
+
+class Policy:
+    """The policy files below *root* (a folder; in dom0 ``/``)."""
+
+    def __init__(self, root="/"):
+        self.root = Path(root)
+        self.path = self.root / _FOLDERS[-1] / FILE
+
+    def current(self):
+        """Our file's text; None when there is none.  NotPolicy when it is not ours."""
+        try:
+            found = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotPolicy(f"{self.path} cannot be read: {error}") from error
+        if not found.startswith(_OURS):
+            raise NotPolicy(
+                f"{self.path} is not the formula's: it does not begin with '{_OURS}'. Rename it; "
+                "until then it stays as it is"
+            )
+        return found
+
+    def rules(self, ours=None):
+        """The rules for the service, in order.  *ours*: a text in place of what our file has.
+
+        Raises NotPolicy when there is something in it that cannot be read.
+        """
+        files = {}
+        try:
+            for folder in _FOLDERS:
+                for path in sorted((self.root / folder).glob("*.policy")):
+                    if path.is_file() and not path.name.startswith("."):
+                        files.setdefault(path.name, path)
+            if ours is not None:
+                files.setdefault(FILE, self.path)  # one of that name in /run would go first
+            found = []
+            for _, path in sorted(files.items()):
+                given = ours if path == self.path else None
+                found += self._file(path, path.parent, given)
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotPolicy(f"dom0's qrexec policy cannot be read: {error}") from error
+        return found
+
+    def write(self, new):
+        """Makes *new* our file's text, at once.  NotPolicy when dom0's own checker refuses it."""
+        draft = self.path.with_name(f".{FILE}.new")  # a hidden file is no policy
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(new)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.chmod(0o644)
+            self._check(draft)
+            draft.replace(self.path)
+        except OSError as error:
+            raise NotPolicy(f"{self.path} cannot be written: {error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _check(self, draft):
+        checker = self.root / _CHECKER
+        if not checker.exists():
+            return  # what the text says was read back by `answer` already
+        done = subprocess.run([checker, draft], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotPolicy(f"{checker} refuses the policy: {done.stdout or done.stderr}")
+
+    def _file(self, path, folder, given=None, service=None, depth=0):
+        """The rules of one file.  *service*: of an ``!include-service``, whose lines name none."""
+        if depth > 8:
+            raise NotPolicy(f"{path}: files that include each other")
+        lines = (path.read_text(encoding="utf-8") if given is None else given).splitlines()
+        found = []
+        for number, line in enumerate(lines, 1):
+            if service:
+                line = _modern(line)
+            words, where = line.split(), f"{path}:{number}"
+            if not words or words[0].startswith("#"):
+                continue
+            if words[0].startswith("!"):
+                found += self._directive(words, where, folder, service, depth + 1)
+                continue
+            words = [service, "*", *words] if service else words
+            if len(words) < 5:
+                raise NotPolicy(f"{where} is no rule")
+            if words[0] in (SERVICE, "*") and words[1] in ("*", "+"):
+                found.append(_rule(words[2:], where))
+        return found
+
+    def _directive(self, words, where, folder, service, depth):
+        kind, *rest = words
+        if kind == "!include" and len(rest) == 1:
+            return self._file(folder / rest[0], folder, service=service, depth=depth)
+        if kind == "!include-dir" and len(rest) == 1:
+            inside = sorted((folder / rest[0]).glob("*.policy"))
+            return [rule for path in inside for rule in self._file(path, folder, depth=depth)]
+        if kind == "!include-service" and len(rest) == 3:
+            if rest[0] not in (SERVICE, "*") or rest[1] not in ("*", "+"):
+                return []
+            return self._file(folder / rest[2], folder, service=rest[0], depth=depth)
+        if kind == "!compat-4.0" and not rest:
+            old = self.root / _OLD_FOLDER
+            names = [name for name in (f"{SERVICE}+", SERVICE) if (old / name).is_file()]
+            return [
+                rule
+                for name in names
+                for rule in self._file(old / name, old, service=SERVICE, depth=depth)
+            ]
+        raise NotPolicy(f"{where}: '{kind}' is not known here")
+
+
+def _modern(line):
+    """A line of the form that policy had in R4.0."""
+    return line.replace("$include:", "!include ").replace("$", "@").replace(",", " ")
+
+
+def _rule(words, where):
+    source, target, action, *options = words
+    if action not in ("allow", "ask", "deny"):
+        raise NotPolicy(f"{where}: '{action}' is not known here")
+    options = dict(option.partition("=")[::2] for option in options)
+    redirect = options.get("target") or options.get("default_target")
+    return Rule(source, target, action, redirect, where)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ways round a VPN that belong to the whole machine, on the machine as it is: which are open (R07).
+
+Guides move the clients and forget these: who fetches templates' and dom0's updates, who sets the
+clock, which netvm a disposable gets, and which disposable a qube opens its links in.
+"""
+
+import qubes_vpn_guard
+import qubes_vpn_policy
+from qubes_vpn_machine import Refused
+
+_MANY = 8
+
+
+class Ways:
+    """Who is exposed on a ``qubes_vpn_machine.Machine``, by a ``qubes_vpn_guard.Guard``."""
+
+    def __init__(self, machine, guard):
+        self.machine, self.guard = machine, guard
+        self.wiring = machine.wiring()
+
+    def exposed(self, name):
+        """Whether what the qube *name* itself sends may go out past every shelter."""
+        if name not in self.wiring:
+            return False
+        provides = self.machine.value(name, "provides_network") is True
+        return qubes_vpn_guard.exposed(name, self.wiring, self.guard, provides)
+
+    def online(self, name):
+        """Whether it has a netvm, or is an uplink."""
+        return self.wiring[name] is not None or self.exposed(name)
+
+    def disposable_templates(self):
+        """Names of the qubes that disposables are made from."""
+        return [name for name in self.wiring if self.machine.value(name, "template_for_dispvms")]
+
+    def clients_in_clear(self):
+        """Names of exposed qubes that hang on somebody and are no service qubes."""
+        return [
+            name
+            for name in self.wiring
+            if name not in self.guard.services
+            and qubes_vpn_guard.may_be_in_clear(name, self.wiring, self.guard)
+        ]
+
+    def update_servers(self):
+        """Names of the qubes that fetch templates' updates."""
+        rules = self.machine.policy()
+        return {server(rules, name, tags).qube for name, tags in self._templates(rules)} - {None}
+
+    def update_servers_but(self, proxy, whonix_gateway, ours):
+        """What would go elsewhere with our file's text *ours*: ``[(template, Answer)]``.
+
+        *proxy* (None: nobody) is to serve templates, and *whonix_gateway* those of Whonix.
+        """
+        rules = self.machine.policy(ours)
+        found = []
+        for name, tags in self._templates(rules):
+            for has in (tags, {*tags, qubes_vpn_policy.WHONIX}):
+                wanted = whonix_gateway if qubes_vpn_policy.WHONIX in has else proxy
+                if (answer := server(rules, name, has)).qube != wanted:
+                    found.append((name, answer))
+        return found
+
+    def _templates(self, rules):
+        """``(name, tags)`` of every template; tags are asked for, a call each, only if they count.
+
+        Without that, no template counts as Whonix', whose way is Tor.
+        """
+        tags = {rule.source for rule in rules if rule.source.startswith("@tag:")}
+        whonix = {server(rules, "", {qubes_vpn_policy.WHONIX}).qube} - {None}
+        count = tags != {f"@tag:{qubes_vpn_policy.WHONIX}"} or any(map(self.exposed, whonix))
+        for name in self.wiring:
+            if self.machine.klass(name) == "TemplateVM":
+                yield name, self.machine.tags(name) if tags and count else set()
+
+
+def server(rules, template, tags):
+    """Who serves a template's updates."""
+    return qubes_vpn_policy.answer(rules, template, "TemplateVM", tags)
+
+
+def still_open(machine, guard):
+    """The ways round the VPN that are open, a text each, with the pillar's key or the fix."""
+    ways = Ways(machine, guard)
+    return [*_fetched(ways), *_disposables(ways), *_clients(ways)]
+
+
+def _fetched(ways):
+    """Updates, and the time."""
+    try:
+        servers = sorted(filter(ways.exposed, map(_base, ways.update_servers())))
+    except Refused as unknown:
+        yield f"templates' updates, perhaps: {unknown}"
+    else:
+        if servers:
+            yield f"templates' updates, by {_names(servers)} (pillar: updates.templates)"
+    for key, what, where in (
+        ("updatevm", "dom0's updates", "updates.dom0"),
+        ("clockvm", "the time", "clock"),
+    ):
+        name = ways.machine.served_by(key)
+        if name and ways.exposed(name):
+            yield f"{what}, by {name} (pillar: {where})"
+
+
+def _disposables(ways):
+    """What is opened in a disposable that is in clear, from a qube that is not."""
+    openers = {}
+    for name in ways.wiring:
+        if ways.machine.klass(name) != "TemplateVM" and not ways.exposed(name):
+            openers.setdefault(ways.machine.disposables_of(name), []).append(name)
+    for template, names in sorted(openers.items(), key=str):
+        if template and ways.exposed(template):
+            yield (
+                f"what {_names(names)} open{'s' if len(names) == 1 else ''} in a disposable, of "
+                f"{template} (pillar: default_dispvm; one qube: qvm-prefs {names[0]} "
+                "default_dispvm NAME)"
+            )
+
+
+def _clients(ways):
+    """Qubes in clear: disposables, those named in the pillar, and those that nobody thought of."""
+    bases = set(ways.disposable_templates())
+    groups = {"disposables of ": [], "by outside_vpn: ": [], "without a route in the pillar: ": []}
+    disposables, chosen, others = groups.values()
+    for name in ways.clients_in_clear():
+        if name in ways.guard.outside_vpn:
+            chosen.append(name)
+        else:
+            (disposables if name in bases else others).append(name)
+    for what, names in groups.items():
+        if names:
+            yield what + _names(names) + (" (pillar: disposables)" if names is disposables else "")
+
+
+def _base(server):
+    """A qube's name, of what policy may redirect to: of a disposable, that of its template."""
+    return server.removeprefix("@dispvm:")
+
+
+def _names(names):
+    names = sorted(names)
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return ", ".join(names[:_MANY]) + more

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who fetches templates' updates, by dom0's qrexec policy, and the formula's own file of it (R07).
+
+With QUBES_SRC naming a folder with qubes-core-qrexec, its parser has to find the same.
+"""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qubes_vpn_policy import FILE, WHONIX, Answer, NotPolicy, Policy, answer, text
+
+DEFAULT = """\
+qubes.Filecopy * @anyvm @anyvm ask
+qubes.UpdatesProxy  *  @tag:whonix-updatevm  @default  allow target=sys-whonix
+qubes.UpdatesProxy  *  @tag:whonix-updatevm  @anyvm    deny
+qubes.UpdatesProxy  *  @type:TemplateVM      @default  allow target=sys-net
+qubes.UpdatesProxy  *  @anyvm                @anyvm    deny
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    """dom0's files: Qubes' defaults, and no others."""
+    write(tmp_path, "90-default.policy", DEFAULT)
+    return tmp_path
+
+
+def write(root, name, content, folder="etc/qubes/policy.d"):
+    path = root / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def served_by(root, name="t", tags=(), ours=None):
+    return answer(Policy(root).rules(ours), name, "TemplateVM", set(tags)).qube
+
+
+def test_as_qubes_has_it(root):
+    assert served_by(root) == "sys-net"
+    assert served_by(root, tags=[WHONIX]) == "sys-whonix"
+    rule = answer(Policy(root).rules(), "t", "TemplateVM", ())
+    assert rule == Answer("sys-net", f"{root}/etc/qubes/policy.d/90-default.policy:4")
+    assert answer(Policy(root).rules(), "work", "AppVM", ()).qube is None
+
+
+def test_ours_goes_first_and_leaves_whonix_alone(root):
+    write(root, "30-user.policy", "qubes.UpdatesProxy * @type:TemplateVM @default allow target=c\n")
+    write(root, "50-config-updates.policy", DEFAULT.replace("sys-net", "sys-firewall"))
+    assert served_by(root) == "c"
+    assert served_by(root, ours=text("sys-vpn", "sys-whonix")) == "sys-vpn"
+    assert served_by(root, tags=[WHONIX], ours=text("sys-vpn", "sys-whonix")) == "sys-whonix"
+    assert served_by(root, ours=text(None, "sys-whonix")) is None
+    assert served_by(root, tags=[WHONIX], ours=text(None, "tor")) == "tor"
+
+
+def test_a_template_may_ask_nobody_else(root):
+    """The call names a target of its own: not ours to serve, and denied."""
+    rules = Policy(root).rules(text("sys-vpn", "sys-whonix"))
+    ours = [(rule.source, rule.target, rule.action) for rule in rules if FILE in rule.where]
+    assert ("@type:TemplateVM", "@anyvm", "deny") in ours
+    assert ("@tag:whonix-updatevm", "@anyvm", "deny") in ours
+
+
+@pytest.mark.parametrize("name", ["20-mine.policy", "30-a.policy"])
+def test_what_goes_before_ours_has_the_word(root, name):
+    write(root, name, "# mine\nqubes.UpdatesProxy * t @default allow target=cacher\n")
+    found = answer(Policy(root).rules(text("sys-vpn", "w")), "t", "TemplateVM", ())
+    assert found == Answer("cacher", f"{root}/etc/qubes/policy.d/{name}:2")
+    assert served_by(root, name="other", ours=text("sys-vpn", "w")) == "sys-vpn"
+
+
+def test_a_file_in_run_hides_the_one_in_etc(root):
+    write(root, FILE, "", folder="run/qubes/policy.d")
+    assert served_by(root, ours=text("sys-vpn", "sys-whonix")) == "sys-net"
+
+
+def test_only_policy_files_count(root):
+    for name in ("20-a.policy.rpmnew", ".20-b.policy", "20-c"):
+        write(root, name, "qubes.UpdatesProxy * * * allow target=sys-usb\n")
+    assert served_by(root) == "sys-net"
+
+
+def test_files_that_are_included(root):
+    write(root, "include/one", "qubes.UpdatesProxy * a @default allow target=one\n")
+    write(root, "include/two", "$type:TemplateVM $default allow,target=two\n")
+    write(root, "more/x.policy", "qubes.UpdatesProxy + b @default allow target=three\n")
+    write(root, "20.policy", "!include include/one\n!include-dir more\n")
+    write(root, "21.policy", "!include-service other * include/none\n")
+    write(root, "22.policy", "!include-service qubes.UpdatesProxy * include/two\n")
+    assert [served_by(root, name) for name in "abc"] == ["one", "three", "two"]
+
+
+def test_policy_from_before(root):
+    """R4.0's own file still counts where it lies, by 35-compat.policy."""
+    write(root, "35-compat.policy", "!compat-4.0\n")
+    assert served_by(root) == "sys-net"
+    line = "$tag:whonix-updatevm $default allow,target=old\n$anyvm $anyvm allow,target=sys-old\n"
+    write(root, "qubes.UpdatesProxy", line, folder="etc/qubes-rpc/policy")
+    assert (served_by(root), served_by(root, tags=[WHONIX])) == ("sys-old", "old")
+
+
+@pytest.mark.parametrize(
+    "line", ["!flag", "!include", "qubes.UpdatesProxy * a b", "!include a.policy", "* * a b maybe"]
+)
+def test_what_cannot_be_read_is_said(root, line):
+    write(root, "a.policy", line + "\n")
+    with pytest.raises(NotPolicy, match=r"a\.policy"):
+        Policy(root).rules()
+
+
+def test_written_at_once(root):
+    policy = Policy(root)
+    assert policy.current() is None
+    policy.write(text("sys-vpn", "sys-whonix"))
+    assert policy.current() == text("sys-vpn", "sys-whonix")
+    assert stat.S_IMODE(policy.path.stat().st_mode) == 0o644
+    assert sorted(path.name for path in policy.path.parent.iterdir()) == [FILE, "90-default.policy"]
+    assert served_by(root) == "sys-vpn"
+
+
+def test_a_file_of_somebody_else_is_left_alone(root):
+    write(root, FILE, "# my own\n")
+    with pytest.raises(NotPolicy, match="is not the formula's"):
+        Policy(root).current()
+
+
+def test_what_dom0s_checker_refuses_is_not_written(root):
+    checker = root / "usr/bin/qubes-policy-lint"
+    checker.parent.mkdir(parents=True)
+    for code in (0, 1):
+        checker.write_text(f'#!/bin/sh\necho "$1:3: error: no"\nexit {code}\n')
+        checker.chmod(0o755)
+        if code:
+            with pytest.raises(NotPolicy, match="3: error: no"):
+                Policy(root).write(text("sys-dns", "sys-whonix"))
+        else:
+            Policy(root).write(text("sys-vpn", "sys-whonix"))
+    assert Policy(root).current() == text("sys-vpn", "sys-whonix")
+    assert len(list(Policy(root).path.parent.iterdir())) == 2
+
+
+# --- the real parser
+
+SOURCES = (
+    "t",
+    "other",
+    "@anyvm",
+    "*",
+    "@type:TemplateVM",
+    "@type:AppVM",
+    f"@tag:{WHONIX}",
+    "@tag:x",
+)
+LINES = st.builds(
+    "{} {} {} {}".format,
+    st.sampled_from(
+        ["qubes.UpdatesProxy *", "qubes.UpdatesProxy +", "qubes.UpdatesProxy +arg", "* *"]
+    ),
+    st.sampled_from(SOURCES),
+    st.sampled_from(["@default", "@anyvm", "*", "sys-net", "@adminvm"]),
+    st.sampled_from(["deny", "allow target=sys-net", "allow target=sys-vpn autostart=no"]),
+)
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """qrexec's own."""
+    for name in ("qubes-core-qrexec", "core-qrexec"):
+        folder = Path(os.environ.get("QUBES_SRC", "")) / name
+        if os.environ.get("QUBES_SRC") and (folder / "qrexec/policy/parser.py").is_file():
+            sys.path.insert(0, str(folder))
+            return pytest.importorskip("qrexec.policy.parser")
+    pytest.skip("QUBES_SRC names no folder with qubes-core-qrexec")
+    return None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    files=st.dictionaries(
+        st.sampled_from(["10-a.policy", "30-user.policy", "90-default.policy"]),
+        st.lists(LINES, max_size=4),
+    ),
+    tags=st.sets(st.sampled_from([WHONIX, "x"])),
+    proxy=st.sampled_from([None, "sys-vpn"]),
+    ours=st.booleans(),
+)
+def test_the_real_parser_agrees(parser, tmp_path_factory, files, tags, proxy, ours):
+    root = tmp_path_factory.mktemp("root")
+    for name, lines in files.items():
+        write(root, name, "\n".join(lines))
+    if ours:
+        Policy(root).write(text(proxy, "sys-whonix"))
+    (root / "etc/qubes/policy.d").mkdir(parents=True, exist_ok=True)
+    names = ("t", "sys-net", "sys-vpn", "sys-whonix")
+    system = {"domains": {name: _domain(name, tags if name == "t" else ()) for name in names}}
+    request = parser.Request("qubes.UpdatesProxy", "+", "t", "", system_info=system)
+    try:
+        real = parser.FilePolicy(policy_path=root / "etc/qubes/policy.d").evaluate(request).target
+    except parser.AccessDenied:
+        real = None
+    assert served_by(root, tags=tags) == real
+
+
+def _domain(name, tags):
+    return {
+        "name": name,
+        "uuid": None,
+        "tags": list(tags),
+        "type": "TemplateVM" if name == "t" else "AppVM",
+        "template_for_dispvms": False,
+        "default_dispvm": None,
+        "guivm": None,
+        "icon": "",
+        "power_state": "Running",
+        "internal": False,
+        "relayvm": None,
+        "transport_rpc": None,
+    }
