@@ -133,7 +133,7 @@ def _ask(question):
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
-            machine = Machine(connect(), dry=True)
+            machine = Machine(connect(), dry=True, root=__opts__["root_dir"])
             folder = __opts__.get("qubes_vpn_folder", FOLDER)
             return question(machine, last_written(machine, folder))
     except Refused as refused:

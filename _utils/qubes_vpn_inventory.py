@@ -5,6 +5,7 @@ Format, version 1; every list of names below is the whole of what is copied::
 
     {"format": "qubes-vpn inventory", "version": 1, "release": "4.2" or "4.3",
      "globals": {"default_netvm": name or null...},
+     "policy": {file: [line about templates' updates]},
      "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
                       "properties": {key: {"value": ..., "inherited": bool}},
                       "features": {key: text}, "tags": [text], "firewall": [rule]}},
@@ -48,7 +49,8 @@ PROPERTIES = {
 }
 #: Features that the steps look at or set: services, and marks of Qubes' and of ours.
 FEATURES = re.compile(
-    r"(service\.)?qubes-firewall|service\.(qubes-vpn|network-manager|clocksync|qubes-updates-proxy)"
+    r"(service\.)?qubes-firewall|supported-service\.qubes-updates-proxy"
+    r"|service\.(qubes-vpn|network-manager|clocksync|qubes-updates-proxy)"
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
@@ -69,6 +71,7 @@ def take(machine, last):
         "version": VERSION,
         "release": release,
         "globals": {key: _name(getattr(app, key)) for key in GLOBALS},
+        "policy": machine.policy_lines(),
         "qubes": {vm.name: _qube(machine, vm) for vm in app.domains},
         "written": _written(last),
     }

@@ -280,6 +280,10 @@ class Machine:
         with _policy_in_words():
             return self._policy.rules(ours or self._pretended_policy)
 
+    def policy_lines(self):
+        """The same by file, as lines: ``{name: [line]}``."""
+        return self._policy.lines()
+
     # --- single writes
 
     def make(self, name, template, label):

@@ -8,6 +8,7 @@ R4.2 and R4.3 alike): ``30-qubes-vpn.policy`` goes before the user's ``30-user.p
 ``50-config-updates.policy`` of Qubes' settings and before Qubes' defaults in ``90-default.policy``.
 """
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -41,6 +42,12 @@ class Rule(NamedTuple):
     action: str
     redirect: str | None
     where: str
+
+    def text(self):
+        """The line, without what does not count here."""
+        option = "default_target" if self.action == "ask" else "target"
+        redirect = f" {option}={self.redirect}" if self.redirect else ""
+        return f"{SERVICE} * {self.source} {self.target} {self.action}{redirect}"
 
 
 class Answer(NamedTuple):
@@ -100,6 +107,10 @@ class Policy:
 
         Raises NotPolicy when there is something in it that cannot be read.
         """
+        return [rule for _, found in self.files(ours) for rule in found]
+
+    def files(self, ours=None):
+        """The same by file: ``[(name, rules)]``."""
         files = {}
         try:
             for folder in _FOLDERS:
@@ -108,12 +119,25 @@ class Policy:
                         files.setdefault(path.name, path)
             if ours is not None:
                 files.setdefault(FILE, self.path)  # one of that name in /run would go first
-            found = []
-            for _, path in sorted(files.items()):
-                given = ours if path == self.path else None
-                found += self._file(path, path.parent, given)
+            return [
+                (name, self._file(path, path.parent, ours if path == self.path else None))
+                for name, path in sorted(files.items())
+            ]
         except (OSError, UnicodeDecodeError) as error:
             raise NotPolicy(f"dom0's qrexec policy cannot be read: {error}") from error
+
+    def lines(self):
+        """The same as lines, ``{name: [line]}``: the rules alone, but our own file as it is.
+
+        When there is something that cannot be read, a line that cannot be read either.
+        """
+        try:
+            found = {name: [rule.text() for rule in rules] for name, rules in self.files()}
+        except NotPolicy:
+            return {"not-readable.policy": ["!not-readable"]}
+        with contextlib.suppress(NotPolicy):
+            if (ours := self.current()) is not None:
+                found[FILE] = ours.splitlines()
         return found
 
     def write(self, new):

@@ -10,8 +10,16 @@ import qubes_vpn_record
 _NO_LIST = "action=accept"
 _SERVICE = "service."
 _ON_THE_WAY = " on the way"
-#: Keys of changes that are dom0's, whatever qube the step is called by.
-_GLOBALS = ("default_netvm",)
+#: what dom0 names a qube for, by its property
+_SERVED = {
+    "default_netvm": "dom0's default_netvm is",
+    "default_dispvm": "dom0's default_dispvm is",
+    "updatevm": "dom0's updates are fetched by",
+    "clockvm": "the time is fetched by",
+    "templates' updates by": "templates' updates are fetched by",
+}
+#: of a step about several qubes: the netvm of the one that is named before
+_NETVM = ": netvm"
 #: rules that are told one by one
 _MANY = 5
 
@@ -28,7 +36,7 @@ def sentences(name, changes, last):
     found = []
     for key, change in changes.items():
         old, new = change["old"], change["new"]
-        written = last.get(("dom0" if key in _GLOBALS else name, key))
+        written = last.get(_place(name, key))
         by_hand = written is not None and written != old
         if key == "with it":
             found.append(f"with it, because they have no netvm of their own choice: {new}")
@@ -65,6 +73,13 @@ def last_written(machine, folder):
     return last
 
 
+def _place(name, key):
+    """Whose value a change is of, and its key."""
+    if key.endswith(_NETVM):
+        return key.removesuffix(_NETVM), "netvm"
+    return "dom0" if key in _SERVED else name, key
+
+
 def _uuid(machine, name):
     return machine.value(name, "uuid") if machine.klass(name) else None
 
@@ -84,8 +99,10 @@ def _value(name, key, old, new, by_hand):
         here = f"{name} is offline" if old == "none" else f"{name} hangs on {old}"
         wanted = "that it is offline" if new == "none" else new
         return f"{here}{hand}, the pillar says {wanted}"
-    if key == "default_netvm":
-        return f"dom0's default_netvm is {old}{hand}, the pillar says {new}"
+    if key in _SERVED:
+        return f"{_SERVED[key]} {old}{hand}, the pillar says {new}"
+    if key.endswith(_NETVM):
+        return _value(key.removesuffix(_NETVM), "netvm", old, new, by_hand)
     if key == "provides_network":
         off = " (switched off by hand)" if by_hand else ""
         return f"{name} provides no network{off}, the pillar says that it does"

@@ -72,7 +72,10 @@ def _show_step(number, step):
     if changes is None:
         say(f"{number}{step['id']}  (not foretold)", "dim")
     elif step["note"]:
-        say(f"{number}{step['id']}  ({step['note']})", "dim")
+        first, *more = step["note"].splitlines()
+        say(f"{number}{step['id']}  ({first})", "dim")
+        for line in more:
+            say(f"       {line}", "dim")
     elif not changes and not problem:
         say(f"{number}{step['id']}  (is so already)", "dim")
     else:

@@ -2,7 +2,9 @@
 """An inventory's file, taken in dom0 and checked here; `qubes_vpn_inventory` has its format."""
 
 import json
+import re
 
+from qubes_vpn_formula.embedded.dom0 import files
 from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, copied
 from qubes_vpn_formula.embedded.qubesd.firewall_grammar import canonical
 from qubes_vpn_formula.embedded.qubesd.names import check_qube_name
@@ -12,8 +14,9 @@ from qubes_vpn_inventory import FORMAT, GLOBALS, NO_FIREWALL, PROPERTIES, QUBE, 
 from qubes_vpn_problem import path_text, show
 
 _TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=$PWD/inventory.json"
-_KEYS = ("format", "version", "release", "globals", "qubes", "written")
+_KEYS = ("format", "version", "release", "globals", "policy", "qubes", "written")
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
+_POLICY_FILE = re.compile(r"[a-z0-9_-][a-z0-9_.-]*\.policy")
 #: What a qube cannot be without, by class; others: a label.
 _OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
 #: As `admin.vm.List` has them (qubes/vm/qubesvm.py, get_power_state).
@@ -67,8 +70,15 @@ def write_state(inventory, path, source):
         what = f"there can be no such machine ({error})"
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
+        _write_policy(inventory["policy"], files(path) / "etc/qubes/policy.d")
         return
     raise UserError(what, _TAKE, file=source)
+
+
+def _write_policy(policy, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in policy.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
 
 class _Wrong(Exception):
@@ -87,6 +97,10 @@ def _check(inventory):
     _need(set(found) == set(GLOBALS), ("globals",), f"the keys are {', '.join(GLOBALS)}")
     for key, name in found.items():
         _qube_or_none(name, qubes, ("globals", key))
+    for name, lines in _mapping(inventory["policy"], ("policy",)).items():
+        _need(_POLICY_FILE.fullmatch(name), ("policy", name), "this is no policy file's name")
+        for place, line in enumerate(_list(lines, ("policy", name))):
+            _text(line, ("policy", name, place))
     for name, qube in qubes.items():
         try:
             check_qube_name(release, name)

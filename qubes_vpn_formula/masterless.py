@@ -17,15 +17,9 @@ from typing import Any
 import yaml
 
 from qubes_vpn_formula.embedded import front
+from qubes_vpn_formula.embedded.dom0 import FRESH
 from qubes_vpn_formula.paths import formula_root
 
-#: who serves templates' updates on a fresh dom0 (qubes-core-admin, 90-default.policy)
-_POLICY = """\
-qubes.UpdatesProxy * @tag:whonix-updatevm @default allow target=sys-whonix
-qubes.UpdatesProxy * @tag:whonix-updatevm @anyvm deny
-qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-net
-qubes.UpdatesProxy * @anyvm @anyvm deny
-"""
 #: the embedded Qubes' front imports this package, also where it is not installed
 _PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -83,9 +77,7 @@ class Masterless:
         (self.folder / "roots").mkdir(exist_ok=True)
         with contextlib.suppress(FileExistsError):
             (self.folder / "roots/_utils").symlink_to(formula_root() / "_utils")
-        policy = self.folder / "etc/qubes/policy.d"
-        policy.mkdir(parents=True, exist_ok=True)
-        (policy / "90-default.policy").write_text(_POLICY)
+        shutil.copytree(FRESH, self.folder, dirs_exist_ok=True)
         (self.folder / "minion").write_text(yaml.safe_dump({**self.options(), **more}))
         (self.folder / "pillar/top.sls").write_text("base: {'*': [qubes_vpn]}\n")
         self.set_pillar("{}\n")

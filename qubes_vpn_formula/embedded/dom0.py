@@ -3,8 +3,18 @@
 
 import os
 import sys
+from pathlib import Path
 
 from qubes_vpn_formula.embedded import front
+
+#: dom0's files on a fresh machine
+FRESH = Path(__file__).parent / "fresh"
+
+
+def files(path: str | os.PathLike) -> Path:
+    """The folder for dom0's files of the embedded Qubes of state file `path`; it may be missing."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.dom0")
 
 
 def machine(path: str | os.PathLike, dry: bool):
@@ -14,4 +24,5 @@ def machine(path: str | os.PathLike, dry: bool):
         sys.path.insert(0, str(front.FOLDER))
     import qubes_vpn_machine  # imports qubesadmin, which the line above provides
 
-    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), dry=dry)
+    root = FRESH if dry and not files(path).is_dir() else files(path)
+    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), dry=dry, root=root)

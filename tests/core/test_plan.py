@@ -175,6 +175,7 @@ def test_the_ways_round_come_last():
         "disposables -> sys-firewall",
         "default_dispvm: dvm",
         "templates' updates by sys-firewall",
+        "sys-firewall: runs the updates proxy",
         "updatevm: none",
         "clockvm: sys-dns",
     ]

@@ -101,8 +101,8 @@ def test_dry_run_predicts_the_run_and_the_second_has_nothing_to_do(
     assert again.returncode == 0
     assert {state for state, made in changes(again) if made} == set()
     assert embedded.writes() == []
-    # The chain of six: personal, work, sys-firewall, sys-dns, sys-vpn, sys-net (R94).
-    assert len(embedded.calls()) <= {"dns": 20}.get(name, 30)
+    # Two, one for each qube and template, and firewall lists and features one by one (R94).
+    assert len(embedded.calls()) <= 2 + len(machine["qubes"]) + {"dns": 7}.get(name, 10)
 
 
 def test_qubes_are_as_the_pillar_describes_them(states, embedded):
