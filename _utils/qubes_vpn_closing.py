@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """dom0's last steps: they close the ways round a VPN that belong to the whole machine (R07).
 
-Each looks at the machine as it is by then.  The last of them changes nothing, and says what is open.
+Each looks at the machine as it is by then.  The last changes nothing, and says what is open.
 """
 
 import qubes_vpn_guard

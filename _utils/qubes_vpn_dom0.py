@@ -12,7 +12,6 @@ from qubes_vpn_closing import disposables, management, served_by, updates_policy
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
 
-
 #: Features that reach a qube as its services, which begin when it starts.
 _SERVICE = "service."
 
