@@ -472,9 +472,7 @@ class Machine:
         if self.dry:
             self._pretended_policy = new
             return
-        if self._record:
-            with recorded():
-                self._record.change("file", "dom0", str(self._policy.path), old, new)
+        self._tell("change", "file", "dom0", str(self._policy.path), old, new)
         with _policy_in_words():
             self._policy.write(new)
 
