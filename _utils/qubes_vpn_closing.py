@@ -18,7 +18,7 @@ def management(machine, changes, name, routed, guard, restart_clients="never"):
 
     routed: names with a netvm in the pillar; refused when one of these is among them.
     """
-    templates = {machine.served_by("management_dispvm")} | {
+    templates = {machine.named("management_dispvm")} | {
         machine.value(each, "management_dispvm")
         for each in machine.names()
         if not machine.inherits(each, "management_dispvm")
@@ -67,8 +67,8 @@ def served_by(machine, changes, name, qube, guard):
                 f"'{qube}' is no template for disposables: qvm-prefs {qube} template_for_dispvms "
                 "true."
             )
-    if machine.served_by(name) != qube:
-        machine.set_served_by(name, qube, changes)
+    if machine.named(name) != qube:
+        machine.set_named(name, qube, changes)
 
 
 def updates_policy(machine, changes, name, whonix_gateway, guard):

@@ -85,7 +85,7 @@ class Machine:
         self._pretended_default = None
         self._wiring = None  # of a dry run, see wiring
         self._pretended_globals = {}
-        self._pretended_policy = None
+        self._pretended_policy = ()  # a text, or None, once there is one
         self._policy = Policy(root)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
@@ -234,7 +234,11 @@ class Machine:
 
     def named(self, key):
         """The name of the qube that dom0 has for *key*, or None."""
-        return self.default_netvm() if key == "default_netvm" else _plain(getattr(self.app, key))
+        if key == "default_netvm":
+            return self.default_netvm()
+        if key in self._pretended_globals:
+            return self._pretended_globals[key]
+        return _plain(getattr(self.app, key))
 
     def default_netvm(self):
         """Name of dom0's default_netvm, or None."""
@@ -256,29 +260,25 @@ class Machine:
         changed = [key for key in vm.property_list() if not vm.property_is_default(key)]
         return set(changed) <= _IDENTITY and not self.written(name, "private")
 
-    def served_by(self, key):
-        """The qube that dom0 names for *key* (``updatevm``, ``default_dispvm``...), or None."""
-        if key in self._pretended_globals:
-            return self._pretended_globals[key]
-        return _plain(getattr(self.app, key))
-
     def disposables_of(self, name):
         """The template of the disposables in which a qube opens things, or None."""
         if ("", name) not in self._pretended and not self.inherits(name, "default_dispvm"):
             return self.value(name, "default_dispvm")
         if self.klass(name) == "DispVM":
             return self.value(name, "template")
-        return self.served_by("default_dispvm")
+        return self.named("default_dispvm")
 
     def policy_text(self):
         """The text of the formula's own policy file, or None; see :mod:`qubes_vpn_policy`."""
         with _policy_in_words():
-            return self._pretended_policy or self._policy.current()
+            return (
+                self._policy.current() if self._pretended_policy == () else self._pretended_policy
+            )
 
     def policy(self, ours=None):
         """The rules for templates' updates, with *ours* in place of what our file has."""
         with _policy_in_words():
-            return self._policy.rules(ours or self._pretended_policy)
+            return self._policy.rules(self._pretended_policy if ours is None else ours)
 
     def policy_lines(self):
         """The same by file, as lines: ``{name: [line]}``."""
@@ -451,9 +451,9 @@ class Machine:
             if self.default_netvm() != netvm:
                 raise Refused("default_netvm reads back differently.")
 
-    def set_served_by(self, key, name, changes):
-        """Makes dom0 name the qube *name* (None: none) for *key*."""
-        old = self.served_by(key)
+    def set_named(self, key, name, changes):
+        """Gives dom0 the qube *name* (None: none) for *key*, another than default_netvm."""
+        old = self.named(key)
         if self.dry:
             self._pretended_globals[key] = name
         else:
@@ -463,16 +463,16 @@ class Machine:
         changes[key] = {"old": shown(old), "new": shown(name)}
         if not self.dry:
             self.app.clear_cache()
-            if self.served_by(key) != name:
+            if self.named(key) != name:
                 raise Refused(f"{key} reads back differently.")
 
     def set_policy(self, new):
-        """Writes the formula's own policy file."""
+        """Makes *new* the text of the formula's own policy file; None: removes it."""
         old = self.policy_text()
         if self.dry:
             self._pretended_policy = new
             return
-        self._tell("change", "file", "dom0", str(self._policy.path), old, new)
+        self._tell("change", "file", "dom0", str(self._policy.path), old, new=new)
         with _policy_in_words():
             self._policy.write(new)
 

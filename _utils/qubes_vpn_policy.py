@@ -102,14 +102,16 @@ class Policy:
             )
         return found
 
-    def rules(self, ours=None):
-        """The rules for the service, in order.  *ours*: a text in place of what our file has.
+    def rules(self, ours=()):
+        """The rules for the service, in order.
+
+        ours: a text in place of what our file has, None if it is not to be there.
 
         Raises NotPolicy when there is something in it that cannot be read.
         """
         return [rule for _, found in self.files(ours) for rule in found]
 
-    def files(self, ours=None):
+    def files(self, ours=()):
         """The same by file: ``[(name, rules)]``."""
         files = {}
         try:
@@ -117,10 +119,12 @@ class Policy:
                 for path in sorted((self.root / folder).glob("*.policy")):
                     if path.is_file() and not path.name.startswith("."):
                         files.setdefault(path.name, path)
-            if ours is not None:
+            given = {}
+            if ours != ():
                 files.setdefault(FILE, self.path)  # one of that name in /run would go first
+                given = {self.path: ours or ""}
             return [
-                (name, self._file(path, path.parent, ours if path == self.path else None))
+                (name, self._file(path, path.parent, given.get(path)))
                 for name, path in sorted(files.items())
             ]
         except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +145,13 @@ class Policy:
         return found
 
     def write(self, new):
-        """Makes *new* our file's text, at once.  NotPolicy when dom0's own checker refuses it."""
+        """Makes *new* our file's text, at once; None removes it.
+
+        NotPolicy when it cannot be, or dom0's own checker refuses it.
+        """
+        if new is None:
+            self._remove()
+            return
         draft = self.path.with_name(f".{FILE}.new")  # a hidden file is no policy
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +166,12 @@ class Policy:
             raise NotPolicy(f"{self.path} cannot be written: {error}") from error
         finally:
             draft.unlink(missing_ok=True)
+
+    def _remove(self):
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise NotPolicy(f"{self.path} cannot be removed: {error}") from error
 
     def _check(self, draft):
         checker = self.root / _CHECKER

@@ -32,13 +32,14 @@ def restored(machine, changes, name, kind, key, old, ours, runs, inherited=False
     was nobody's choice.
     """
     machine.undoing()
-    if kind != "global" and (gone := _is_other(machine, name, uuid)):
+    if kind not in ("global", "file") and (gone := _is_other(machine, name, uuid)):
         return gone
     known = {
         "property": _property,
         "feature": _feature,
         "firewall": _firewall,
         "global": _global,
+        "file": _file,
     }
     return known[kind](machine, changes, _What(name, key, old, ours, inherited, runs))
 
@@ -193,13 +194,26 @@ def _in_force(rules):
 
 def _global(machine, changes, what):
     """Unset and None are the same here: each of these has None as its default."""
-    now = machine.default_netvm()
+    now = machine.named(what.key)
     is_ours = now in what.ours or what.key in machine.parked
     if why := what.left_alone(now, now == what.old, is_ours):
         return why
     if why := _lost(machine, what):
         return why
-    _move(machine, changes, what, what.old)
+    if what.key == "default_netvm":
+        _move(machine, changes, what, what.old)
+    else:
+        machine.set_named(what.key, what.old, changes)
+    return None
+
+
+def _file(machine, changes, what):
+    """The policy file: the only one that the formula writes."""
+    now = machine.policy_text()
+    if why := what.left_alone("there", now == what.old, now in what.ours):
+        return why
+    machine.set_policy(what.old)
+    changes[what.key] = {"old": "the formula's", "new": "removed" if what.old is None else "back"}
     return None
 
 

@@ -99,7 +99,7 @@ def _fetched(ways):
         ("updatevm", "dom0's updates", "updates.dom0"),
         ("clockvm", "the time", "clock"),
     ):
-        name = ways.machine.served_by(key)
+        name = ways.machine.named(key)
         if name and ways.exposed(name):
             yield f"{what}, by {name} (pillar: {where})"
 

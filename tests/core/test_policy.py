@@ -37,7 +37,7 @@ def write(root, name, content, folder="etc/qubes/policy.d"):
     path.write_text(content, encoding="utf-8")
 
 
-def served_by(root, name="t", tags=(), ours=None):
+def served_by(root, name="t", tags=(), ours=()):
     return answer(Policy(root).rules(ours), name, "TemplateVM", set(tags)).qube
 
 

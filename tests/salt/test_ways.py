@@ -308,6 +308,24 @@ def test_killed_between_policy_and_service_is_finished(states, policy, embedded)
     ]
 
 
+# --- undone
+
+
+def test_what_was_replaced_comes_back(states, policy, embedded):
+    """R92. Also what qubesd moved with it: the clock service."""
+    before = embedded.snapshot()["globals"]
+    more = {"updates": {"templates": "sys-firewall", "dom0": "none"}, "default_dispvm": "none"}
+    run(states, embedded, **more, clock="sys-firewall")
+    assert embedded.snapshot()["globals"] != before
+    for step in states.undo().values():
+        assert step.result is not False, step.comment
+    machine = embedded.snapshot()
+    assert machine["globals"] == before
+    assert not (policy / "30-qubes-vpn.policy").exists()
+    assert "service.qubes-updates-proxy" not in machine["qubes"]["sys-firewall"]["features"]
+    assert "service.clocksync" in machine["qubes"]["sys-net"]["features"]
+
+
 # --- management disposables
 
 
