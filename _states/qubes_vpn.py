@@ -17,7 +17,12 @@ except ImportError:
     HAS_QUBESADMIN = False
 
 #: What the states of an undo say that they did.
-_BACK = {"restored": "put back", "undone": "written down", "removed": "removed"}
+_BACK = {
+    "restored": "put back",
+    "undone": "written down",
+    "removed": "removed",
+    "cleaned": "removed",
+}
 
 __virtualname__ = "qubes_vpn"
 
@@ -94,6 +99,14 @@ def undone(name, runs):
 def removed(name, uuids):
     """The qube or template *name* is gone, if it is one that the formula made, by *uuids*."""
     return _state("removed", name, uuids=uuids)
+
+
+def cleaned(name):
+    """What the formula keeps in dom0, the record and its notes, is gone.
+
+    Refused while there is something to undo, or a qube that is half made.
+    """
+    return _state("cleaned", name)
 
 
 def remarks(name):

@@ -125,6 +125,7 @@ STEPS = {
     "restored": qubes_vpn_restore.restored,
     "undone": qubes_vpn_restore.undone,
     "removed": qubes_vpn_restore.removed,
+    "cleaned": qubes_vpn_restore.cleaned,
     "management": management,
     "disposables": disposables,
     "served_by": served_by,

@@ -19,7 +19,8 @@ from qubes_vpn_policy import NotPolicy, Policy
 
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
 #: what an interrupted run leaves looks like any other qube.
-_MAKING = "x-qubes-vpn-making."
+_NOTE = "x-qubes-vpn-"
+_MAKING = f"{_NOTE}making."
 #: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
 _NOTHING = 1024**2
 #: What clone_vm asks of the source.
@@ -537,6 +538,18 @@ class Machine:
     def undone(self, runs):
         """Records that *runs* have been undone."""
         self._tell("undone", runs)
+
+    def forget(self, changes):
+        """Takes away what the formula keeps in dom0: the record and its notes."""
+        features = self.app.domains["dom0"].features
+        for key in sorted(key for key in features if key.startswith(_NOTE)):
+            changes[key] = {"old": "a note", "new": "removed"}
+            if not self.dry:
+                with in_words(f"dom0: feature {key} could not be removed"):
+                    del features[key]
+        if self.recorded():
+            changes["record"] = {"old": str(self._record.folder), "new": "removed"}
+            self._tell("remove")
 
     def _recording(self):
         return self._record is not None and not self.dry

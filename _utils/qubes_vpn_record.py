@@ -117,6 +117,14 @@ class Record:
             finally:
                 os.close(file)
 
+    def remove(self):
+        """Takes the record away, and its folder if nothing else is in it."""
+        with self._words(), contextlib.suppress(FileNotFoundError):
+            with _inside(self.folder) as folder:
+                os.unlink(NAME, dir_fd=folder)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+
 
 def read(folder=FOLDER):
     """All lines, as a list of dicts, oldest first; none when there is no record yet."""

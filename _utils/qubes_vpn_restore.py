@@ -80,6 +80,23 @@ def _users(machine, name):
     ] + [f"{key} of dom0" for key in _GLOBALS if machine.named(key) == name]
 
 
+def cleaned(machine, changes, name):
+    """Takes away *name*, what the formula keeps in dom0, when nothing of it is needed any more."""
+    if left := qubes_vpn_undo.standing(machine.recorded()):
+        raise Refused(
+            f"{name}: the record still has what was there before the runs of "
+            f"{', '.join(run.time for run in left)}, and without it nobody can put that back. Undo "
+            "them first (qubesctl state.sls qubes.network.undo)."
+        )
+    if half := sorted(machine.unfinished()):
+        raise Refused(
+            f"{name}: a note says that {', '.join(half)} may be half made. Run "
+            "qubes.network.sys-vpn once more, which completes or removes it, and undo that."
+        )
+    machine.forget(changes)
+    return None if changes else "there are none"
+
+
 class _What(NamedTuple):
     """What is to be put back; see :func:`restored`."""
 

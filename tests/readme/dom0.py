@@ -117,6 +117,7 @@ class Dom0:
             "output": "highstate",
             "cachedir": "/var/cache/salt/minion",
             "extension_modules": "/var/cache/salt/minion/extmods",
+            "qubes_vpn_folder": str(self.folder / "record"),
             "pki_dir": str(self.folder / "pki"),
             "sock_dir": str(self.folder / "sock"),
             "pidfile": str(self.folder / "minion.pid"),

@@ -295,3 +295,126 @@ def test_undo_killed_at_any_call_is_finished_by_the_next(states, embedded, remov
             assert refused(states.undo(remove=remove)) == []
             assert same(embedded.snapshot()) == undone, f"killed {kill} {call}"
             assert states.undo() == {}
+
+
+# --- with all of Salt around it
+
+
+def told(run):
+    return " ".join(run.stdout.split())
+
+
+def test_undo_by_salt_needs_no_pillar_and_says_who_is_in_clear_again(salt_text, embedded, minion):
+    """R69. The pillar may be what is wrong."""
+    assert salt_text("state.sls", "qubes.network.sys-vpn", pillar=PILLARS["simple"]).code == 0
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"")
+    embedded.forget_calls()
+    dry = salt_text("state.sls", SLS, "test=True", pillar="qubes_vpn: {topolgy: 1}\n")
+    assert dry.code == 0, dry.stdout
+    assert embedded.writes() == []
+    real = salt_text("state.sls", SLS)
+    assert real.code == 0, real.stdout
+    for run in (dry, real):
+        assert "in clear again: ---------- new: default-dvm, untrusted" in told(run)
+        assert "work: netvm is none, which somebody has set since. It is kept;" in told(run)
+        assert "Traceback" not in run.stdout + run.stderr
+    assert netvms(embedded.snapshot())["personal"] == "sys-firewall"
+    embedded.forget_calls()
+    again = salt_text("state.sls", SLS)
+    assert (again.code, embedded.calls()) == (0, [])
+    assert "The record has no change of a run that has not been undone." in told(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("{to: frist}", "qubes_vpn_undo.to: 'frist' is no point to go back to. Write first"),
+        ("{remove: 7}", "qubes_vpn_undo.remove: 7 is not true or false. Write true to"),
+        ("{too: last}", "qubes_vpn_undo.too: unknown key. Did you mean 'to'?"),
+        ("last", "qubes_vpn_undo: 'last' is no mapping. Write {to: first}"),
+    ],
+)
+def test_wrong_option_stops_it_in_words(salt_text, embedded, options, text):
+    run = salt_text("state.sls", SLS, f"pillar={{qubes_vpn_undo: {options}}}")
+    assert run.code == 1
+    assert text in told(run)
+    assert embedded.calls() == []
+
+
+def test_clean_takes_the_record_away_after_an_undo_and_not_before(salt_text, embedded, minion):
+    clean, kept = ("state.sls", "qubes.network.clean"), minion.folder / "qubes-vpn"
+    assert salt_text("state.sls", "qubes.network.sys-vpn", pillar=PILLARS["dns"]).code == 0
+    embedded.forget_calls()
+    for words in (["test=True"], []):
+        run = salt_text(*clean, *words)
+        assert run.code != 0
+        assert "Undo them first (qubesctl state.sls qubes.network.undo)." in told(run)
+    assert salt_text("state.sls", SLS).code == 0
+    embedded.call("dom0", "admin.vm.feature.Set", "x-qubes-vpn-making.sys-new", b"1")
+    assert "may be half made" in told(salt_text(*clean))
+    embedded.call("dom0", "admin.vm.feature.Remove", "x-qubes-vpn-making.sys-new")
+    assert "would be removed" in told(salt_text(*clean, "test=True"))
+    assert kept.is_dir()
+    before = embedded.snapshot()
+    assert salt_text(*clean).code == 0
+    assert embedded.snapshot() == before
+    assert not kept.exists()
+    assert "there are none" in told(salt_text(*clean))
+
+
+# --- the record
+
+
+def test_step_whose_record_cannot_be_written_changes_nothing(states, embedded):
+    """R92."""
+    states.record.parent.mkdir(mode=0o700)
+    states.record.mkdir()
+    for pillar in PILLARS.values():
+        (text,) = refused(states.run(pillar))
+        assert text.startswith("what is there cannot be recorded in ")
+    assert embedded.writes() == []
+    states.record.rmdir()
+    assert refused(states.run(PILLARS["dns"])) == []
+
+
+def test_dry_run_writes_no_record(states, embedded):
+    states.run(PILLARS["dns"], test=True)
+    assert not states.record.exists()
+    states.run(PILLARS["dns"])
+    record = states.record.read_bytes()
+    states.undo(test=True)
+    states.run(PILLARS["simple"], test=True)
+    assert states.record.read_bytes() == record
+
+
+# --- removing what was made
+
+
+def test_what_is_in_use_or_runs_is_not_removed(states, embedded):
+    states.run(PILLARS["simple"])
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=own label=red")
+    embedded.call("own", "admin.vm.property.Set", "netvm", b"sys-vpn")
+    for test in (True, False):
+        (text,) = refused(states.undo(remove=True, test=test))
+        assert text == (
+            "'sys-vpn' is in use: it is netvm of own. Let each of them have another one, then run "
+            "this again."
+        )
+    embedded.call("own", "admin.vm.Remove")
+    embedded.call("sys-vpn", "admin.vm.Start")
+    (text,) = refused(states.undo(remove=True))
+    assert text == "'sys-vpn' runs. Shut it down (qvm-shutdown sys-vpn), then run this again."
+    embedded.call("sys-vpn", "admin.vm.Kill")
+    assert refused(states.undo(remove=True)) == []
+    assert not {"sys-vpn", "t-vpn"} & set(embedded.snapshot()["qubes"])
+
+
+def test_qube_of_the_users_with_the_name_of_one_that_was_made_stays(states, embedded):
+    states.run(PILLARS["dns"])
+    states.undo(remove=True)
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    done = states.undo(remove=True)
+    assert done["sys-vpn: removed"].comment == (
+        "'sys-vpn' is another one than the formula made: it stays."
+    )
+    assert "sys-vpn" in embedded.snapshot()["qubes"]
