@@ -16,6 +16,7 @@ from readme.shell import sh
 TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
 ASK = "Ask a machine, follow a machine"
+UNDO = "Take it back"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
 ENDPOINT = "203.0.113.68 . udp . 51820"
@@ -31,7 +32,7 @@ def output(command, folder):
 def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
-    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0, ASK}
+    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0, ASK, UNDO}
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
@@ -236,6 +237,32 @@ class TestDom0:
         text = b"\n".join(path.read_bytes() for path in files(dom0.folder))
         text += "".join(ran.stdout + ran.stderr for ran in installed.values()).encode()
         assert [secret for secret in secrets_of(profile) if secret.encode() in text] == []
+
+    def test_it_is_taken_back(self, installed, dom0, readme):
+        """R92. And the command of the README's beginning does it again."""
+
+        def way():
+            names = ["work"]
+            while names[-1]:
+                answer = dom0.machine.call(names[-1], "admin.vm.property.Get", "netvm").decode()
+                names.append(answer.split(" ", 2)[2])
+            return names[:-1]
+
+        dry, undo, remove, clean = readme.commands(UNDO)
+        routed = way()
+        assert "Undo them first" in dom0.run(clean).stdout
+        said, done = dom0.run(dry), dom0.run(undo)
+        assert (said.code, said.writes, done.code) == (0, 0, 0), said.stdout + done.stdout
+        assert ids(said.stdout) == ids(done.stdout)
+        assert way() == ["work", "sys-firewall", "sys-net"]
+        removed = dom0.run(remove)
+        assert removed.code == 0, removed.stdout
+        qubes = dom0.machine.snapshot()["qubes"]
+        assert not {"sys-vpn", "sys-dns", "t-vpn"} & set(qubes)
+        assert dom0.run(clean).code == 0
+        assert not (dom0.folder / "record").exists()
+        assert dom0.run(readme.commands(TOP)[0]).code == 0
+        assert way() == routed
 
     @pytest.mark.parametrize(
         "name",
