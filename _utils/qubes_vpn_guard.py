@@ -50,7 +50,7 @@ def opened(before, after, guard):
 
 def rerouted(before, after):
     """Names of qubes whose way out is another one *after*."""
-    found = more = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    found = more = {name for name, _ in before.items() ^ after.items()}
     while more:
         more = {name for name, netvm in after.items() if netvm in more} - found
         found = found | more

@@ -379,6 +379,8 @@ def _is_preloaded(machine, name):
 
 def _preloads(machine, template):
     """The preloaded disposables of *template*."""
+    if machine.value(template, "template_for_dispvms") is not True:
+        return []  # qubesd keeps it true for as long as there is one
     return [
         name
         for name in machine.names()

@@ -68,7 +68,9 @@ def _asked(machine: EmbeddedQubes, steps: list) -> float:
     told: list = []
     with mock.patch.object(EmbeddedQubes, "call", timed):
         asked = processor.of_this_process(
-            lambda: told.extend(foretold.foretell(dom0.machine(machine.path, dry=True), steps))
+            lambda: told.extend(
+                foretold.Asked(dom0.machine(machine.path, dry=True), {}).foretell(steps)
+            )
         )
     if problems := [step["problem"] for step in told if step["problem"]]:
         raise RuntimeError(problems[0])
