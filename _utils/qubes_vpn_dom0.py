@@ -94,6 +94,13 @@ def _settings(machine, changes, name, settings):
                 f"{name} is running, and its template can change only while it is halted. "
                 f"Shut it down (qvm-shutdown {name}), then run this again."
             )
+    cut_off = wrong.get("provides_network") and name in machine.wiring().values()
+    if cut_off and machine.value(name, "netvm") is not None:
+        # Reset, the flag leaves clients behind that nothing is passed on for (R4.3).  Switched on
+        # it would let them out as the qube hangs now; the guard of its own move asks about them.
+        made = {}
+        machine.set(name, {"netvm": None}, made)
+        changes["netvm on the way"] = made["netvm"]
     if wrong:
         machine.set(name, wrong, changes)
 

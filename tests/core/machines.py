@@ -35,47 +35,57 @@ def _subset(draw, names, least=0):
     return draw(st.lists(st.sampled_from(names), min_size=least, unique=True))
 
 
-def _wired(draw):
+#: What each topology wires by itself, and its end on the clients' side.
+CHAINS = {
+    "dns": ({"sys-vpn": UPLINK, "sys-dns": "sys-vpn", "sys-firewall": "sys-dns"}, "sys-firewall"),
+    "simple": ({"sys-firewall": UPLINK, "sys-vpn": "sys-firewall"}, "sys-vpn"),
+    "custom": ({}, "keep"),
+}
+
+
+def _wired(draw, chain):
     """A tree of service qubes: ``{name: upstream}``, names in any order."""
-    names = _subset(draw, TUNNELS, 1) + _subset(draw, RESOLVERS) + _subset(draw, FIREWALLS)
-    upstreams = {}
-    for name in draw(st.permutations(names)):
+    names = _subset(draw, TUNNELS, not chain) + _subset(draw, RESOLVERS) + _subset(draw, FIREWALLS)
+    upstreams = dict(chain)
+    for name in draw(st.permutations([name for name in names if name not in chain])):
         tor = [] if name in TUNNELS else [GATEWAY]  # it would not hold a tunnel to its endpoints
         upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, *tor, *upstreams]))
-    return {name: upstreams[name] for name in names}
+    return upstreams
 
 
 @st.composite
 def pillars(draw):
-    """A valid pillar whose service qubes hang together in any way."""
-    upstreams = _wired(draw)
+    """A valid pillar of any topology, whose service qubes hang together in any way."""
+    topology = draw(st.sampled_from(["custom", "dns", "simple"]))
+    chain, head = CHAINS[topology]
+    upstreams = _wired(draw, chain)
+
+    def wired(names):
+        named = [name for name in names if name in upstreams]
+        return {name: {} if name in chain else {"upstream": upstreams[name]} for name in named}
+
     netvms = [UPLINK, GATEWAY, *upstreams]
     closed = [name for name in netvms if not is_clear(name, upstreams)]
     routes = {name: draw(st.sampled_from(["none", *netvms])) for name in _subset(draw, CLIENTS)}
-    default = draw(st.sampled_from(["none", "keep", *closed]))
+    default = draw(st.sampled_from([None, "none", "keep", *closed]))
     vaults = _subset(draw, VAULTS)
     listed = [*CLIENTS, GATEWAY, *(name for name in upstreams if name not in TUNNELS)]
     listed = [name for name in listed if name in routes or name in upstreams]
     listed = [name for name in listed if GATEWAY not in (routes.get(name), upstreams.get(name))]
     document = {
-        "topology": "custom",
+        "topology": topology,
         "tunnels": {
             name: {
                 "kind": "openvpn",
                 "profile": "a.ovpn",
                 "endpoints": _subset(draw, _ENDPOINTS, 1),
-                "upstream": upstreams[name],
+                **upstream,
             }
-            for name in TUNNELS
-            if name in upstreams
+            for name, upstream in wired(TUNNELS).items()
         },
-        "resolvers": {
-            name: {"upstream": upstreams[name]} for name in RESOLVERS if name in upstreams
-        },
-        "firewalls": {
-            name: {"upstream": upstreams[name]} for name in FIREWALLS if name in upstreams
-        },
-        "routes": {"default": default, "qubes": routes},
+        "resolvers": wired(RESOLVERS),
+        "firewalls": wired(FIREWALLS),
+        "routes": {"qubes": routes} | ({"default": default} if default else {}),
         "outside_vpn": [
             name for name, netvm in routes.items() if netvm != "none" and is_clear(netvm, upstreams)
         ],
@@ -84,7 +94,7 @@ def pillars(draw):
             name: _subset(draw, _ALLOWED) for name in (_subset(draw, listed) if listed else ())
         },
         "layout": {name: {"label": "blue"} for name in _subset(draw, CLIENTS + VAULTS)},
-        "whonix": draw(st.sampled_from(_whonix(default, upstreams))),
+        "whonix": draw(st.sampled_from(_whonix(default or head, upstreams))),
     }
     return {key: document[key] for key in draw(st.permutations(list(document)))}
 
@@ -153,7 +163,7 @@ class Machine:
 def machines(draw, document):
     """A machine as Qubes installs it: online is in clear, by sys-firewall and sys-net."""
     parts = [document[role] for role in ("tunnels", "resolvers", "firewalls")]
-    tor = {service["upstream"] for part in parts for service in part.values()}
+    tor = {service.get("upstream") for part in parts for service in part.values()}
     before = [None, UPLINK, "sys-firewall", GATEWAY, "default"]
     there = [*CLIENTS, *VAULTS, *BYSTANDERS]
     if not draw(st.booleans()):  # the layout's qubes are still to be made

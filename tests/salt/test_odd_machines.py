@@ -106,6 +106,18 @@ def test_a_template_behind_a_vpn_stays_there(states, embedded, after_each_write)
     assert netvms(embedded.snapshot())["sys-firewall"] == "vpn-old"
 
 
+@pytest.mark.parametrize("release", ["4.3"])
+def test_who_is_cut_off_by_a_lost_flag_is_not_let_out(states, embedded, after_each_write):
+    """A netvm that lost provides_network passes on nothing, until somebody sets it again."""
+    embedded.call("sys-firewall", "admin.vm.property.Reset", "provides_network")
+    after_each_write.clear()
+    states.run(SIMPLE)
+    for snapshot in after_each_write:
+        firewall, wiring = snapshot["qubes"]["sys-firewall"]["properties"], netvms(snapshot)
+        if firewall.get("provides_network") and wiring["sys-firewall"]:
+            assert [name for name in CLIENTS if wiring.get(name) == "sys-firewall"] == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_nobody_is_let_out_whatever_there_is(states, embedded, after_each_write, seed):
     """R92. Random machines: the user's own netvms anywhere on the way, and what they are hidden."""
