@@ -5,6 +5,7 @@ A difference is between the pillar's steps and the machine.  Its edits are tried
 text, one difference after the other; what would make a wrong pillar is not accepted.
 """
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -42,16 +43,32 @@ def differences(model, machine, steps, outside):
     machine: a ``qubes_vpn_machine.Machine``.  outside: whether qubes may be put into outside_vpn.
     """
     seen = _Seen(model, machine, outside)
-    found, missing = [], set()
+    found, missing, others = [], set(), []
     for step in steps:
         name, look = step.args["name"], getattr(seen, step.state, None)
-        if step.state != "default_netvm" and machine.klass(name) is None:
-            if not step.args.get("optional") and name not in missing:
-                missing.add(name)
-                found.append(_missing(name, step))
-        elif look is not None:
+        if look is None:
+            others.append(step)
+        elif step.state == "default_netvm" or machine.klass(name) is not None:
             found += look(**step.args)
-    return found
+        elif not step.args.get("optional") and name not in missing:
+            missing.add(name)
+            found.append(_missing(name, step))
+    # These last: a dry machine is another one after each.
+    return found + [each for step in others for each in _by_hand(machine, step)]
+
+
+def _by_hand(machine, step):
+    """A difference that is told only."""
+    import qubes_vpn_dom0  # imports qubesadmin, which is there once there is a machine
+    from qubes_vpn_machine import Refused
+
+    changes = {}
+    with contextlib.suppress(Refused):  # a run says so
+        qubes_vpn_dom0.run(machine, step.state, step.args, changes)
+    for key, change in changes.items():
+        why = f"The pillar says {change['new']}: edit it by hand, if that has changed."
+        name, _, key = key.rpartition(": ")  # a step about several qubes names each
+        yield Difference(name or step.args["name"], f"{key} {change['old']}", why=why)
 
 
 def _missing(name, step):
@@ -96,6 +113,10 @@ class _Seen:
 
     def __init__(self, model, machine, outside):
         self.model, self.machine, self.outside = model, machine, outside
+
+    def present(self, **_more):
+        """A qube that exists stays as it is."""
+        return ()
 
     def template(self, name, **_more):
         netvm = self.machine.value(name, "netvm")

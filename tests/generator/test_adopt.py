@@ -34,6 +34,7 @@ qubes_vpn:
       untrusted: sys-firewall-novpn
   outside_vpn: [untrusted]  # on purpose
   vaults: [vault]
+  clock: sys-firewall
   allowlists:
     personal:
       - www.example.org:443/tcp  # news
@@ -240,6 +241,10 @@ REFUSED = {
         [("personal", "admin.vm.property.Reset", "netvm", b"")],
         "not accepted: personal: netvm sys-firewall (inherited). 'personal' has no route",
     ),
+    "the machine's clock": (
+        [("dom0", "admin.property.Set", "clockvm", b"sys-net")],
+        "not accepted: clockvm: clockvm sys-net. The pillar says sys-firewall: edit it by hand",
+    ),
     "a template with a netvm": (
         [netvm("t-vpn", "sys-firewall")],
         "not accepted: t-vpn: netvm sys-firewall. A template has none: a run takes it off.",
@@ -255,7 +260,8 @@ def test_what_cannot_be_accepted_is_said(what, routed, pillar, tmp_path, capsys)
     assert adopt(routed, pillar, tmp_path) == 1
     shown = capsys.readouterr().out
     assert sentence in shown
-    assert shown.count("not accepted: ") == len(lines(shown)) == 1
+    assert all(line.startswith("not accepted: ") for line in lines(shown))
+    assert len(lines(shown)) == (2 if what == "a default in clear" else 1)  # and its default-dvm
     assert pillar.read_text() == TEXT
 
 

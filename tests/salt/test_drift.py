@@ -107,6 +107,16 @@ def test_a_dry_run_names_it_and_a_run_puts_it_right(states, modules, routed, wha
     assert now["qubes"] == before["qubes"]
 
 
+def test_what_is_dom0s(states, routed):
+    """R07. The clock qube, which the pillar names."""
+    pillar = {**PILLAR, "clock": "sys-firewall"}
+    assert all(answer.result for answer in states.run(pillar).values())
+    routed.call("dom0", "admin.property.Set", "clockvm", b"sys-net")
+    dry = states.run(pillar, test=True)
+    (comment,) = [answer.comment for answer in dry.values() if answer.changes]
+    assert comment == "the time is fetched by sys-net (set by hand), the pillar says sys-firewall"
+
+
 def test_what_was_not_done_yet_is_nobodys_hand(states, embedded):
     """Also where the user had a value of their own before the first run."""
     embedded.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
