@@ -51,11 +51,14 @@ def steps(part):
     return getattr(qubes_vpn_plan, part.plan)(qubes_vpn_model.build(part.document))
 
 
-def run(world, steps, dry=False, watch=None):
-    """The steps until one is refused, as one Salt run: a list of :class:`Done`."""
+def run(world, steps, dry=False, watch=None, record=None):
+    """The steps until one is refused, as one Salt run: a list of :class:`Done`.
+
+    record: a qubes_vpn_record.Record; without one nothing is recorded.
+    """
     done = []
     with _front_on(world.qubes):
-        machine = Machine(connect(), dry=dry)
+        machine = Machine(connect(), dry=dry, record=record)
         for step in steps:
             changes, refused = {}, None
             if watch:
