@@ -32,7 +32,7 @@ test-main: $(READY)
 # Here the project itself is not installed, as in dom0: the formula's parts find each other through Salt or not at all.
 test-salt-3006: $(READY_3006)
 	@tools/apt.sh lab
-	PYTHONPATH=. $(VENV_3006)/bin/pytest tests/salt
+	PYTHONPATH=. $(VENV_3006)/bin/pytest -m "not slow and not one_salt" tests/salt
 
 # What one finds is no reason not to run the next.  The guides' killswitches for all attacks: qubes-vpn lab.
 lab: $(READY)

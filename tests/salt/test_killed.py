@@ -18,6 +18,8 @@ from snapshots import compared, in_clear, netvms, own
 
 from qubes_vpn_formula.embedded.qubesd.method import writes
 
+pytestmark = pytest.mark.one_salt
+
 #: every call with every error takes half an hour; else it is each call and each error, mixed
 EVERYTHING = "QUBES_VPN_EVERY_FAULT" in os.environ
 KILLS = [{"kill": kill} for kill in ("before", "in", "after")]

@@ -11,6 +11,8 @@ from snapshots import in_clear, netvms, own
 
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 
+pytestmark = pytest.mark.one_salt
+
 PROMISE = {
     "guard": {
         "uplink": "sys-net",

@@ -14,6 +14,8 @@ from snapshots import netvms, put_back
 
 from qubes_vpn_formula.embedded.qubesd import AdminError
 
+pytestmark = pytest.mark.one_salt
+
 UPLINKS = {"sys-net", "net-two"}
 #: netvms of the test's own: what each really is
 UNKNOWN = {"vpn-old": "vpn", "net-two": "uplink", "proxy": "proxy", "fw-mine": "proxy"}

@@ -12,6 +12,8 @@ import pytest
 from pillars import OPENVPN, PILLARS, WIREGUARD
 from snapshots import compared, in_clear, netvms, own, put_back
 
+pytestmark = pytest.mark.one_salt
+
 SLS = "qubes.network.sys-vpn"
 #: another provider, in another VPN qube
 REPLACED = {**PILLARS["dns"], "tunnels": {"sys-vpn-new": OPENVPN}}

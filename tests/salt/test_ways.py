@@ -5,6 +5,8 @@ import pytest
 from pillars import PILLARS
 from snapshots import in_clear, netvms, own
 
+pytestmark = pytest.mark.one_salt
+
 DNS = PILLARS["dns"]
 KEPT = {"routes": {"default": "keep"}}
 LAST = "ways round the VPN"
