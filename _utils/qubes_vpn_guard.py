@@ -31,16 +31,18 @@ def guard_of(data):
     return Guard(uplink=data["uplink"], **lists)
 
 
-def opened(before, after, guard):
+def opened(before, after, guard, unlisted=()):
     """Names of qubes that may be in clear *after* and were not for certain *before*.
 
     *before* and *after* map every qube of the machine to its netvm's name or None.  Whoever's way
     out stays the same is not opened by the change.
+    unlisted: tunnels whose firewall list lets everything through.  Nobody is safe behind one yet.
     """
     # A qube that had a netvm and loses it is no uplink: its clients are offline.
     cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
     exempt = {*guard.services, *guard.outside_vpn}
-    wired = guard._replace(services=guard.services + cut)
+    shelters = tuple(name for name in guard.shelters if name not in unlisted)
+    wired = guard._replace(services=guard.services + cut, shelters=shelters)
     return sorted(
         name
         for name in rerouted(before, after) - exempt

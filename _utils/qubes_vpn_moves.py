@@ -158,7 +158,8 @@ def _off(machine, move, before, in_the_way, guard, later):
     """Whom to take offline before *move*; refused when one of them would not come back."""
     rules = qubes_vpn_guard.guard_of(guard)
     after = {**before, **dict.fromkeys(move.moved, move.netvm)}
-    names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules)]
+    unlisted = _unlisted(machine, rules)
+    names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted)]
     discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
     names = [name for name in dict.fromkeys(names) if name not in discarded]
     lost = [name for name in names if name not in later.get("qubes", ())]
@@ -175,7 +176,7 @@ def _off(machine, move, before, in_the_way, guard, later):
     off = _Off(discarded, heirs, default, names)
     if not lost and (names or heirs):  # the same question about what is really to be done
         after = {**off.wiring(before), **dict.fromkeys(move.moved, move.netvm)}
-        lost = qubes_vpn_guard.opened(before, after, rules)
+        lost = qubes_vpn_guard.opened(before, after, rules, unlisted)
     if lost:
         raise Refused(
             f"{move.what} would put {', '.join(lost)} in clear, and now they are not. This step "
@@ -185,6 +186,15 @@ def _off(machine, move, before, in_the_way, guard, later):
             "in clear is where it belongs."
         )
     return off
+
+
+def _unlisted(machine, rules):
+    """Tunnels that an earlier life left without a list: a later step of the run gives them one."""
+    return [
+        name
+        for name in rules.shelters
+        if name in rules.services and machine.klass(name) and "action=accept" in machine.rules(name)
+    ]
 
 
 def _loop(name, netvm, wiring, later):

@@ -150,3 +150,12 @@ def test_a_path_ends(wiring, name):
     """In spite of loops, which a machine cannot have and a plan must survive."""
     way = path(name, wiring)
     assert len(set(way)) == len(way) <= len(QUBES)
+
+
+def test_nobody_is_safe_behind_a_tunnel_without_a_list():
+    """R12, R42: of a former life, offline until its netvm gets one."""
+    before = {"net": None, "old": None, "vpn": "old", "work": "vpn"}
+    rules = GUARD._replace(shelters=("vpn",), services=("vpn", "old"))
+    after = {**before, "old": "net"}
+    assert opened(before, after, rules) == []
+    assert opened(before, after, rules, unlisted=["vpn"]) == ["work"]
