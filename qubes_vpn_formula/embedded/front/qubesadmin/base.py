@@ -153,6 +153,8 @@ def _is_local(cls: type, name: str) -> bool:
 
 def _unescape(line: str) -> str:
     """A value of GetAll, where a newline is `\\n` and a backslash is doubled."""
+    if "\\" not in line:
+        return line  # nearly every one
     return "\\".join(part.replace("\\n", "\n") for part in line.split("\\\\"))
 
 
