@@ -74,7 +74,8 @@ def served_by(machine, changes, name, qube, guard):
 def updates_policy(machine, changes, name, whonix_gateway, guard):
     """Lets *name* (``none``: nobody) fetch templates' updates, and *whonix_gateway* Whonix'.
 
-    By a qrexec policy file of ours.  Refused when a rule before it would have the last word.
+    By a qrexec policy file of ours.  Refused when a rule before it would have the last word, and
+    when it would override a deny or the user's own rule for one template.
     """
     proxy = _name(name)
     if proxy is not None:
@@ -93,8 +94,19 @@ def updates_policy(machine, changes, name, whonix_gateway, guard):
             f"{shown(answer.qube)}. Remove that rule, or rename its file so that it comes after "
             f"{qubes_vpn_policy.FILE}."
         )
+    for template, was, will in ways.not_to_override(text):
+        raise Refused(
+            f"{was.where} says that {template} is updated by {was.shown()}, and the formula's "
+            f"policy, which goes before, would say {will.shown()}. Remove that rule, or set "
+            "updates.templates to keep and write the policy yourself."
+        )
     if current != text:
-        old = ", ".join(sorted(ways.update_servers())) or None
+        if where := machine.added_to_policy():
+            raise Refused(
+                f"{where} is not the formula's, and its file is written anew: the line would be "
+                "lost. Move it to a file of your own (30-user.policy, for one)."
+            )
+        old = _served(ways.changed(text)) or ", ".join(sorted(ways.update_servers())) or None
         machine.set_policy(text)
         changes["templates' updates by"] = {"old": shown(old), "new": name}
 
@@ -105,6 +117,14 @@ def ways_round(machine, changes, name, guard):
     if not found:
         return "Nothing that was looked at goes past the VPN."
     return "\n".join(["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)])
+
+
+def _served(changed):
+    """Who served whom so far, as text."""
+    by = {}
+    for template, was, _ in changed:
+        by.setdefault(was.shown(), []).append(template)
+    return ", ".join(f"{who} (for {', '.join(sorted(by[who]))})" for who in sorted(by))
 
 
 def _need_way(machine, name, guard, offline):

@@ -87,7 +87,7 @@ class Machine:
         self._wiring = None  # of a dry run, see wiring
         self._pretended_globals = {}
         self._pretended_policy = ()  # a text, or None, once there is one
-        self._policy = Policy(root)
+        self._policy = Policy(root, self._named_by)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
@@ -275,6 +275,11 @@ class Machine:
             return (
                 self._policy.current() if self._pretended_policy == () else self._pretended_policy
             )
+
+    def added_to_policy(self):
+        """Where the formula's own policy file has a line of somebody else's; None: nowhere."""
+        with _policy_in_words():
+            return self._policy.added()
 
     def policy(self, ours=None):
         """The rules for templates' updates, with *ours* in place of what our file has."""
@@ -550,6 +555,10 @@ class Machine:
         if self.recorded():
             changes["record"] = {"old": str(self._record.folder), "new": "removed"}
             self._tell("remove")
+
+    def _named_by(self, uuid):
+        found = (name for name in self.names() if self.value(name, "uuid") == uuid)
+        return next(found, None)
 
     def _recording(self):
         return self._record is not None and not self.dry

@@ -10,6 +10,7 @@ R4.2 and R4.3 alike): ``30-qubes-vpn.policy`` goes before the user's ``30-user.p
 
 import contextlib
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,24 @@ _FOLDERS = ("run/qubes/policy.d", "etc/qubes/policy.d")
 #: Policy as of R4.0, which ``!compat-4.0`` reads.
 _OLD_FOLDER = "etc/qubes-rpc/policy"
 _CHECKER = "usr/bin/qubes-policy-lint"
+
+
+#: Files that Qubes comes with or writes: what another one says is the user's own.
+_SHIPPED = re.compile(r"(50|80|90)-.*\.policy")
+_UUID = "uuid:"
+_NAME = r"[a-zA-Z][a-zA-Z0-9_.-]*"
+#: What a rule's source can be, and where a call can be sent (qrexec/policy/parser.py).
+_SOURCE = re.compile(
+    rf"\*|@anyvm|@adminvm|@dispvm|@(type|tag):[a-zA-Z0-9_.-]+|@dispvm:\S+|{_UUID}[0-9a-f-]+|{_NAME}"
+)
+_SERVER = re.compile(rf"@adminvm|(@dispvm:)?({_UUID}[0-9a-f-]+|{_NAME})")
+#: Targets of a rule for a call that names none.
+_NOBODY_ELSE = ("@default", "@anyvm", "*")
+#: The lines that :func:`text` writes, whoever serves.
+_LINE = re.compile(
+    rf"{re.escape(SERVICE)} \* (@tag:{WHONIX}|@type:TemplateVM)"
+    rf" (@default allow target={_NAME}|@anyvm deny)"
+)
 
 
 class NotPolicy(Exception):
@@ -51,10 +70,31 @@ class Rule(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Who serves a template: *qube*, or None when nobody does, and *where* that is said."""
+    """Who serves a template: *qube*, or None when nobody does, and *where* that is said.
+
+    *action*: that rule's; *by_name*: whether it is for this template alone.
+    """
 
     qube: str | None
     where: str | None
+    action: str = "deny"
+    by_name: bool = False
+
+    def same(self, other):
+        """Whether a template gets the same answer by another rule."""
+        return (self.qube, self.action) == (other.qube, other.action)
+
+    def forbids(self, other):
+        """Whether *other* must not take this one's place: a deny, or the user's own choice."""
+        if self.where is None or self.same(other):
+            return False
+        file = Path(self.where.rpartition(":")[0]).name
+        chosen = self.by_name and not _SHIPPED.fullmatch(file)
+        return chosen or (self.action == "deny" and other.action != "deny")
+
+    def shown(self):
+        """In words."""
+        return f"{self.qube or 'nobody'}{' when asked' if self.action == 'ask' else ''}"
 
 
 def text(proxy, whonix_gateway):
@@ -71,20 +111,25 @@ def text(proxy, whonix_gateway):
 def answer(rules, name, klass, tags):
     """The :class:`Answer` to template *name*, which has *tags* and calls nobody in particular."""
     for rule in rules:
-        if rule.target not in ("@default", "@anyvm", "*"):
+        if rule.target not in _NOBODY_ELSE:
             continue
         if rule.source in (name, "*", "@anyvm", f"@type:{klass}") or (
             rule.source.startswith("@tag:") and rule.source.removeprefix("@tag:") in tags
         ):
-            return Answer(rule.redirect if rule.action != "deny" else None, rule.where)
+            qube = rule.redirect if rule.action != "deny" else None
+            return Answer(qube, rule.where, rule.action, rule.source == name)
     return Answer(None, None)
 
 
 class Policy:
-    """The policy files below *root* (a folder; in dom0 ``/``)."""
+    """The policy files below *root* (a folder; in dom0 ``/``).
 
-    def __init__(self, root="/"):
+    named: called with a uuid (R4.3 takes ``uuid:...`` for a name), it gives the name, or None.
+    """
+
+    def __init__(self, root="/", named=lambda _: None):
         self.root = Path(root)
+        self._named = named
         self.path = self.root / _FOLDERS[-1] / FILE
 
     def current(self):
@@ -101,6 +146,13 @@ class Policy:
                 "until then it stays as it is"
             )
         return found
+
+    def added(self):
+        """Where our file has a line that is not of ours, ``file:line``; None: nowhere."""
+        for number, line in enumerate((self.current() or "").splitlines(), 1):
+            if line.strip() and line not in _HEADER.splitlines() and not _LINE.fullmatch(line):
+                return f"{self.path}:{number}"
+        return None
 
     def rules(self, ours=()):
         """The rules for the service, in order.
@@ -200,8 +252,30 @@ class Policy:
             if len(words) < 5:
                 raise NotPolicy(f"{where} is no rule")
             if words[0] in (SERVICE, "*") and words[1] in ("*", "+"):
-                found.append(_rule(words[2:], where))
+                found.append(self._rule(words[2:], where))
         return found
+
+    def _rule(self, words, where):
+        source, target, action, *options = words
+        if action not in ("allow", "ask", "deny"):
+            raise NotPolicy(f"{where}: '{action}' is not known here")
+        options = dict(option.partition("=")[::2] for option in options)
+        redirect = options.get("target") or options.get("default_target")
+        checked = [(source, _SOURCE)]
+        if redirect and target in _NOBODY_ELSE:
+            checked.append((redirect, _SERVER))
+        for word, known in checked:
+            if not known.fullmatch(word):
+                raise NotPolicy(
+                    f"{where}: '{word}' is not known here, so that nobody can say whom it is for. "
+                    "Write the qube's name there"
+                )
+        return Rule(self._by_name(source), target, action, self._by_name(redirect), where)
+
+    def _by_name(self, word):
+        before, uuid, number = (word or "").partition(_UUID)
+        name = self._named(number) if uuid else None
+        return before + name if name else word
 
     def _directive(self, words, where, folder, service, depth):
         kind, *rest = words
@@ -228,12 +302,3 @@ class Policy:
 def _modern(line):
     """A line of the form that policy had in R4.0."""
     return line.replace("$include:", "!include ").replace("$", "@").replace(",", " ")
-
-
-def _rule(words, where):
-    source, target, action, *options = words
-    if action not in ("allow", "ask", "deny"):
-        raise NotPolicy(f"{where}: '{action}' is not known here")
-    options = dict(option.partition("=")[::2] for option in options)
-    redirect = options.get("target") or options.get("default_target")
-    return Rule(source, target, action, redirect, where)

@@ -8,6 +8,7 @@ clock, which netvm a disposable gets, and which disposable a qube opens its link
 import qubes_vpn_guard
 import qubes_vpn_policy
 from qubes_vpn_machine import Refused
+from qubes_vpn_policy import Answer
 
 _MANY = 8
 
@@ -60,6 +61,34 @@ class Ways:
                 wanted = whonix_gateway if qubes_vpn_policy.WHONIX in has else proxy
                 if (answer := server(rules, name, has)).qube != wanted:
                     found.append((name, answer))
+        return found
+
+    def not_to_override(self, ours):
+        """Rules after ours that *ours* must not take the place of: ``[(template, was, will)]``."""
+        return self._replaced(self.machine.policy(""), self.machine.policy(ours), Answer.forbids)
+
+    def changed(self, ours):
+        """Whose updates go another way with *ours* than now: ``[(template, was, will)]``."""
+        now, then = self.machine.policy(), self.machine.policy(ours)
+        return self._replaced(now, then, lambda was, will: not was.same(will))
+
+    def _replaced(self, before, after, counts):
+        """Templates whose two answers *counts* is true of; their tags are asked for only then."""
+        tokens = {rule.source for rule in (*before, *after) if rule.source.startswith("@tag:")}
+        others = tokens - {f"@tag:{qubes_vpn_policy.WHONIX}"}
+
+        def answers(name, tags):
+            return server(before, name, tags), server(after, name, tags)
+
+        found = []
+        for name in self.wiring:
+            if self.machine.klass(name) != "TemplateVM":
+                continue
+            guesses = [answers(name, tags) for tags in ((), (qubes_vpn_policy.WHONIX,))]
+            if others or any(counts(*guess) for guess in guesses):
+                was, will = answers(name, self.machine.tags(name))
+                if counts(was, will):
+                    found.append((name, was, will))
         return found
 
     def _templates(self, rules):

@@ -45,7 +45,7 @@ def test_as_qubes_has_it(root):
     assert served_by(root) == "sys-net"
     assert served_by(root, tags=[WHONIX]) == "sys-whonix"
     rule = answer(Policy(root).rules(), "t", "TemplateVM", ())
-    assert rule == Answer("sys-net", f"{root}/etc/qubes/policy.d/90-default.policy:4")
+    assert rule == Answer("sys-net", f"{root}/etc/qubes/policy.d/90-default.policy:4", "allow")
     assert answer(Policy(root).rules(), "work", "AppVM", ()).qube is None
 
 
@@ -71,7 +71,7 @@ def test_a_template_may_ask_nobody_else(root):
 def test_what_goes_before_ours_has_the_word(root, name):
     write(root, name, "# mine\nqubes.UpdatesProxy * t @default allow target=cacher\n")
     found = answer(Policy(root).rules(text("sys-vpn", "w")), "t", "TemplateVM", ())
-    assert found == Answer("cacher", f"{root}/etc/qubes/policy.d/{name}:2")
+    assert found == Answer("cacher", f"{root}/etc/qubes/policy.d/{name}:2", "allow", True)
     assert served_by(root, name="other", ours=text("sys-vpn", "w")) == "sys-vpn"
 
 
@@ -112,6 +112,42 @@ def test_what_cannot_be_read_is_said(root, line):
     write(root, "a.policy", line + "\n")
     with pytest.raises(NotPolicy, match=r"a\.policy"):
         Policy(root).rules()
+
+
+@pytest.mark.parametrize("source", ["@something", "uuid:not-one", "@tag:", "a,b"])
+def test_a_source_that_is_not_known_is_no_other_qube(root, source):
+    """R07. Taken for one, a rule that lets a template out would be passed over."""
+    write(root, "20-a.policy", f"# mine\nqubes.UpdatesProxy * {source} @default deny\n")
+    with pytest.raises(NotPolicy, match=r"20-a\.policy:2: .* is not known here"):
+        Policy(root).rules()
+
+
+def test_a_server_that_is_not_known_is_said(root):
+    write(root, "20-a.policy", "qubes.UpdatesProxy * t @default allow target=@dispvm\n")
+    with pytest.raises(NotPolicy, match=r"20-a\.policy:1: '@dispvm' is not known"):
+        Policy(root).rules()
+    write(root, "20-a.policy", "* * @anyvm @dispvm ask default_target=@dispvm\n")
+    assert served_by(root) == "sys-net"
+
+
+def test_qubes_by_uuid(root):
+    """R4.3's policy takes them for names."""
+    line = "qubes.UpdatesProxy * uuid:00-1 @default allow target=@dispvm:uuid:00-2\n"
+    write(root, "20-a.policy", line)
+    rules = Policy(root, {"00-1": "t", "00-2": "sys-usb"}.get).rules()
+    assert answer(rules, "t", "TemplateVM", ()).qube == "@dispvm:sys-usb"
+    assert answer(rules, "other", "TemplateVM", ()).qube == "sys-net"
+
+
+@pytest.mark.parametrize("line", ["qubes.UpdatesProxy * t @default deny", "# a note of mine"])
+def test_a_line_added_to_our_file_is_found(root, line):
+    for proxy in ("sys-vpn", None):
+        ours = text(proxy, "tor")
+        Policy(root).write(ours)
+        assert Policy(root).added() is None
+        Policy(root).write(f"{ours}\n{line}\n")
+        number = len(ours.splitlines()) + 2
+        assert Policy(root).added() == f"{Policy(root).path}:{number}"
 
 
 def test_written_at_once(root):

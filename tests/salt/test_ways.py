@@ -208,8 +208,9 @@ def test_templates_update_by_a_qube_behind_the_tunnel(states, policy, embedded):
     """R07. The policy file, the service in that qube, and nothing in any other file."""
     others = {path: path.read_text() for path in policy.iterdir()}
     done, told = run(states, embedded, updates={"templates": "sys-firewall"})
+    templates = "debian-13-minimal, debian-13-xfce, fedora-42-minimal, fedora-42-xfce, t-dns, t-vpn"
     assert done["templates' updates by sys-firewall"].changes == {
-        "templates' updates by": {"old": "sys-net", "new": "sys-firewall"}
+        "templates' updates by": {"old": f"sys-net (for {templates})", "new": "sys-firewall"}
     }
     assert (
         embedded.snapshot()["qubes"]["sys-firewall"]["features"].items()
@@ -272,6 +273,76 @@ def test_policy_that_goes_first_and_says_otherwise_is_refused(states, policy, em
     assert f"{policy}/20-mine.policy:1 goes before" in last.comment
     assert "t-dns would be updated by sys-net" in last.comment
     assert (policy / "30-qubes-vpn.policy").exists() is (when == "after")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("debian-13-xfce @default deny", "nobody"),
+        ("@type:TemplateVM @default deny", "nobody"),
+        ("debian-13-xfce @default ask default_target=sys-whonix", "sys-whonix when asked"),
+        ("debian-13-xfce @default allow target=sys-whonix", "sys-whonix"),
+        ("uuid:{uuid} @default allow target=sys-whonix", "sys-whonix"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_users_own_word_on_a_template_stays(states, policy, embedded, line, said, when):
+    """R07. In a file after ours, which would be passed over; also put there later."""
+    pillar = {**DNS, "updates": {"templates": "sys-firewall"}}
+    if when == "after":
+        states.run(pillar)
+    uuid = embedded.snapshot()["qubes"]["debian-13-xfce"]["properties"]["uuid"]
+    line = f"qubes.UpdatesProxy * {line.format(uuid=uuid)}\n"
+    (policy / "30-user.policy").write_text(line)
+    for test in (True, False):
+        *_, last = states.run(pillar, test=test).values()
+        assert last.result is False
+        assert last.comment.startswith(f"{policy}/30-user.policy:1 says that debian-13-")
+        assert f"is updated by {said}, and the formula's" in last.comment
+    assert (policy / "30-qubes-vpn.policy").exists() is (when == "after")
+
+
+def test_the_users_rules_for_all_templates_are_replaced_and_told(states, policy, embedded):
+    """R07. Each template whose server, or whose question, is gone."""
+    embedded.call("fedora-42-xfce", "admin.vm.tag.Set", "mine")
+    embedded.call("debian-13-xfce", "admin.vm.tag.Set", "whonix-updatevm")
+    (policy / "30-user.policy").write_text(
+        "qubes.UpdatesProxy * @tag:mine @default ask default_target=sys-net\n"
+        "qubes.UpdatesProxy * debian-13-minimal @default allow target=sys-firewall\n"
+    )
+    done, _ = run(states, embedded, updates={"templates": "sys-firewall"})
+    old = done["templates' updates by sys-firewall"].changes["templates' updates by"]["old"]
+    untouched = "fedora-42-minimal, t-dns, t-vpn"
+    assert old == f"sys-net (for {untouched}), sys-net when asked (for fedora-42-xfce)"
+
+
+def test_a_line_that_was_added_to_our_file_is_not_lost(states, policy, embedded):
+    run(states, embedded, updates={"templates": "sys-firewall"})
+    ours = policy / "30-qubes-vpn.policy"
+    added = ours.read_text() + "qubes.UpdatesProxy * mine @default deny\n"
+    ours.write_text(added)
+    for test in (True, False):
+        *_, last = states.run({**DNS, "updates": {"templates": "none"}}, test=test).values()
+        assert last.result is False
+        assert last.comment.startswith(f"{ours}:7 is not the formula's")
+        assert ours.read_text() == added
+
+
+def test_a_rule_for_whoever_is_no_reason_to_see_nothing(states, policy, embedded):
+    """R07. A source or a server by uuid is that qube; what is not known is told."""
+    qubes = embedded.snapshot()["qubes"]
+    t, net = (qubes[name]["properties"]["uuid"] for name in ("debian-13-xfce", "sys-net"))
+    closed = {"updates": {"templates": "sys-firewall"}, "clock": "sys-firewall"}
+    run(states, embedded, **closed)
+    mine = policy / "20-mine.policy"
+    mine.write_text(f"qubes.UpdatesProxy * uuid:{t} @default allow target=uuid:{net}\n")
+    *_, last = states.run({**DNS, **closed}).values()
+    assert "debian-13-xfce would be updated by sys-net" in last.comment
+    *_, last = states.run({**DNS, "clock": "sys-firewall"}).values()
+    assert "- templates' updates, by sys-net" in last.comment
+    mine.write_text("qubes.UpdatesProxy * @new:x @default allow target=sys-net\n")
+    *_, last = states.run({**DNS, "clock": "sys-firewall"}).values()
+    assert f"- templates' updates, perhaps: {mine}:1: '@new:x' is not known" in last.comment
 
 
 def test_policy_that_cannot_be_read_is_told(states, policy, embedded):
