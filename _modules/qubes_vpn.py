@@ -23,7 +23,7 @@ try:
     import qubes_vpn_foretell
     import qubes_vpn_inventory
     from qubes_vpn_machine import Machine, Refused, connect, in_words
-    from qubes_vpn_record import FOLDER
+    from qubes_vpn_record import FOLDER, Record
     from qubes_vpn_words import last_written
 
     HAS_QUBESADMIN = True
@@ -133,8 +133,8 @@ def _ask(question):
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
-            machine = Machine(connect(), dry=True, root=__opts__["root_dir"])
-            folder = __opts__.get("qubes_vpn_folder", FOLDER)
+            folder, root = __opts__.get("qubes_vpn_folder", FOLDER), __opts__["root_dir"]
+            machine = Machine(connect(), dry=True, record=Record(folder), root=root)
             return question(machine, last_written(machine, folder))
     except Refused as refused:
         raise CommandExecutionError(str(refused)) from None

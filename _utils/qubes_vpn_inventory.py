@@ -20,7 +20,7 @@ they look like a secret.
 
 import re
 
-from qubes_vpn_problem import looks_secret
+from qubes_vpn_problem import without_secret
 
 FORMAT, VERSION = "qubes-vpn inventory", 1
 GLOBALS = (
@@ -56,7 +56,6 @@ FEATURES = re.compile(
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
 #: Classes without a firewall list: no packets of theirs pass a netvm of this machine.
 NO_FIREWALL = ("AdminVM", "RemoteVM")
-_COMMENT = re.compile(r"comment=(.*)")
 
 
 def take(machine, last):
@@ -92,7 +91,7 @@ def _qube(machine, vm):
         "tags": sorted(tag for tag in vm.tags if TAGS.fullmatch(tag)),
     }
     if vm.klass not in NO_FIREWALL:
-        found["firewall"] = [_rule(rule) for rule in machine.rules(vm.name)]
+        found["firewall"] = [without_secret(rule) for rule in machine.rules(vm.name)]
     return found
 
 
@@ -107,10 +106,3 @@ def _written(last):
 
 def _name(vm):
     return None if vm is None else str(vm)
-
-
-def _rule(rule):
-    comment = _COMMENT.search(rule)
-    if comment and looks_secret(comment[1]):
-        return f"{rule[: comment.start()]}comment=not copied"
-    return rule

@@ -16,6 +16,7 @@ import qubesadmin.firewall
 import qubes_vpn_guard
 import qubes_vpn_record
 from qubes_vpn_policy import NotPolicy, Policy
+from qubes_vpn_problem import without_secret
 
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
 #: what an interrupted run leaves looks like any other qube.
@@ -380,12 +381,12 @@ class Machine:
         """Sets properties, to INHERITED too; one read for all of them says whether it worked."""
         old = {key: self.shown(name, key) for key in settings}
         for key, value in settings.items():
+            self._keep_property(name, key, value)
             if self.dry:
                 self._pretended[name, key] = value
                 if key == "netvm" and self._wiring is not None:
                     self._wiring[name] = self.value(name, key)
             else:
-                self._keep_property(name, key, value)
                 with in_words(f"{name}: {key} {shown(value)} was refused"):
                     if value is INHERITED:
                         delattr(self.app.domains[name], key)
@@ -424,13 +425,13 @@ class Machine:
         if old == wanted:
             return
         self._new.discard((name, "rules"))
+        self._keep("firewall", name, "rules", old, new=wanted)
         if self.dry:
             self._pretended[name, "rules"] = wanted
         else:
-            self._keep("firewall", name, "rules", old, new=wanted)
             with in_words(f"{name}: the firewall list was refused"):
                 self.app.domains[name].firewall.save_rules(new)
-        changes["firewall"] = {"old": "\n".join(old), "new": "\n".join(wanted)}
+        changes["firewall"] = {"old": rules_text(old), "new": rules_text(wanted)}
         if not self.dry:
             with in_words(f"{name}: the firewall list could not be read back"):
                 self.app.domains[name].firewall.load_rules()
@@ -440,11 +441,11 @@ class Machine:
     def set_default_netvm(self, netvm, heirs, changes):
         """Sets dom0's default_netvm, which is the netvm of *heirs* (names) too."""
         old = self.default_netvm()
+        self._keep_global("default_netvm", netvm)
         if self.dry:
             self._pretended_default = (netvm,)
             self._wiring = None
         else:
-            self._keep_global("default_netvm", netvm)
             with in_words(f"default_netvm {shown(netvm)} was refused"):
                 self.app.default_netvm = netvm
         changes["default_netvm"] = {"old": shown(old), "new": shown(netvm)}
@@ -460,10 +461,10 @@ class Machine:
     def set_named(self, key, name, changes):
         """Gives dom0 the qube *name* (None: none) for *key*, another than default_netvm."""
         old = self.named(key)
+        self._keep_global(key, name)
         if self.dry:
             self._pretended_globals[key] = name
         else:
-            self._keep_global(key, name)
             with in_words(f"{key} {shown(name)} was refused"):
                 setattr(self.app, key, name)
         changes[key] = {"old": shown(old), "new": shown(name)}
@@ -475,10 +476,10 @@ class Machine:
     def set_policy(self, new):
         """Makes *new* the text of the formula's own policy file; None: removes it."""
         old = self.policy_text()
+        self._tell("change", "file", "dom0", str(self._policy.path), old, new=new)
         if self.dry:
             self._pretended_policy = new
             return
-        self._tell("change", "file", "dom0", str(self._policy.path), old, new=new)
         with _policy_in_words():
             self._policy.write(new)
 
@@ -537,7 +538,7 @@ class Machine:
 
     def undoing(self):
         """This run is an undo: so the record has it."""
-        if self._recording():
+        if self._record is not None:
             self._record.undoing = True
 
     def undone(self, runs):
@@ -561,6 +562,10 @@ class Machine:
         return next(found, None)
 
     def _recording(self):
+        """Whether lines are written; a dry run only looks whether they could be."""
+        if self._record is not None and self.dry:
+            with _recorded():
+                self._record.check()
         return self._record is not None and not self.dry
 
     def _tell(self, what, *arguments, **more):
@@ -628,6 +633,11 @@ def shown(value):
     if value is INHERITED:
         return "inherited"
     return "none" if value is None else value
+
+
+def rules_text(rules):
+    """A firewall list in words, without comments that look like a secret."""
+    return "\n".join(without_secret(rule) for rule in rules)
 
 
 def _cloner(app_class):

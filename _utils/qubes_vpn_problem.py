@@ -17,6 +17,7 @@ _SECRET_VALUE = re.compile(
 _SECRET_KEY = re.compile(
     r"private|presharedkey|psk|passw|passphrase|secret|token|account|login|^auth|^key$|^pass$"
 )
+_COMMENT = re.compile(r"comment=(.*)")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -62,6 +63,14 @@ def path_text(path):
 def looks_secret(value):
     """Whether *value* must not be repeated on a screen or in a log."""
     return bool(_SECRET_VALUE.search(str(value)))
+
+
+def without_secret(rule):
+    """A firewall *rule*, as qubesadmin writes it, without a comment that looks like a secret."""
+    comment = _COMMENT.search(rule)
+    if comment and looks_secret(comment[1]):
+        return f"{rule[: comment.start()]}comment=not shown"
+    return rule
 
 
 def names_a_secret(key):

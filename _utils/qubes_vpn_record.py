@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the formula replaced on this machine, written down in dom0 before it is replaced.
 
-One JSON object a line, only ever appended, each on the disk before the change that it tells of:
+One JSON object a line, only ever appended, each on the disk before the change that it tells of.
+Each has its own number in it, as ``"line"``: so a line that was lost or moved is noticed, as long
+as another one follows it.  Beside that:
 
 - ``{"run": TIME}``: the lines that follow are of this run; written with its first change.
   ``"undoing": true``: the run is an undo.
@@ -16,10 +18,13 @@ One JSON object a line, only ever appended, each on the disk before the change t
 - ``{"undone": [NUMBER...]}``: these runs, counted from 1, have been undone.
 
 A line that a kill cut off tells of a change that was not made: it is ignored, and the next line
-takes its place.  No secret can be in here, because the formula writes none.
+takes its place.  Anything else that is not as above makes the whole record unusable.  The formula
+has no secrets to write; but a user's own firewall rules are kept word by word, and with them what
+their comments say.  So the file is its owner's alone to read.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import stat
@@ -29,6 +34,23 @@ from pathlib import Path
 #: Where it lies, unless the minion's option ``qubes_vpn_folder`` says otherwise.
 FOLDER = "/var/lib/qubes-vpn"
 NAME = "record.jsonl"
+
+_TEXT_OR_NONE = (str, type(None))
+#: What a line of each kind has to have, and of which type.
+_NEEDED = {
+    "run": {"run": str},
+    "wiring": {"wiring": dict},
+    "guard": {"guard": dict},
+    "change": {"change": str, "of": str, "key": str, "old": object},
+    "making": {"making": str},
+    "made": {"made": str, "uuid": str},
+    "undone": {"undone": list},
+}
+_GUARD = {"uplink": str, "shelters": list, "services": list, "outside_vpn": list}
+_PLAIN = (str, int, type(None))
+#: What the values of each kind of change are.
+_VALUES = {"property": _PLAIN, "feature": _TEXT_OR_NONE, "firewall": list}
+_VALUES |= {"global": _TEXT_OR_NONE, "file": _TEXT_OR_NONE}
 
 
 class Unusable(Exception):
@@ -73,6 +95,17 @@ class Record:
         """It is made, and it is ours."""
         self._append({"made": name, "uuid": uuid})
 
+    def check(self):
+        """Raises what a line would that is written now, and writes none."""
+        with self._words():
+            try:
+                with _inside(self.folder) as folder:
+                    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+                    with _open(folder, flags):
+                        pass
+            except FileNotFoundError:
+                self.folder.parent.stat()  # all but this is made when it is missing
+
     def lines(self):
         """What has been written so far: see :func:`read`."""
         return read(self.folder)
@@ -95,10 +128,9 @@ class Record:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
             raise Unusable(
-                f"what is there cannot be recorded in {self.folder}/{NAME} ({reason}), and so "
-                "nothing is replaced. See to the folder, then run this again."
+                f"what is there cannot be recorded in {self.folder}/{NAME} ({_reason(error)}), and "
+                f"so nothing is replaced. {_wanted(self.folder)}, then run this again."
             ) from error
 
     @contextlib.contextmanager
@@ -108,14 +140,11 @@ class Record:
             _sync(self.folder.parent)
         with _inside(self.folder) as folder:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(NAME, flags, 0o600, dir_fd=folder)
-            try:
-                _expect_ours(file, stat.S_ISREG)
+            with _open(folder, flags) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # a line's number is of one line only
                 _drop_torn_line(file)
                 os.fsync(folder)
                 yield file
-            finally:
-                os.close(file)
 
     def remove(self):
         """Takes the record away, and its folder if nothing else is in it."""
@@ -127,19 +156,31 @@ class Record:
 
 
 def read(folder=FOLDER):
-    """All lines, as a list of dicts, oldest first; none when there is no record yet."""
+    """All lines, as a list of dicts without their numbers, oldest first; none without a record."""
     path = Path(folder) / NAME
     try:
-        with _inside(folder) as inside:
-            file = os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
-            with os.fdopen(file, "rb") as opened:
-                _expect_ours(file, stat.S_ISREG)
-                *lines, _torn = opened.read().split(b"\n")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with _inside(folder) as inside, _open(inside, flags) as file:
+            *lines, _torn = os.pread(file, os.fstat(file).st_size, 0).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror or error}") from error
-    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+        raise Unusable(
+            f"{path} cannot be read ({_reason(error)}). {_wanted(folder)}, then run this again."
+        ) from error
+    found, runs = [], 0
+    for number, line in enumerate(lines, 1):
+        parsed = _parsed(line)
+        if parsed is None or parsed.pop("line") != number or not _follows(parsed, runs):
+            raise Unusable(
+                f"{path}, line {number} is damaged, or one before it is lost: nothing can be "
+                "undone by such a record. Put back a whole copy from a backup of dom0. Without "
+                "one, move the file away and keep it: it tells what was there, and you can put "
+                "that back by hand. The next run begins a new record."
+            )
+        runs += "run" in parsed
+        found.append(parsed)
+    return found
 
 
 def written(lines):
@@ -153,17 +194,53 @@ def written(lines):
     return {key: line for key, line in last.items() if "new" in line}
 
 
-def _parsed(line, where):
+def _parsed(line):
+    """The line as a dict of a shape that the readers expect, or None."""
     try:
         found = json.loads(line)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Unusable(
-            f"{where} is damaged. Put back a copy from a backup of dom0, or take the line out by "
-            "hand: what it told of is then not undone."
+        return None
+    if not isinstance(found, dict) or "line" not in found:
+        return None
+    kinds = [kind for kind in _NEEDED if kind in found]
+    if len(kinds) != 1 or not _has(found, _NEEDED[kinds[0]]):
+        return None
+    return found if _is_whole(found) else None
+
+
+def _has(found, needed):
+    return all(key in found and isinstance(found[key], kind) for key, kind in needed.items())
+
+
+def _is_whole(found):
+    """Whether what is in a line's values is of the right types, too."""
+    if "wiring" in found:
+        return all(isinstance(netvm, _TEXT_OR_NONE) for netvm in found["wiring"].values())
+    if "guard" in found:
+        guard = found["guard"]
+        return _has(guard, _GUARD) and all(
+            _all_texts(value) for value in guard.values() if isinstance(value, list)
         )
-    return found
+    if "undone" in found:
+        return all(isinstance(number, int) for number in found["undone"])
+    if "change" in found:
+        values = [found[key] for key in ("old", "new") if key in found]
+        kind = _VALUES.get(found["change"], ())
+        return isinstance(found.get("uuid", ""), str) and all(
+            isinstance(value, kind) and (kind is not list or _all_texts(value)) for value in values
+        )
+    return True
+
+
+def _all_texts(values):
+    return all(isinstance(value, str) for value in values)
+
+
+def _follows(line, runs):
+    """Whether *line* makes sense after the headers of so many *runs*."""
+    if "undone" in line:
+        return all(1 <= number <= runs for number in line["undone"])
+    return runs > 0 or "run" in line
 
 
 @contextlib.contextmanager
@@ -177,10 +254,34 @@ def _inside(folder):
         os.close(opened)
 
 
+@contextlib.contextmanager
+def _open(folder, flags):
+    """The record's file in *folder*, opened."""
+    file = os.open(NAME, flags, 0o600, dir_fd=folder)
+    try:
+        _expect_ours(file, stat.S_ISREG)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _reason(error):
+    return error.strerror or error
+
+
+def _wanted(folder):
+    """What the folder and the file have to be."""
+    owner = os.geteuid()
+    return (
+        f"See to it that {folder} is a folder of mode 0700 and {NAME} in it a file of mode 0600, "
+        f"no links, both of user {'root' if owner == 0 else owner} (chown, chmod)"
+    )
+
+
 def _expect_ours(opened, kind):
     found = os.fstat(opened)
     if not kind(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise PermissionError(0, "it is not root's alone to write")
+        raise PermissionError(0, "others own it or can write to it")
 
 
 def _drop_torn_line(file):
@@ -193,7 +294,8 @@ def _drop_torn_line(file):
 
 
 def _write(file, line):
-    data = (json.dumps(line) + "\n").encode()
+    number = os.pread(file, os.fstat(file).st_size, 0).count(b"\n") + 1
+    data = (json.dumps({"line": number, **line}) + "\n").encode()
     while data:
         data = data[os.write(file, data) :]
     os.fsync(file)

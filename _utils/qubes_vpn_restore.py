@@ -12,7 +12,7 @@ from typing import NamedTuple
 import qubes_vpn_guard
 import qubes_vpn_moves
 import qubes_vpn_undo
-from qubes_vpn_machine import INHERITED, Refused, in_words, shown
+from qubes_vpn_machine import INHERITED, Refused, in_words, rules_text, shown
 
 #: Properties whose values are names of qubes: of qubes, and of dom0.
 _QUBES = ("netvm", "template", "default_dispvm", "management_dispvm")
@@ -120,7 +120,7 @@ class _What(NamedTuple):
 
 
 def _text(value):
-    return ", ".join(value) if isinstance(value, list) else shown(value)
+    return rules_text(value).replace("\n", ", ") if isinstance(value, list) else shown(value)
 
 
 def _is_other(machine, name, uuid):

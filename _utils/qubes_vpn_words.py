@@ -5,6 +5,7 @@ By hand is what is neither as the pillar says nor as an earlier run of ours left
 """
 
 import qubes_vpn_record
+from qubes_vpn_machine import rules_text
 
 #: A firewall list that limits nothing: what qubesd gives every new qube.
 _NO_LIST = "action=accept"
@@ -86,7 +87,7 @@ def _uuid(machine, name):
 
 def _shown(value):
     if isinstance(value, list):
-        return "\n".join(value)
+        return rules_text(value)
     return "none" if value is None else value
 
 

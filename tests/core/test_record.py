@@ -9,6 +9,8 @@ import pytest
 
 from qubes_vpn_record import NAME, Record, Unusable, read
 
+GUARD = {"uplink": "sys-net", "shelters": ["sys-vpn"], "services": [], "outside_vpn": []}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -56,7 +58,7 @@ def test_each_run_begins_with_its_own_line_and_the_first_wiring_counts(folder):
         record = Record(folder)
         for netvm in ("sys-firewall", "sys-vpn"):
             record.wiring({"work": netvm})
-            record.promise({"uplink": "sys-net"})
+            record.promise(GUARD)
         change(record)
     Record(folder).undone([1, 2])
     assert [next(iter(line)) for line in read(folder)] == [
@@ -98,7 +100,86 @@ def test_a_damaged_line_among_whole_ones_is_named(folder):
     lines = (folder / NAME).read_bytes().splitlines(keepends=True)
     for bad in (b"{\n", b"7\n", b"\xff\n", b"\n"):
         (folder / NAME).write_bytes(lines[0] + bad + lines[2])
-        with pytest.raises(Unusable, match=rf"{NAME}, line 2 is damaged\."):
+        with pytest.raises(Unusable, match=rf"{NAME}, line 2 is damaged, ") as refused:
+            read(folder)
+        assert "take the line out" not in str(refused.value)
+
+
+def test_a_line_that_is_lost_or_moved_is_noticed(folder):
+    """Without its header a run would be taken for a part of the one before, and not be undone."""
+    for _ in range(2):
+        record = Record(folder)
+        record.wiring({"work": None})
+        record.promise(GUARD)
+        change(record)
+        Record(folder).undone([1])
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    for place in range(len(lines) - 1):
+        rest = lines[:place] + lines[place + 1 :]
+        for bad in (rest, [*rest, lines[place]], [*lines[:place], lines[place], *lines[place:]]):
+            (folder / NAME).write_bytes(b"".join(bad))
+            with pytest.raises(Unusable, match=rf", line {place + 1 + (len(bad) > len(lines))} is"):
+                read(folder)
+            change(Record(folder))
+            with pytest.raises(Unusable):
+                read(folder)
+    (folder / NAME).write_bytes(b"".join(lines))
+    assert len(read(folder)) == len(lines)
+
+
+CHANGE = {"change": "property", "of": "work", "key": "netvm", "old": None, "new": "sys-vpn"}
+RULES = {"change": "firewall", "of": "work", "key": "rules", "old": ["action=drop"], "new": []}
+
+
+def test_a_line_of_a_right_shape_is_read(folder):
+    folder.mkdir(mode=0o700)
+    lines = [{"run": "now"}, CHANGE, RULES, {"guard": GUARD}, {"made": "a", "uuid": "1"}]
+    for number, line in enumerate(lines, 1):
+        with (folder / NAME).open("a") as file:
+            file.write(json.dumps({"line": number, **line}) + "\n")
+    assert read(folder) == lines
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"change": "property"},
+        *({key: CHANGE[key] for key in CHANGE if key != left} for left in ("of", "key", "old")),
+        {**CHANGE, "change": "colour"},
+        {**CHANGE, "change": ["property"]},
+        {**CHANGE, "of": ["work"]},
+        {**CHANGE, "old": ["sys-net"]},
+        {**CHANGE, "uuid": 1},
+        {**RULES, "old": "action=drop"},
+        {**RULES, "new": [None]},
+        {**CHANGE, "undone": [1]},
+        {"run": 1},
+        {"wiring": ["work"]},
+        {"wiring": {"work": ["sys-net"]}},
+        {"guard": {"uplink": "sys-net"}},
+        {"guard": {**GUARD, "services": [["work"]]}},
+        {"making": None},
+        {"made": "sys-vpn"},
+        {"undone": 1},
+        {"undone": ["1"]},
+        {"undone": [2]},
+    ],
+    ids=str,
+)
+def test_a_line_of_another_shape_is_damaged(folder, bad):
+    change(Record(folder))
+    with (folder / NAME).open("a") as file:
+        file.write(json.dumps({"line": 3, **bad}) + "\n")
+    with pytest.raises(Unusable, match=rf"{NAME}, line 3 is damaged, "):
+        read(folder)
+
+
+def test_a_record_begins_with_a_run(folder):
+    folder.mkdir(mode=0o700)
+    for line in ({"making": "sys-vpn"}, CHANGE, {"undone": [1]}):
+        (folder / NAME).write_text(json.dumps({"line": 1, **line}) + "\n")
+        with pytest.raises(Unusable, match=r"line 1 is damaged, "):
             read(folder)
 
 
@@ -147,11 +228,34 @@ def test_a_folder_that_will_not_do_is_an_error_in_words(folder, spoil):
         change(Record(folder))
     assert str(refused.value).startswith("what is there cannot be recorded in ")
     assert "and so nothing is replaced" in str(refused.value)
+    assert "a folder of mode 0700 and record.jsonl in it a file of mode 0600" in str(refused.value)
+    assert f"of user {os.geteuid() or 'root'} (chown, chmod)" in str(refused.value)
+    with pytest.raises(Unusable) as foretold:
+        Record(folder).check()
+    assert str(foretold.value) == str(refused.value)
     elsewhere = folder.with_name("elsewhere")
     if elsewhere.is_file():
         assert elsewhere.read_bytes() == b""
     elif elsewhere.is_dir():
         assert list(elsewhere.iterdir()) == []
+
+
+def test_looking_whether_it_can_be_written_writes_nothing(folder):
+    Record(folder).check()
+    assert not folder.exists()
+    change(Record(folder))
+    before = (folder / NAME).read_bytes()
+    Record(folder).check()
+    assert (folder / NAME).read_bytes() == before
+
+
+def test_a_record_of_somebody_else_will_not_do(folder, monkeypatch):
+    change(Record(folder))
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    for use in (change, Record.check, Record.lines):
+        with pytest.raises(Unusable, match=rf"both of user {owner + 1} \(chown, chmod\), then"):
+            use(Record(folder))
 
 
 def test_a_line_is_on_the_disk_before_the_change_may_be_made(folder, monkeypatch):

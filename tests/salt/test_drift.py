@@ -154,10 +154,14 @@ def test_another_qube_of_that_name_is_nobodys_hand(states, routed):
     )
 
 
-def test_a_record_that_cannot_be_read_tells_nothing(states, routed, session_loaders):
+def test_a_record_that_cannot_be_read_tells_nothing(states, modules, routed, session_loaders):
     """The dry run goes on: it is undoing a run that needs the record."""
-    Path(session_loaders.opts["qubes_vpn_folder"], "record.jsonl").write_text("x\n")
     routed.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
-    dry = states.run(PILLAR, test=True)
-    (comment,) = [answer.comment for answer in dry.values() if answer.changes]
-    assert comment == "work hangs on sys-net, the pillar says sys-firewall"
+    for text in ("x\n", '{"line": 1, "change": "property"}\n', '{"line": 1, "undone": 1}\n'):
+        Path(session_loaders.opts["qubes_vpn_folder"], "record.jsonl").write_text(text)
+        dry = states.run(PILLAR, test=True)
+        (comment,) = [answer.comment for answer in dry.values() if answer.changes]
+        assert comment == "work hangs on sys-net, the pillar says sys-firewall"
+        assert modules.qubes_vpn.inventory()["written"] == {}
+        (problem,) = modules.qubes_vpn.undo_plan()["problems"]
+        assert "record.jsonl, line 1 is damaged, or one before it is lost" in problem

@@ -170,8 +170,22 @@ def test_a_comment_that_looks_like_a_secret_is_not_copied(modules, embedded):
     rule = f"action=accept comment=account {account}\n"
     embedded.call("work", "admin.vm.firewall.Set", "", rule.encode())
     taken = modules.qubes_vpn.inventory()
-    assert taken["qubes"]["work"]["firewall"] == ["action=accept comment=not copied"]
+    assert taken["qubes"]["work"]["firewall"] == ["action=accept comment=not shown"]
     assert account not in json.dumps(taken)
+
+
+def test_a_comment_that_looks_like_a_secret_is_not_told_of(states, modules, embedded):
+    """R33. Neither before our list takes its place nor when it is back."""
+    rule = "action=accept comment=password: hunter2hunter2"
+    embedded.call("work", "admin.vm.firewall.Set", "", f"{rule}\n".encode())
+    pillar = {**PILLARS["dns"], "allowlists": {"work": ["bank.example:443/tcp", "dns"]}}
+    told = [modules.qubes_vpn.plan(pillar, live=True), states.run(pillar, test=True)]
+    told += [states.run(pillar), states.undo(test=True), states.undo()]
+    assert embedded.call("work", "admin.vm.firewall.Get").decode().startswith(rule)
+    told += [modules.qubes_vpn.inventory()]
+    assert "action=accept comment=not shown" in told[-1]["written"]["work"]["firewall"]
+    assert all("comment=not shown" in str(each) for each in told)
+    assert "hunter2" not in str(told)
 
 
 def test_an_inventory_needs_a_whole_path(modules, tmp_path):

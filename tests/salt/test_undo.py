@@ -377,6 +377,22 @@ def test_step_whose_record_cannot_be_written_changes_nothing(states, embedded):
     assert refused(states.run(PILLARS["dns"])) == []
 
 
+def test_dry_run_is_refused_as_the_real_one_when_the_record_will_not_do(states, modules, embedded):
+    """R69, R92."""
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"")
+    states.record.parent.mkdir(mode=0o700)
+    states.record.touch()
+    states.record.chmod(0o666)
+    for pillar in PILLARS.values():
+        embedded.forget_calls()
+        dry = refused(states.run(pillar, test=True))
+        assert "mode 0600" in dry[0]
+        assert dry == refused(states.run(pillar))
+        plan = modules.qubes_vpn.plan(pillar, live=True)["steps"]
+        assert dry == [step["problem"] for step in plan if step["problem"]]
+        assert embedded.writes() == []
+
+
 def test_dry_run_writes_no_record(states, embedded):
     states.run(PILLARS["dns"], test=True)
     assert not states.record.exists()
