@@ -82,6 +82,7 @@ class Machine:
         self._record = record
         self._lines = None  # see recorded
         self.parked = set()  # whom an undo took offline, to move them later
+        self.may_undo = False  # whether an undo has been found to get through
         self._making = set()  # names; of what is being made there is nothing to go back to
         self._pretended = {}  # of a dry run: (name, key) -> value; ("", name) -> class
         self._pretended_default = None
@@ -257,10 +258,10 @@ class Machine:
         return self.app.domains[name].volumes[volume].usage >= _NOTHING
 
     def untouched(self, name):
-        """Whether a template without a system is as qubesd makes every template."""
+        """Whether an AppVM, or a template without a system, is as qubesd makes every one."""
         vm = self.app.domains[name]
         changed = [key for key in vm.property_list() if not vm.property_is_default(key)]
-        return set(changed) <= _IDENTITY and not self.written(name, "private")
+        return set(changed) <= {*_IDENTITY, "template"} and not self.written(name, "private")
 
     def disposables_of(self, name):
         """The template of the disposables in which a qube opens things, or None."""

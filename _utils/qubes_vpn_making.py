@@ -84,6 +84,9 @@ def complete(machine, changes, name, settings):
                 f"{', '.join(missing)} still as qubesd makes every qube. Shut it down "
                 f"(qvm-shutdown {name}), then run this again."
             )
+        if len(missing) == len(wanted) and machine.untouched(name):
+            # Killed before it could be recorded: an undo would take it for somebody's own.
+            machine.claim(name, machine.value(name, "uuid"))
         if missing:
             machine.set(name, missing, changes)
     changes["left half made"] = {"old": "by an interrupted run", "new": "completed"}

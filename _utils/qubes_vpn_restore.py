@@ -32,6 +32,9 @@ def restored(machine, changes, name, kind, key, old, ours, runs, inherited=False
     was nobody's choice.
     """
     machine.undoing()
+    if not machine.may_undo:
+        _refuse_early(machine, runs)
+        machine.may_undo = True
     if kind not in ("global", "file") and (gone := _is_other(machine, name, uuid)):
         return gone
     known = {
@@ -133,10 +136,7 @@ def _is_other(machine, name, uuid):
 
 def _property(machine, changes, what):
     name, key = what.name, what.key
-    now, inherits = machine.value(name, key), machine.inherits(name, key)
-    is_old = inherits if what.inherited else (now == what.old and not inherits)
-    is_ours = _is_ours(machine, name, key, what.ours)
-    if (why := what.left_alone(now, is_old, is_ours)) or (why := _lost(machine, what)):
+    if why := _property_left(machine, what):
         return why
     value = INHERITED if what.inherited else what.old
     if key == "netvm":
@@ -146,6 +146,14 @@ def _property(machine, changes, what):
             _refuse_in_use(machine, name)
         machine.set(name, {key: value}, changes)
     return None
+
+
+def _property_left(machine, what):
+    """Why a property stays as it is, or None."""
+    now, inherits = machine.value(what.name, what.key), machine.inherits(what.name, what.key)
+    is_old = inherits if what.inherited else (now == what.old and not inherits)
+    is_ours = _is_ours(machine, what.name, what.key, what.ours)
+    return what.left_alone(now, is_old, is_ours) or _lost(machine, what)
 
 
 def _is_ours(machine, name, key, ours):
@@ -177,9 +185,9 @@ def _refuse_in_use(machine, name):
 
 
 def _feature(machine, changes, what):
-    now = machine.feature(what.name, what.key)
-    if why := what.left_alone(now, now == what.old, now in what.ours):
+    if why := _feature_left(machine, what):
         return why
+    now = machine.feature(what.name, what.key)
     machine.set_feature(what.name, what.key, now, what.old)
     changes[what.key] = {"old": now, "new": what.old}
     if machine.feature(what.name, what.key) != what.old:
@@ -187,13 +195,22 @@ def _feature(machine, changes, what):
     return None
 
 
+def _feature_left(machine, what):
+    now = machine.feature(what.name, what.key)
+    return what.left_alone(now, now == what.old, now in what.ours)
+
+
 def _firewall(machine, changes, what):
-    now, old = machine.rules(what.name), _in_force(what.old)
-    is_ours = now in [_in_force(rules) for rules in what.ours]
-    if why := what.left_alone(now, now == old, is_ours):
+    if why := _firewall_left(machine, what):
         return why
-    machine.set_rules(what.name, old, changes)
+    machine.set_rules(what.name, _in_force(what.old), changes)
     return None
+
+
+def _firewall_left(machine, what):
+    now = machine.rules(what.name)
+    is_ours = now in [_in_force(rules) for rules in what.ours]
+    return what.left_alone(now, now == _in_force(what.old), is_ours)
 
 
 def _in_force(rules):
@@ -211,17 +228,19 @@ def _in_force(rules):
 
 def _global(machine, changes, what):
     """Unset and None are the same here: each of these has None as its default."""
-    now = machine.named(what.key)
-    is_ours = now in what.ours or what.key in machine.parked
-    if why := what.left_alone(now, now == what.old, is_ours):
-        return why
-    if why := _lost(machine, what):
+    if why := _global_left(machine, what):
         return why
     if what.key == "default_netvm":
         _move(machine, changes, what, what.old)
     else:
         machine.set_named(what.key, what.old, changes)
     return None
+
+
+def _global_left(machine, what):
+    now = machine.named(what.key)
+    is_ours = now in what.ours or what.key in machine.parked
+    return what.left_alone(now, now == what.old, is_ours) or _lost(machine, what)
 
 
 def _file(machine, changes, what):
@@ -232,6 +251,83 @@ def _file(machine, changes, what):
     machine.set_policy(what.old)
     changes[what.key] = {"old": "the formula's", "new": "removed" if what.old is None else "back"}
     return None
+
+
+# --- what would stop it half way
+
+
+def _refuse_early(machine, runs):
+    """Before the first write: no template of what runs, no tunnel that somebody would hang on."""
+    lines = machine.recorded()
+    pending = list(_pending(machine, qubes_vpn_undo.restorable(lines, runs)))
+    for _kind, what in pending:
+        if what.key == "template" and machine.running(what.name):
+            raise Refused(
+                f"{what.name} is running, and its template can change only while it is halted. "
+                f"Shut it down (qvm-shutdown {what.name}), then run this again. Nothing is undone "
+                "yet."
+            )
+    before = qubes_vpn_undo.before(lines, runs)[0] or {}
+    then = _foreseen(machine, pending)
+    for name in sorted(qubes_vpn_undo.tunnels(lines, runs)):
+        keys = [what.key for kind, what in pending if what.name == name and _loosens(kind, what)]
+        clients = [each for each in then if _way_to(name, each, then)]
+        new = [each for each in clients if _way_to(name, each, then) != _way_to(name, each, before)]
+        if keys and new:
+            raise Refused(
+                f"{name} would be as it was before it was made a VPN qube ({', '.join(keys)}), and "
+                f"{', '.join(new)} would still hang on it, which is not known to have been so "
+                f"then. Give each of them another netvm (qvm-prefs {new[0]} netvm none), then run "
+                "this again. Nothing is undone yet."
+            )
+
+
+def _pending(machine, things):
+    """``(kind, what)`` of those *things*, arguments of :func:`restored`, that would change."""
+    left = {
+        "property": _property_left,
+        "feature": _feature_left,
+        "firewall": _firewall_left,
+        "global": _global_left,
+    }
+    for args in things:
+        kind, name = args["kind"], args["name"]
+        if kind == "file" or (kind != "global" and _is_other(machine, name, args.get("uuid"))):
+            continue
+        inherited = args.get("inherited", False)
+        what = _What(name, args["key"], args["old"], args["ours"], inherited, args["runs"])
+        if not left[kind](machine, what):
+            yield kind, what
+
+
+def _foreseen(machine, pending):
+    """The wiring once all that is *pending* is done."""
+    then, default = machine.wiring(), machine.default_netvm()
+    heirs = set(qubes_vpn_moves.inheriting(machine, then))
+    for _kind, what in pending:
+        if what.key == "default_netvm":
+            default = what.old
+        elif what.key == "netvm" and what.inherited:
+            then[what.name] = None  # a template's; of others see below
+            if machine.klass(what.name) not in qubes_vpn_moves.NO_CLIENT:
+                heirs.add(what.name)
+        elif what.key == "netvm":
+            then[what.name] = what.old
+            heirs.discard(what.name)
+    return {**then, **dict.fromkeys(heirs, default)}
+
+
+def _loosens(kind, what):
+    """Whether putting it back may let through what a tunnel does not."""
+    if what.key == "netvm":
+        return what.inherited or what.old is not None
+    return kind == "firewall" or what.key in ("template", "service.qubes-vpn")
+
+
+def _way_to(tunnel, name, wiring):
+    """By whom *name* gets to *tunnel*, itself first; empty if it does not."""
+    way = qubes_vpn_guard.path(name, wiring)
+    return way[: way.index(tunnel)] if tunnel in way else []
 
 
 # --- ways out
@@ -297,14 +393,17 @@ def _refuse_opening(now, after, guard, what, coming):
 
 
 def _tell_open(changes, now, then, guard):
-    """Says who may be in clear that was not."""
+    """Says who may be in clear that was not for certain.
+
+    Behind a netvm that is offline somebody may be in clear or not; by another way it is told.
+    """
     rules = qubes_vpn_guard.guard_of(guard)
     names = [
         name
-        for name in then
+        for name in qubes_vpn_guard.rerouted(now, then)
         if name not in rules.services
         and qubes_vpn_guard.may_be_in_clear(name, then, rules)
-        and not qubes_vpn_guard.may_be_in_clear(name, now, rules)
+        and not qubes_vpn_guard.is_in_clear(name, now, rules)
     ]
     if names:
         changes["in clear again"] = {"old": None, "new": ", ".join(sorted(names))}

@@ -132,6 +132,19 @@ def moved_after(lines, numbers, name, key):
     ]
 
 
+def restorable(lines, numbers):
+    """Arguments of the steps that put back what the runs *numbers* changed, in their order."""
+    return [_restore(thing, numbers, "").args for part in _parts(lines, numbers) for thing in part]
+
+
+def tunnels(lines, numbers):
+    """Names of the tunnels of the runs *numbers*."""
+    inside = [line for run in runs(lines) if run.number in numbers for line in run.lines]
+    guards = [line["guard"] for line in inside if "guard" in line]
+    promised = {name for guard in guards for name in guard["shelters"] if name in guard["services"]}
+    return promised | {line["of"] for line in inside if line.get("key") == "service.qubes-vpn"}
+
+
 def _restored(lines, chosen):
     numbers = [run.number for run in chosen]
     ways, made, rest = _parts(lines, numbers)

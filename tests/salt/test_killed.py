@@ -278,6 +278,19 @@ def test_half_made_qube_is_taken_offline_and_completed(states, embedded, half_qu
     assert both(states, embedded, "present", **half_qube).changes == {}
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["as made", "changed since"])
+def test_qube_made_just_before_the_kill_is_ours_to_an_undo(states, embedded, killed, changed):
+    """R92. The kill came before its uuid was recorded; what somebody changed may be theirs."""
+    killed(PILLARS["simple"], method="admin.vm.Create.AppVM", kill="after")
+    assert "sys-vpn" in embedded.snapshot()["qubes"]
+    if changed:
+        embedded.call("sys-vpn", "admin.vm.property.Set", "memory", b"500")
+    for done in (states.run(PILLARS["simple"]), states.undo(remove=not changed)):
+        assert all(state.result for state in done.values())
+    assert netvms(embedded.snapshot()).get("sys-vpn") == ("sys-firewall" if changed else None)
+    assert ("sys-vpn" in embedded.snapshot()["qubes"]) == changed
+
+
 def test_half_made_qube_keeps_what_was_chosen_since(states, embedded, half_qube):
     embedded.call("comms", "admin.vm.property.Set", "netvm", b"sys-net")
     embedded.call("comms", "admin.vm.property.Set", "template_for_dispvms", b"False")

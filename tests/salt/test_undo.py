@@ -268,6 +268,88 @@ def test_no_write_of_an_undo_lets_anybody_out(states, embedded, after_each_write
             assert in_clear(snapshot) <= allowed
 
 
+def test_who_may_get_out_again_is_told_also_when_it_was_not_certain_before(states, embedded):
+    """R69, R92. sys-old inherits "none" from the run: is it an uplink, or offline?"""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-old label=red")
+    embedded.call("sys-old", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("untrusted", "admin.vm.property.Set", "netvm", b"sys-old")
+    pillar = {**PILLARS["simple"], "routes": {"default": "none", "qubes": {}}}
+    assert refused(states.run(pillar)) == []
+    for test in (True, False):
+        done = states.undo(test=test)
+        assert refused(done) == []
+        told = done["dom0: default_netvm as it was"].changes["in clear again"]["new"]
+        assert "untrusted" in told.split(", ")
+
+
+# --- what would stop it half way is said before anything is changed
+
+
+@pytest.fixture
+def own_tunnel(states, embedded):
+    """sys-vpn was the user's, and provided network; nobody hung on it."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
+    before = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["simple"])) == []
+    return before
+
+
+def refused_early(states, embedded):
+    """The text of the refusal, the same in the dry run, with nothing written."""
+    embedded.forget_calls()
+    (dry,), (text,) = refused(states.undo(test=True)), refused(states.undo())
+    assert embedded.writes() == []
+    assert text == dry
+    return text
+
+
+@pytest.mark.parametrize("between", [None, "sys-mine"])
+def test_no_tunnel_is_undone_while_somebody_new_hangs_on_it(states, embedded, own_tunnel, between):
+    """R92. Its list would be "accept", and its service gone."""
+    for name in filter(None, [between, "mine"]):
+        embedded.call("dom0", "admin.vm.Create.AppVM", "", f"name={name} label=red".encode())
+    if between:
+        embedded.call(between, "admin.vm.property.Set", "provides_network", b"True")
+        embedded.call(between, "admin.vm.property.Set", "netvm", b"sys-vpn")
+    embedded.call("mine", "admin.vm.property.Set", "netvm", (between or "sys-vpn").encode())
+    text = refused_early(states, embedded)
+    who = "sys-mine" if between else "mine"
+    start, end = text.split(" would still hang on it")
+    assert start.startswith("sys-vpn would be as it was before it was made a VPN qube (")
+    assert set(start.split("), and ")[1].split(", ")) == {who, "mine"}
+    assert "then run this again. Nothing is undone yet." in end
+    embedded.call(who, "admin.vm.property.Set", "netvm", b"")
+    assert refused(states.undo()) == []
+    assert without_made(same(embedded.snapshot()), own_tunnel) == own_tunnel
+
+
+def test_tunnel_goes_back_to_the_clients_that_it_had(states, embedded):
+    """They hung on it just so before the run."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
+    embedded.call("untrusted", "admin.vm.property.Set", "netvm", b"sys-vpn")
+    before = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["simple"])) == []
+    assert refused(states.undo()) == []
+    assert without_made(same(embedded.snapshot()), before) == before
+
+
+def test_template_of_what_runs_is_known_before_the_first_write(states, embedded, own_tunnel):
+    """R92. qubesd changes it only while the qube is halted."""
+    embedded.call("sys-vpn", "admin.vm.Start")
+    assert refused_early(states, embedded) == (
+        "sys-vpn is running, and its template can change only while it is halted. Shut it down "
+        "(qvm-shutdown sys-vpn), then run this again. Nothing is undone yet."
+    )
+    embedded.call("sys-vpn", "admin.vm.Shutdown")
+    assert refused(states.undo()) == []
+    template = own_tunnel["qubes"]["sys-vpn"]["properties"]["template"]
+    assert own(embedded.snapshot(), "sys-vpn")["template"] == template
+
+
 # --- killed
 
 
