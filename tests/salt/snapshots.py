@@ -72,7 +72,7 @@ def _properties(qube: dict[str, Any]) -> dict[str, Any]:
 
 def put_back(embedded: Any, state: bytes) -> None:
     """Makes `state`, read from the state file earlier, the machine's again, with an empty log."""
-    old = embedded.path.with_name("old.json")
+    old = embedded.path.with_suffix(".old")  # its own: others may share the folder
     old.write_bytes(state)
     old.replace(embedded.path)  # a new file, by which the machine sees that there is another state
     embedded.forget_calls()
