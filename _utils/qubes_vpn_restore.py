@@ -12,6 +12,7 @@ from typing import NamedTuple
 import qubes_vpn_guard
 import qubes_vpn_moves
 import qubes_vpn_undo
+import qubes_vpn_ways
 from qubes_vpn_machine import INHERITED, Refused, in_words, rules_text, shown
 
 #: Properties whose values are names of qubes: of qubes, and of dom0.
@@ -71,6 +72,9 @@ def undone(machine, changes, name, runs):
     """Writes down that *runs* have been undone, so that a later undo leaves them alone."""
     machine.undone(runs)
     changes["record"] = {"old": name, "new": "undone"}
+    guard = qubes_vpn_undo.before(machine.recorded(), runs)[1] or _NO_PROMISE
+    for way in qubes_vpn_ways.of_dom0(machine, qubes_vpn_guard.guard_of(guard)):
+        machine.remark(f"Past the VPN, as the machine is now: {way}")
 
 
 def _users(machine, name):

@@ -115,6 +115,12 @@ def still_open(machine, guard):
     return [*_fetched(ways), *_disposables(ways), *_clients(ways)]
 
 
+def of_dom0(machine, guard):
+    """Those of them that are dom0's to close: updates, the time, and links in disposables."""
+    ways = Ways(machine, guard)
+    return [*_fetched(ways), *_disposables(ways)]
+
+
 def _fetched(ways):
     """Updates, and the time."""
     try:

@@ -390,8 +390,13 @@ def test_what_was_replaced_comes_back(states, policy, embedded):
     more = {"updates": {"templates": "sys-firewall", "dom0": "none"}, "default_dispvm": "none"}
     run(states, embedded, **more, clock="sys-firewall")
     assert embedded.snapshot()["globals"] != before
-    for step in states.undo().values():
-        assert step.result is not False, step.comment
+    for test in (True, False):
+        steps = states.undo(test=test)
+        told = [step.comment for step in steps.values() if "Past the VPN" in step.comment]
+        assert len(told) == 1
+        for way in ("templates' updates, by sys-net", "dom0's updates, by", "the time, by sys-net"):
+            assert f"Past the VPN, as the machine is now: {way}" in told[0]
+        assert all(step.result is not False for step in steps.values())
     machine = embedded.snapshot()
     assert machine["globals"] == before
     assert not (policy / "30-qubes-vpn.policy").exists()
