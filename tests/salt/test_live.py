@@ -34,6 +34,7 @@ def make(embedded, name, netvm):
 def tunnel(embedded):
     """sys-vpn, wired, and off."""
     make(embedded, "sys-vpn", "sys-net")
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", b"action=drop\n")
     embedded.forget_calls()
 
 

@@ -45,6 +45,7 @@ def tunnel(embedded):
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=orange")
     embedded.call("sys-vpn", "admin.vm.property.Set", "provides_network", b"True")
     embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", b"action=drop\n")
     embedded.forget_calls()
 
 
