@@ -5,7 +5,6 @@ import os
 from contextlib import nullcontext
 
 import pytest
-import salt.config
 from both_modes import both_modes
 from in_qube import run_in, skip_where_impossible
 from pillars import PILLARS
@@ -13,7 +12,6 @@ from saltfactories.utils.functional import Loaders
 from vpn_qube import KillswitchState, Minion, eth0, listing, rules, written
 
 from qubes_vpn_formula.lab.qube import Qube
-from qubes_vpn_formula.masterless import Masterless
 
 # Nothing here differs by Salt's release, and the core is not installed beside Salt 3006.
 qubes_vpn_configure = pytest.importorskip(
@@ -28,10 +26,12 @@ OTHER = {"endpoints": ["192.0.2.9:53/udp", "[2001:db8::9]:443/tcp"], "interface"
 
 
 @pytest.fixture(scope="session")
-def state(tmp_path_factory):
-    """The state function, loaded once: that takes a second."""
-    minion = Masterless(tmp_path_factory.mktemp("state")).prepare(id="sys-vpn")
-    loaders = Loaders(salt.config.minion_config(str(minion.folder / "minion")))
+def state(session_loaders):
+    """The state function, loaded once: that takes a second.
+
+    With dom0's folders: what is loaded a second time gives Salt 3007's first set its options too.
+    """
+    loaders = Loaders({**session_loaders.opts, "id": "sys-vpn"})
     return KillswitchState(
         {test: states["qubes_vpn.killswitch"] for test, states in both_modes(loaders).items()}
     )
