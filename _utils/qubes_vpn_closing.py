@@ -7,7 +7,7 @@ Each looks at the machine as it is by then.  The last changes nothing, and says 
 import qubes_vpn_guard
 import qubes_vpn_policy
 import qubes_vpn_ways
-from qubes_vpn_machine import Refused, shown
+from qubes_vpn_machine import Refused, meant, shown
 from qubes_vpn_moves import need, netvm
 
 _PROXY = "qubes-updates-proxy"
@@ -58,7 +58,7 @@ def _move(machine, changes, name, to, guard, restart_clients):
 
 def served_by(machine, changes, name, qube, guard):
     """Makes dom0 name *qube* (``none``: none) for *name*: updatevm, clockvm or default_dispvm."""
-    qube = _name(qube)
+    qube = meant(qube)
     if qube is not None:
         makes_disposables = name == "default_dispvm"
         _need_way(machine, qube, guard, offline=makes_disposables)
@@ -77,7 +77,7 @@ def updates_policy(machine, changes, name, whonix_gateway, guard):
     By a qrexec policy file of ours.  Refused when a rule before it would have the last word, and
     when it would override a deny or the user's own rule for one template.
     """
-    proxy = _name(name)
+    proxy = meant(name)
     if proxy is not None:
         _need_way(machine, proxy, guard, offline=False)
         if not machine.announces(proxy, f"supported-service.{_PROXY}"):
@@ -143,7 +143,3 @@ def _need_way(machine, name, guard, offline):
         )
     if not offline and not ways.online(name):
         raise Refused(f"'{name}' has no netvm: nothing could be fetched through it. Name another.")
-
-
-def _name(name):
-    return None if name == "none" else name

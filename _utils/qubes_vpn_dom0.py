@@ -10,7 +10,7 @@ import qubes_vpn_making
 import qubes_vpn_restore
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
 from qubes_vpn_machine import Refused, in_words
-from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm
+from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm, on_the_way
 
 #: Features that reach a qube as its services, which begin when it starts.
 _SERVICE = "service."
@@ -98,9 +98,8 @@ def _settings(machine, changes, name, settings):
     if cut_off and machine.value(name, "netvm") is not None:
         # Reset, the flag leaves clients behind that nothing is passed on for (R4.3).  Switched on
         # it would let them out as the qube hangs now; the guard of its own move asks about them.
-        made = {}
-        machine.set(name, {"netvm": None}, made)
-        changes["netvm on the way"] = made["netvm"]
+        with on_the_way(changes, name) as made:
+            machine.set(name, {"netvm": None}, made)
     if wrong:
         machine.set(name, wrong, changes)
 

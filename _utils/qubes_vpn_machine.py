@@ -636,6 +636,11 @@ def shown(value):
     return "none" if value is None else value
 
 
+def meant(name):
+    """The qube's name, or None, that *name* in a step's arguments means: `shown` backwards."""
+    return None if name == "none" else name
+
+
 def rules_text(rules):
     """A firewall list in words, without comments that look like a secret."""
     return "\n".join(without_secret(rule) for rule in rules)

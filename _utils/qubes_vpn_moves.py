@@ -17,7 +17,7 @@ from typing import NamedTuple
 import qubesadmin.exc
 
 import qubes_vpn_guard
-from qubes_vpn_machine import FROZEN, INHERITED, Refused, shown
+from qubes_vpn_machine import FROZEN, INHERITED, Refused, meant, shown
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 NO_CLIENT = ("TemplateVM", "AdminVM")
@@ -55,7 +55,7 @@ class _Off(NamedTuple):
 
 def netvm(machine, changes, name, netvm, guard, later=None, restart_clients="never"):
     """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one."""
-    netvm = _name(netvm)
+    netvm = meant(netvm)
     need(machine, name)
     if machine.klass(name) in NO_CLIENT:
         raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
@@ -93,7 +93,7 @@ def _hang(machine, changes, name, value, guard, later, restart_clients):
 
 def default_netvm(machine, changes, name, guard, restart_clients="never", later=None):
     """Sets dom0's default_netvm: the netvm of every qube that has none of its own choice."""
-    netvm = _name(name)
+    netvm = meant(name)
     if machine.default_netvm() == netvm:
         return
     if netvm is not None:
@@ -250,10 +250,10 @@ def _take_off(machine, changes, off):
             "makes new ones with the next disposable."
         )
     if off.default:
-        with _on_the_way(changes) as made:
+        with on_the_way(changes) as made:
             machine.set_default_netvm(None, off.heirs, made)
     for name in off.names:
-        with _on_the_way(changes, name) as made:
+        with on_the_way(changes, name) as made:
             machine.set(name, {"netvm": None}, made)
     if off.heirs or off.names:
         names = ", ".join([*off.heirs, *off.names])
@@ -261,7 +261,7 @@ def _take_off(machine, changes, off):
 
 
 @contextlib.contextmanager
-def _on_the_way(changes, name=None):
+def on_the_way(changes, name=None):
     """Changes that a later step undoes, told as such."""
     made = {}
     try:
@@ -406,7 +406,3 @@ def _need_netvm(machine, netvm):
             f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
             f"'qvm-prefs {netvm} provides_network true' if it is one."
         )
-
-
-def _name(netvm):
-    return None if netvm == "none" else netvm

@@ -30,6 +30,7 @@ def sentences(name, changes, last):
 
     changes: ``{key: {"old", "new"}}``, as the steps give them.
     last: of :func:`last_written`; what is neither so nor as the pillar says was changed by hand.
+    What is taken offline on the way is added to it: a later step finds that so by our own hand.
     """
     if "qube" in changes or "clone" in changes:
         made = changes.get("qube") or changes["clone"]
@@ -48,7 +49,9 @@ def sentences(name, changes, last):
         elif old == "preloaded":
             found.append(f"{key}, a preloaded disposable, is discarded: it has the old netvm")
         elif key.endswith(_ON_THE_WAY):
-            found.append(f"{key.removesuffix(_ON_THE_WAY)} comes off {old} until a later step")
+            what = key.removesuffix(_ON_THE_WAY)
+            last["dom0" if what in _SERVED else what, what if what in _SERVED else "netvm"] = new
+            found.append(f"{what} comes off {old} until a later step")
         elif key == "firewall":
             found += _firewall(name, old.split("\n"), new.split("\n"), written)
         else:

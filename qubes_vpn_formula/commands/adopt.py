@@ -8,7 +8,7 @@ from pathlib import Path
 import qubes_vpn_plan
 from qubes_vpn_formula import adopting, files, foretold, pillarfile
 from qubes_vpn_formula.commands import check
-from qubes_vpn_formula.commands.parser import command, json_option
+from qubes_vpn_formula.commands.parser import command, inventory_option, json_option
 from qubes_vpn_formula.commands.set import BOM, show_difference
 from qubes_vpn_formula.console import say
 from qubes_vpn_formula.errors import UserError, read_bytes
@@ -34,12 +34,7 @@ def add(subparsers):
         subparsers, "adopt", "make a pillar say what was changed on the machine by hand", _EPILOG
     )
     parser.add_argument("file", metavar="FILE", help="a pillar file (YAML)")
-    parser.add_argument(
-        "--inventory",
-        metavar="FILE",
-        required=True,
-        help="the machine, as dom0's qubes_vpn.inventory took it",
-    )
+    inventory_option(parser, required=True)
     parser.add_argument(
         "--only",
         metavar="QUBE",

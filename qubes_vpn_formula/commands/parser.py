@@ -20,13 +20,17 @@ def json_option(parser):
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def inventory_option(parser, **more):
+    """Adds ``--inventory``; *more* as argparse has it."""
+    what = "the machine, as dom0's qubes_vpn.inventory took it"
+    parser.add_argument("--inventory", metavar="FILE", help=what, **more)
+
+
 def machine_options(group):
     """Adds the ways to name a machine that is not this one."""
-    group.add_argument(
-        "--inventory", metavar="FILE", help="on this machine, as dom0's qubes_vpn.inventory took it"
-    )
+    inventory_option(group)
     group.add_argument(
         "--embedded",
         metavar="STATE",
-        help="on an embedded Qubes: its state file, or 'fresh' for one as it is installed",
+        help="an embedded Qubes: its state file, or 'fresh' for one as it is installed",
     )

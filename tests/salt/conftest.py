@@ -209,6 +209,14 @@ def salt_text(minion: Masterless, embedded: Any) -> Callable[..., Run]:
 
 
 @pytest.fixture
+def whonix_gateway(embedded: Any) -> None:
+    """sys-whonix, which the fresh machine has not."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.forget_calls()
+
+
+@pytest.fixture
 def after_each_write(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The machine's state after every single write: where a run may stop for ever."""
     call, snapshots = EmbeddedQubes.call, []

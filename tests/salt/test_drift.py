@@ -96,8 +96,12 @@ def test_a_dry_run_names_it_and_a_run_puts_it_right(states, modules, routed, wha
     routed.forget_calls()
     dry = states.run(PILLAR, test=True)
     told = [answer.comment.split("\n") for answer in dry.values() if answer.changes]
-    assert sentence in [line for lines in told for line in lines[:2]]
-    # Who has lost its flag is taken offline before it gets it back, and connected again after.
+    lines = [line for comment in told for line in comment]
+    if what == "provides_network":
+        # Who has lost its flag is taken offline before it gets it back, and connected again after.
+        assert lines.pop(0) == "sys-dns comes off sys-vpn until a later step"
+        assert lines[-1] == "sys-dns is offline, the pillar says sys-vpn"
+    assert lines[0] == sentence
     assert len(told) == (2 if what == "provides_network" else 1)
     steps = modules.qubes_vpn.plan(PILLAR, live=True)["steps"]
     assert [step["words"] for step in steps if step["changes"]] == told

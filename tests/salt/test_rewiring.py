@@ -12,7 +12,7 @@ import pytest
 from pillars import OPENVPN, PILLARS, WIREGUARD
 from snapshots import compared, in_clear, netvms, own, put_back
 
-pytestmark = pytest.mark.one_salt
+pytestmark = [pytest.mark.one_salt, pytest.mark.usefixtures("whonix_gateway")]
 
 SLS = "qubes.network.sys-vpn"
 #: another provider, in another VPN qube
@@ -46,14 +46,6 @@ EVERY: dict[str, dict[str, Any]] = {
 }
 #: sys-dns hangs on sys-firewall, and the new pillar does not know it: the user decides
 STRANDED = {("swapped", "simple"): "sys-firewall -> sys-net would put sys-dns in clear, and now"}
-
-
-@pytest.fixture(autouse=True)
-def whonix_gateway(embedded):
-    """The fresh machine has none."""
-    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
-    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
-    embedded.forget_calls()
 
 
 def refused(done) -> list[str]:

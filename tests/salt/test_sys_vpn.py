@@ -10,6 +10,8 @@ from snapshots import in_clear, netvms, own, put_back
 
 from qubes_vpn_formula.masterless import Masterless
 
+pytestmark = pytest.mark.usefixtures("whonix_gateway")
+
 SLS = "qubes.network.sys-vpn"
 WIREGUARD_RULES = [
     "action=accept dst4=192.0.2.1/32 proto=udp dstports=51820-51820",
@@ -53,14 +55,6 @@ CHOSEN = {
     "whonix": {"sys-whonix", "untrusted"},
 }
 DEFAULT = {"simple": "sys-vpn"}
-
-
-@pytest.fixture(autouse=True)
-def whonix_gateway(embedded):
-    """The fresh machine has none."""
-    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
-    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
-    embedded.forget_calls()
 
 
 def changes(run) -> list[tuple]:

@@ -11,15 +11,9 @@ import pytest
 from pillars import PILLARS
 from snapshots import compared, in_clear, netvms, own, put_back
 
+pytestmark = pytest.mark.usefixtures("whonix_gateway")
+
 SLS = "qubes.network.undo"
-
-
-@pytest.fixture(autouse=True)
-def whonix_gateway(embedded):
-    """The fresh machine has none."""
-    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
-    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
-    embedded.forget_calls()
 
 
 def same(snapshot):
