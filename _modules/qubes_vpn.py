@@ -144,8 +144,8 @@ def part(pillar, minion):
     """What the *minion*, a template or a qube, has to do with *pillar*; runs on that minion.
 
     Returns ``{"problems": [text...], "role": "template" | "qube" | None, "args": {...}}``, and for
-    a qube ``in_template``, whether its template has the killswitch.  args: of the state
-    ``qubes_vpn.killswitch``.  There is never a role when there are problems.
+    a qube ``in_template``, whether its template has the killswitch.  args: see
+    :func:`qubes_vpn_part.part`.  There is never a role when there are problems.
 
     CLI Example::
 

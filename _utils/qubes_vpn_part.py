@@ -9,17 +9,23 @@ def targets(model):
 
 
 def part(model, minion):
-    """``(role, arguments)`` of the *minion*.
+    """``(role, {what: arguments})`` of the *minion*.
 
-    role: ``template`` (of a tunnel), ``qube`` (a tunnel), or None; arguments: those of the state
-    ``qubes_vpn.killswitch``, for a qube.
+    role: ``template`` (of a tunnel), ``qube`` (a tunnel), or None.  For a qube, *what* are the
+    states ``qubes_vpn.WHAT`` in the order in which they run, each only after the one before.
     """
     if minion in model.tunnels():
-        tunnel = model.services[minion]
-        return "qube", {
-            "name": minion,
-            "endpoints": [found.text for found in tunnel.endpoints],
+        return "qube", _qube(model.services[minion])
+    return ("template" if minion in targets(model) else None), {}
+
+
+def _qube(tunnel):
+    endpoints = [found.text for found in tunnel.endpoints]
+    return {
+        "killswitch": {
+            "name": tunnel.name,
+            "endpoints": endpoints,
             "interface": tunnel.interface,
             "log_drops": tunnel.log_drops,
-        }
-    return ("template" if minion in targets(model) else None), {}
+        },
+    }
