@@ -4,7 +4,7 @@
 import socket
 
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles.profile import is_address
+from qubes_vpn_profile_data import is_address
 
 
 def given(pairs):

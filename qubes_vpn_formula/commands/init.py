@@ -5,7 +5,8 @@ import json
 
 import yaml
 
-from qubes_vpn_formula import files, pillarfile, pillarnew, profiles, report, resolve
+import qubes_vpn_profile
+from qubes_vpn_formula import files, pillarfile, pillarnew, report, resolve
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError
@@ -151,7 +152,7 @@ def _profile(args):
             "--ipv6": args.ipv6,
         },
     )
-    profile = profiles.read(args.profile)
+    profile = qubes_vpn_profile.read(args.profile)
     return _pinned(args, profile), profile.name
 
 

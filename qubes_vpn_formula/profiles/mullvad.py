@@ -11,8 +11,8 @@ import json
 from typing import NamedTuple
 
 from qubes_vpn_formula.errors import UserError, read_text
-from qubes_vpn_formula.profiles.profile import Profile, endpoint
 from qubes_vpn_problem import suggest
+from qubes_vpn_profile_data import Profile, endpoint
 
 #: api.mullvad.net, which the app asks for its account and relay list.
 API = ("45.83.223.196", 443, "tcp")

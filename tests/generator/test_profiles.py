@@ -6,10 +6,11 @@ from generator.cases import PROFILES, secrets_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubes_vpn_formula import profiles
+import qubes_vpn_openvpn
+import qubes_vpn_profile
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles.openvpn_options import PROTOCOLS
-from qubes_vpn_formula.profiles.profile import Host, endpoint, port_number
+from qubes_vpn_openvpn_options import PROTOCOLS
+from qubes_vpn_profile_data import Host, endpoint, port_number
 
 EVERY = sorted(PROFILES.iterdir())
 #: File -> provider, endpoints, host names.
@@ -109,7 +110,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
 def test_reads(path):
-    profile = profiles.read(str(path))
+    profile = qubes_vpn_profile.read(str(path))
     provider, endpoints, hosts = READ[path.name]
     assert (profile.kind, profile.name) == (
         "wireguard" if path.suffix == ".conf" else "openvpn",
@@ -123,14 +124,14 @@ def test_reads(path):
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
 def test_names_what_is_unusual(path):
     """Nothing is dropped in silence: scripts, routes, compression, unknown options."""
-    found = profiles.read(str(path)).findings
+    found = qubes_vpn_profile.read(str(path)).findings
     assert [(finding.line, finding.key, finding.danger) for finding in found] == FINDINGS[path.name]
 
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_says_where_secrets_are(name):
     """R33: which secrets there are and on which line, and the files that belong in the qube."""
-    profile = profiles.read(str(PROFILES / name))
+    profile = qubes_vpn_profile.read(str(PROFILES / name))
     assert [tuple(secret) for secret in profile.secrets] == SECRETS[name]
     if name == "separate-files.ovpn":
         assert [reference.path for reference in profile.files] == [
@@ -144,13 +145,13 @@ def test_keeps_no_secret(path):
     """R33: no value of a secret is in the object, so nothing made of it can show one."""
     secrets = secrets_of(path)
     assert secrets or path.name in ("separate-files.ovpn",)
-    held = repr(profiles.read(str(path)))
+    held = repr(qubes_vpn_profile.read(str(path)))
     assert not [secret for secret in secrets if secret in held]
 
 
 def test_pins_names(tmp_path):
     """R35: every address for a name is pinned, of the IP version that its protocol asks for."""
-    profile = profiles.read(str(PROFILES / "ipv6.ovpn"))
+    profile = qubes_vpn_profile.read(str(PROFILES / "ipv6.ovpn"))
     pinned = profile.pinned(
         {
             "dual.example.net": ["198.51.100.1", "2001:db8::1"],
@@ -176,7 +177,7 @@ def test_openvpn_remote_becomes_its_endpoint(address, port, proto):
     """R35: what OpenVPN would connect to is what gets pinned, for any address, port, protocol."""
     name, version = PROTOCOLS[proto]
     lines = ["client", "dev tun", f"remote {address} {port} {proto}", "ca a", "remote-cert-tls x"]
-    parsed = [profiles.openvpn.parse, lines, "x.ovpn"]
+    parsed = [qubes_vpn_openvpn.parse, lines, "x.ovpn"]
     if version not in (0, address.version):
         with pytest.raises(UserError, match="is not an IPv"):
             parsed[0](*parsed[1:])
@@ -238,7 +239,7 @@ def test_damaged_profiles_give_a_message_and_no_secret(path, tmp_path_factory, c
     text = path.read_text(encoding="utf-8-sig")
     file.write_text(_damaged(text, changes), encoding="utf-8")
     try:
-        shown = repr(profiles.read(str(file)))
+        shown = repr(qubes_vpn_profile.read(str(file)))
     except UserError as error:
         shown = str(error)
     pieces = {secret[at : at + 16] for secret in secrets for at in range(len(secret) - 15)}

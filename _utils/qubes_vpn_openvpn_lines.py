@@ -7,8 +7,8 @@ As ``src/openvpn/options_parse.c`` of OpenVPN 2.7 reads them.
 import re
 from typing import NamedTuple
 
-from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles.profile import shown_key
+from qubes_vpn_error import UserError
+from qubes_vpn_profile_data import shown_key
 
 _WORD = re.compile(
     r"""\s*(?: "((?:\\.|[^"\\])*)" | '([^']*)' | ((?:\\.|[^\s"'\\])(?:\\.|[^\s\\])*) )\s*""",

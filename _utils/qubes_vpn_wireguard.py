@@ -10,8 +10,8 @@ import ipaddress
 import re
 from pathlib import Path
 
-from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles.profile import (
+from qubes_vpn_error import UserError
+from qubes_vpn_profile_data import (
     Finding,
     Host,
     Profile,

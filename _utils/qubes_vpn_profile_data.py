@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import qubes_vpn_net
-from qubes_vpn_formula.errors import UserError
+from qubes_vpn_error import UserError
 from qubes_vpn_problem import show
 
 _HOST_NAME = re.compile(

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles.openvpn_lines import options
-from qubes_vpn_formula.profiles.openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, SERVER
-from qubes_vpn_formula.profiles.profile import (
+from qubes_vpn_error import UserError
+from qubes_vpn_openvpn_lines import options
+from qubes_vpn_openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, SERVER
+from qubes_vpn_profile_data import (
     Finding,
     Host,
     Profile,
