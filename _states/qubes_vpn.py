@@ -67,9 +67,10 @@ def netvm(name, netvm, guard, later=None, restart_clients="never", optional=Fals
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
 
     Refused when it may let a qube out in clear that is not, by *guard*: a mapping of ``uplink``,
-    ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires) and
-    ``outside_vpn`` (who may be in clear).  Those whom a later state brings back are taken offline
-    first instead: *later*, a mapping of ``qubes`` and ``default``, says who they are.
+    ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires),
+    ``outside_vpn`` (who may be in clear) and ``sheltered`` (services that may not).  Those whom a
+    later state brings back are taken offline first instead: *later*, a mapping of ``qubes`` and
+    ``default``, says who they are.
     A running qube's new netvm is started first.  *restart_clients*, about running clients whose
     connections break: ``never``, ``ask`` or ``yes``, as in the pillar.
     A qube that does not exist is an error, unless *optional*.

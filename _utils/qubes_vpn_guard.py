@@ -17,18 +17,22 @@ class Guard(NamedTuple):
     shelters: qubes whose clients are not in clear (tunnels, and Whonix' gateway for Tor).
     services: every service qube; one without a netvm is not wired yet, so its clients are offline.
     outside_vpn: clients that the user wants in clear.
+    sheltered: resolvers and firewalls whose own way leads through a shelter in the end.  They send
+    something themselves, such as queries and updates, so they are not let out on the way either.
     """
 
     uplink: str
     shelters: tuple
     services: tuple
     outside_vpn: tuple
+    sheltered: tuple = ()
 
 
 def guard_of(data):
     """The :class:`Guard` of plain data, as a state gets it."""
     lists = {key: tuple(data[key]) for key in ("shelters", "services", "outside_vpn")}
-    return Guard(uplink=data["uplink"], **lists)
+    # A record of an earlier version has no such key.
+    return Guard(uplink=data["uplink"], **lists, sheltered=tuple(data.get("sheltered", ())))
 
 
 def opened(before, after, guard, unlisted=()):
@@ -40,7 +44,7 @@ def opened(before, after, guard, unlisted=()):
     """
     # A qube that had a netvm and loses it is no uplink: its clients are offline.
     cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
-    exempt = {*guard.services, *guard.outside_vpn}
+    exempt = ({*guard.services} - {*guard.sheltered}) | {*guard.outside_vpn}
     shelters = tuple(name for name in guard.shelters if name not in unlisted)
     wired = guard._replace(services=guard.services + cut, shelters=shelters)
     return sorted(

@@ -96,11 +96,13 @@ def _with_later(steps, model):
 def guard(model):
     """What :class:`qubes_vpn_guard.Guard` needs to know, as plain data for a state."""
     clear = [model.whonix_gateway] if model.whonix == "direct" else []
+    others = [name for name, service in model.services.items() if service.role != "tunnel"]
     return {
         "uplink": model.uplink,
         "shelters": [*model.tunnels(), model.whonix_gateway],
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
+        "sheltered": [name for name in others if not model.in_clear(name)],
     }
 
 

@@ -10,7 +10,9 @@ QUBES = [f"q{number}" for number in range(7)]
 names = st.sampled_from(QUBES)
 some = st.lists(names, max_size=3, unique=True).map(tuple)
 wirings = st.fixed_dictionaries({name: st.none() | names for name in QUBES})
-guards = st.builds(Guard, uplink=names, shelters=some, services=some, outside_vpn=some)
+guards = st.builds(
+    Guard, uplink=names, shelters=some, services=some, outside_vpn=some, sheltered=some
+)
 #: A promise about a machine of "net" (uplink), "vpn" (tunnel) and "fw" (firewall).
 GUARD = Guard("net", shelters=("vpn",), services=("vpn", "fw"), outside_vpn=("games",))
 CLOSED = {"net": None, "vpn": "net", "fw": "vpn", "work": "fw", "games": "fw", "off": None}
@@ -27,6 +29,12 @@ def test_an_offline_qube_connected_in_clear_is_opened():
 def test_a_firewall_moved_past_the_tunnel_opens_its_clients():
     """Except those that the user wants outside."""
     assert opened(CLOSED, {**CLOSED, "fw": "net"}, GUARD) == ["work"]
+
+
+def test_a_service_qube_is_opened_unless_it_is_to_be_in_clear_in_the_end():
+    """R12: what it sends itself, such as a resolver's queries."""
+    guard = GUARD._replace(sheltered=("fw",))
+    assert opened(CLOSED, {**CLOSED, "fw": "net"}, guard) == ["fw", "work"]
 
 
 def test_a_qube_behind_a_netvm_of_somebody_else_is_opened():
@@ -130,7 +138,7 @@ def test_who_is_in_clear_gets_to_an_end_that_is_not_ours(wiring, guard, name):
 def test_only_clients_that_nobody_wants_outside_are_named(before, after, guard):
     for name in opened(before, after, guard):
         assert name not in guard.outside_vpn
-        assert name not in guard.services
+        assert name not in guard.services or name in guard.sheltered
         assert not is_in_clear(name, before, guard)
         changed = {here for here in QUBES if before[here] != after[here]}
         assert changed & set(path(name, after))

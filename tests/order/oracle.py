@@ -16,8 +16,7 @@ What is taken for true, and nothing else is:
    for the disposables that are made from it.
 7. A netvm that lost `provides_network` passes on nothing (R4.3 attaches no client to it), or, in
    other worlds, still everything (R4.2, and a qube that has not been restarted since).
-8. What a pillar calls a service qube is no uplink, and what it calls its Whonix is one.  A resolver
-   or firewall qube sends nothing of its own that counts: what its clients send does.
+8. What a pillar calls a service qube is no uplink, and what it calls its Whonix is one.
 """
 
 import copy

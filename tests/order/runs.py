@@ -164,7 +164,10 @@ class Watch:
 def outside(document):
     """Who may be in clear by the pillar; a VPN qube is not in clear as long as it is limited."""
     gateway = {GATEWAY} if document["whonix"] == "direct" else set()
-    return {*document["outside_vpn"], *document["resolvers"], *document["firewalls"], *gateway}
+    wiring, shelters = design(document), {GATEWAY, *document["tunnels"]}
+    services = {*document["resolvers"], *document["firewalls"]}
+    in_clear = {name for name in services if not shelters & {*way(name, wiring)}}
+    return {*document["outside_vpn"], *in_clear, *gateway}
 
 
 def routed(document):

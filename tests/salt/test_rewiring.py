@@ -12,6 +12,8 @@ import pytest
 from pillars import OPENVPN, PILLARS, WIREGUARD
 from snapshots import compared, in_clear, netvms, own, put_back
 
+import qubes_vpn_guard as guard
+
 pytestmark = [pytest.mark.one_salt, pytest.mark.usefixtures("whonix_gateway")]
 
 SLS = "qubes.network.sys-vpn"
@@ -36,6 +38,12 @@ SWAPPED = {
     "resolvers": {"sys-dns": {"upstream": "sys-firewall"}},
     "firewalls": {"sys-firewall": {"upstream": "sys-vpn"}},
     "routes": {"default": "sys-dns", "qubes": {"work": "sys-dns"}},
+}
+#: the firewall in front of the tunnel, and the resolver still behind that
+FIREWALL_OUT = {
+    **SWAPPED,
+    "resolvers": {"sys-dns": {"upstream": "sys-vpn"}},
+    "firewalls": {"sys-firewall": {"upstream": "sys-net"}},
 }
 EVERY: dict[str, dict[str, Any]] = {
     **PILLARS,
@@ -120,6 +128,18 @@ def test_clients_are_taken_offline_before_their_firewall_is_opened(states, embed
         "sys-firewall": "sys-net",
     }
     assert "netvm" not in own(machine, "untrusted")
+
+
+def test_a_resolver_between_two_tunneled_ways_is_offline_not_in_clear(
+    states, embedded, after_each_write
+):
+    """R12, R92. It has no clients then, but asks for itself: updates, the time."""
+    states.run(SWAPPED)
+    after_each_write.clear()
+    assert refused(states.run(FIREWALL_OUT)) == []
+    ways = [guard.path("sys-dns", netvms(snapshot)) for snapshot in after_each_write]
+    assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
+    assert ways[-1] == ["sys-dns", "sys-vpn", "sys-net"]
 
 
 def test_the_end_of_a_run_says_it_again(salt_text, states):
