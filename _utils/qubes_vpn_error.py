@@ -24,10 +24,11 @@ class UserError(Exception):
         return error
 
 
-def read_bytes(path):
-    """The bytes of a file that a user named; raises :class:`UserError`."""
+def read_bytes(path, most=None):
+    """The bytes of a file that a user named, *most* at most; raises :class:`UserError`."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            content = file.read(-1 if most is None else most + 1)
     except IsADirectoryError:
         raise UserError("this is a folder", "Name a file in it.", file=path) from None
     except FileNotFoundError:
@@ -37,11 +38,28 @@ def read_bytes(path):
         raise UserError(
             f"cannot be read: {reason}", "Check its mode and owner.", file=path
         ) from None
+    if most is not None and len(content) > most:
+        raise too_large(path, most)
+    return content
 
 
-def read_text(path):
-    """The text of a UTF-8 file (a byte order mark is dropped); raises :class:`UserError`."""
-    raw = read_bytes(path)
+def too_large(path, most):
+    """The error of a file of more than *most* bytes."""
+    return UserError(
+        f"larger than {most // 1024} KiB, which no such file is", "Get it again.", file=path
+    )
+
+
+def read_text(path, most=None):
+    """The text of a UTF-8 file (a byte order mark is dropped); raises :class:`UserError`.
+
+    most: bytes that it may have at most.
+    """
+    return text_of(read_bytes(path, most), path)
+
+
+def text_of(raw, path):
+    """The text of *raw*, the bytes of the file *path*, as of :func:`read_text`."""
     if b"\0" in raw:
         raise UserError(
             "this is a binary file, or UTF-16", "Name the text file, saved as UTF-8.", file=path

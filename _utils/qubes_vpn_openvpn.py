@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qubes_vpn_error import UserError
 from qubes_vpn_openvpn_lines import options
-from qubes_vpn_openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, SERVER
+from qubes_vpn_openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, REFUSED, SERVER
 from qubes_vpn_profile_data import (
     Finding,
     Host,
@@ -34,6 +34,17 @@ _FIRST_LINE = re.compile(
 
 #: A file and a key direction, or the word "dir".
 _TWO_WORDS = ("tls-auth", "tls-crypt", "tls-crypt-v2", "secret", "crl-verify")
+
+_CIPHERS = ("cipher", "data-ciphers", "data-ciphers-fallback", "ncp-ciphers")
+
+
+#: Options whose names may be shown wherever they stand.
+_KNOWN = QUIET | set(NAMED) | set(REFUSED)
+
+
+def login_file(path):
+    """The name of the file beside the profile *path* that answers ``auth-user-pass``."""
+    return f"{Path(path).stem}.auth"
 
 
 def is_first_line(line):
@@ -65,6 +76,7 @@ class _Reader:
         self.remotes, self.blocks = [], []
         self.files, self.findings, self.secrets = [], [], []
         self.seen = {}
+        self.ignored = set()  # ignore-unknown-option
 
     def read(self, found, lines):
         for option in found:
@@ -230,19 +242,14 @@ class _Reader:
 
     def _file(self, option):
         line, name, words = option.line, option.name, option.words
-        inline = option.inline or words[:1] == ("[inline]",)
-        if FILES[name] and option.inline:
+        if name in REFUSED:
+            self._find(line, name, REFUSED[name], True, True)
+        if FILES[name] and option.body is not None:
             self.secrets.append(Secret(name, line))
-        if inline:
+        if option.body is not None or words[:1] == ("[inline]",):
             return
         if not words or words[0] in ("stdin", "username-only"):
-            self.secrets.append(Secret(f"{name}: asked for at every start", line))
-            if name in ("auth-user-pass", "askpass"):
-                self._find(
-                    line,
-                    name,
-                    "asks at every start; the tunnel needs it from a file in the VPN qube",
-                )
+            self._asked(line, name)
             return
         if len(words) > (2 if name in _TWO_WORDS else 1):
             raise self._error(
@@ -256,47 +263,71 @@ class _Reader:
         self.files.append(Reference(name, words[0], line))
         if FILES[name]:
             self.secrets.append(Secret(f"{name}, in the file {words[0]}", line))
-        if "/" in words[0] or "\\" in words[0] or ":" in words[0]:
+        place = re.split(r"[/\\]", words[0])
+        if place[0] in ("", "~") or ".." in place or ":" in place[0]:
+            self._find(
+                line,
+                name,
+                "a file in a folder of its own choice, not beside the profile",
+                True,
+                True,
+            )
+        elif len(place) > 1:
             self._find(
                 line, name, "a path of another machine; in the VPN qube the files lie side by side"
             )
 
+    def _asked(self, line, name):
+        """A secret that OpenVPN would ask for."""
+        self.secrets.append(Secret(f"{name}: asked for at every start", line))
+        if name == "auth-user-pass":
+            what = "asks at every start; in the VPN qube a file of two lines answers, "
+            self._find(line, name, what + login_file(self.path))
+        elif name == "askpass":
+            what = "asks at every start; name a file with the password"
+            self._find(line, name, what, False, True)
+
     def _other(self, option):
         line, name, words = option.line, option.name, option.words
-        if name in ("setenv", "setenv-safe") and words[:1] == ("opt",) and words[1:]:
-            self._other(option._replace(name=words[1], words=words[2:]))
-            return
         if name == "auth-token":
             self.secrets.append(Secret("auth-token", line))
-        said = self._said(name, words)
+        elif name == "ignore-unknown-option":
+            self.ignored.update(words)
+        said = self._said(option)
         if said:
-            self._find(line, shown_key(name), *said)
+            # Alone on its line it may be what is left of a secret's block.
+            self._find(line, shown_key(name if words or name in _KNOWN else ""), *said)
 
-    def _said(self, name, words):
-        """What the user should know of an option: (text, danger), or None."""
+    def _said(self, option):
+        """What the user should know of an option: (text, danger, refused), or None."""
+        name, words = option.name, option.words
         first = words[0] if words else ""
         if name in NAMED:
-            quiet = (
-                (name == "compress" and first in ("", "stub", "stub-v2", "migrate"))
-                or (name == "comp-lzo" and first == "no")
-                or (name == "dns-updown" and first in ("disable", "force"))
+            quiet = (name == "compress" and first in ("", "stub", "stub-v2", "migrate")) or (
+                name == "comp-lzo" and first == "no"
             )
-            return None if quiet else NAMED[name]
+            return None if quiet else (*NAMED[name], False)
+        if name in REFUSED:
+            harmless = name == "dns-updown" and first in ("disable", "force")
+            return None if harmless else (REFUSED[name], True, True)
         if name not in QUIET:
-            return "unknown option; OpenVPN would refuse the file", False
+            if option.optional or name in self.ignored:
+                return "unknown option; OpenVPN passes over it", False, False
+            return "unknown option; OpenVPN would refuse the file", False, True
         if name == "script-security" and first not in ("0", "1"):
-            return "lets programs of the profile run", True
+            return "lets programs of the profile run", True, first != "2"
         if name in ("dev", "dev-type") and not first.startswith("tun"):
-            return "only 'tun' is supported: the killswitch knows the tunnel by that name", True
-        if name in (
-            "cipher",
-            "data-ciphers",
-            "data-ciphers-fallback",
-            "ncp-ciphers",
-        ) and "none" in (first.lower().split(":")):
-            return "'none' means no encryption", True
+            return (
+                "only 'tun' is supported: the killswitch knows the tunnel by that name",
+                True,
+                True,
+            )
+        if name in _CIPHERS and "none" in first.lower().split(":"):
+            return "'none' means no encryption", True, True
+        if name == "remote-cert-tls" and first != "server":
+            return "only 'server' makes sure that no other client poses as the server", True, True
         if name == "redirect-gateway" and {"!ipv4", "bypass-dns"} & set(words):
-            return "some traffic would go past the tunnel; it is not taken over", True
+            return "some traffic would go past the tunnel; it is not taken over", True, False
         return None
 
     def _whole(self):
@@ -327,8 +358,16 @@ class _Reader:
                 "Add <ca>...</ca> or 'ca FILE', or download the profile again.",
             )
 
-    def _find(self, line, key, what, danger=False):
-        self.findings.append(Finding(line, key, what, danger))
+        if ("cert" in self.seen) != ("key" in self.seen):
+            there, missing = ("cert", "key") if "cert" in self.seen else ("key", "cert")
+            what = f"{missing} is missing: OpenVPN takes both or none"
+            self._find(self.seen[there].line, there, what, False, True)
+        if not {"cert", "auth-user-pass"} & set(self.seen):
+            what = "missing, and so is cert: the server could not tell who calls"
+            self._find(1, "auth-user-pass", what, False, True)
+
+    def _find(self, line, key, what, danger=False, refused=False):
+        self.findings.append(Finding(line, key, what, danger, refused))
 
     def _error(self, line, key, what, fix):
         return UserError(what, fix, file=self.path, line=line, key=key)

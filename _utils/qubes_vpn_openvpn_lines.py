@@ -17,17 +17,32 @@ _WORD = re.compile(
 _ESCAPE = re.compile(r"\\(.)")
 
 
+#: OpenVPN takes no more words on a line (MAX_PARMS in ``src/openvpn/options.h``).
+_MOST_WORDS = 16
+
+
+class Body(tuple):
+    """The lines of a block, which may be secret: they show themselves to nobody."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return "(not shown)"
+
+
 class Option(NamedTuple):
     """One option.  line: from 1.  inside: the options of a <connection> block, None otherwise.
 
-    inline: whether it is a block such as <ca>; what is in one is not kept.
+    body: the lines of a block such as <ca>, None otherwise.  optional: after ``setenv opt``, where
+    OpenVPN passes over what it does not know.
     """
 
     line: int
     name: str
     words: tuple
-    inline: bool = False
+    body: Body | None = None
     inside: tuple | None = None
+    optional: bool = False
 
 
 def options(lines, path, first=1):
@@ -58,10 +73,12 @@ def options(lines, path, first=1):
             tag = name[1:-1]
             body = _block(numbered, tag, path, number)
             inside = tuple(options(body, path, number + 1)) if tag == "connection" else None
-            found.append(Option(number, tag, (), True, inside))
-        else:
-            name = name[2:] if name.startswith("--") and len(name) > 2 else name
-            found.append(Option(number, name, tuple(words[1:])))
+            found.append(Option(number, tag, (), Body(body), inside))
+            continue
+        optional = words[:2] == ["setenv", "opt"] and len(words) > 2
+        name, *words = words[2:] if optional else words
+        name = name[2:] if name.startswith("--") and len(name) > 2 else name
+        found.append(Option(number, name, tuple(words), optional=optional))
     return found
 
 
@@ -118,4 +135,11 @@ def _words(text, path, number):
         double, single, plain = word.groups()
         words.append(_ESCAPE.sub(r"\1", double or plain or "") if single is None else single)
         at = word.end()
+        if len(words) > _MOST_WORDS:
+            raise UserError(
+                f"more than {_MOST_WORDS} words on a line",
+                "Download the profile again.",
+                file=path,
+                line=number,
+            )
     return words

@@ -60,12 +60,14 @@ class Finding(NamedTuple):
     """Something in the profile that a user should know.
 
     danger: it could run programs as root or let traffic past the tunnel.
+    refused: the VPN qube takes no profile with it.
     """
 
     line: int
     key: str
     what: str
     danger: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qubes_vpn_error import UserError
 from qubes_vpn_profile_data import (
+    Endpoint,
     Finding,
     Host,
     Profile,
@@ -44,17 +45,18 @@ _KEYS = {
 }
 _SECTIONS = {"interface": "[Interface]", "peer": "[Peer]"}
 _REPEATABLE = {"Address", "DNS", "AllowedIPs", "PreUp", "PostUp", "PreDown", "PostDown"}
-_SCRIPT = ((), "a program that would run as root", True)
-#: What to say of a key: its values that need no word, the remark, whether it is dangerous.
+_SCRIPT = ((), "a program that would run as root", True, True)
+#: What to say of a key: its values that need no word, the remark, whether it is dangerous, and
+#: whether the VPN qube takes no profile with it.
 _REMARKS = {
     "PreUp": _SCRIPT,
     "PostUp": _SCRIPT,
     "PreDown": _SCRIPT,
     "PostDown": _SCRIPT,
-    "Table": (("auto",), "routes of its own or none: traffic may go past the tunnel", True),
-    "SaveConfig": (("false",), "the file would be overwritten, keys included", False),
-    "FwMark": (("off", "0", "0x0"), "a mark for routing rules of its own", False),
-    "ListenPort": (("0",), "a fixed source port, on which nobody can call", False),
+    "Table": (("auto",), "routes of its own or none: traffic may go past the tunnel", True, False),
+    "SaveConfig": (("false",), "the file would be overwritten, keys included", False, False),
+    "FwMark": (("off", "0", "0x0"), "a mark for routing rules of its own", False, False),
+    "ListenPort": (("0",), "a fixed source port, on which nobody can call", False, False),
 }
 #: Numbers: the least that is possible, and the word that may stand instead.
 _NUMBERS = {"ListenPort": (0, None), "MTU": (576, None), "PersistentKeepalive": (0, "off")}
@@ -75,6 +77,23 @@ def parse(lines, path):
     return _Reader(path).read(lines)
 
 
+def sections(lines, path):
+    """``(interface, peers, servers)``, with secret values too; raises :class:`UserError`.
+
+    interface, and each of peers: key -> list of ``(line, value)``; only of a key that may be
+    repeated does more than the last one count.  servers: of each peer an :class:`Endpoint`, a
+    :class:`Host` or None.
+    """
+    reader = _Reader(path)
+    reader.read(lines)
+    return reader.interface, reader.peers, reader.servers
+
+
+def items(value):
+    """The items of a list: commas or blanks between them."""
+    return list(filter(None, re.split(r"[,\s]+", value)))
+
+
 class _Reader:
     """One pass over the lines; what it collects becomes the profile."""
 
@@ -84,6 +103,7 @@ class _Reader:
         self.interface = {}  # key -> list of (line, value)
         self.interface_line = None
         self.peers = []  # the same for each peer, with its line under ""
+        self.servers = []  # of each peer: an Endpoint, a Host or None
         self.findings = []
         self.secrets = []
 
@@ -106,13 +126,14 @@ class _Reader:
                 None, None, "there is no [Peer] section", "Download the profile again."
             )
         self._interface()
-        endpoints, hosts = self._peers()
+        self._peers()
+        hosts = [server for server in self.servers if isinstance(server, Host)]
         self._routing()
         return Profile(
             kind="wireguard",
             name=Path(self.path).name,
             provider=_provider(lines, self.interface, hosts),
-            endpoints=once(endpoints),
+            endpoints=once(found for found in self.servers if isinstance(found, Endpoint)),
             hosts=tuple(hosts),
             secrets=tuple(self.secrets),
             findings=tuple(sorted(self.findings, key=lambda found: found.line)),
@@ -150,7 +171,8 @@ class _Reader:
                     f"does not belong under {_SECTIONS[self.section]}",
                     f"Move it under {_SECTIONS[other]}.",
                 )
-            self._find(number, shown_key(written), "unknown key; wg-quick would refuse the file")
+            what = "unknown key; wg-quick would refuse the file"
+            self._find(number, shown_key(written), what, False, True)
             return
         if key in kept and key not in _REPEATABLE:
             self._find(
@@ -183,16 +205,18 @@ class _Reader:
         self._key(line, "PrivateKey", value)
         self.secrets.append(Secret("PrivateKey", line))
         if "Address" not in given:
-            self._find(start, "Address", "missing: the tunnel would have no address of its own")
+            what = "missing: the tunnel would have no address of its own"
+            self._find(start, "Address", what, False, True)
         if "DNS" not in given:
             self._find(start, "DNS", "missing: the tunnel has no resolver for its clients")
         for key in ("Address", "DNS"):
             for line, value in given.get(key, ()):
                 self._addresses(line, key, value)
-        for key, (usual, what, danger) in _REMARKS.items():
+        for key, (usual, what, danger, refused) in _REMARKS.items():
             for line, value in given.get(key, ()):
                 if value.lower() not in usual:
-                    self._find(line, key, f"{what}; it is not taken over", danger)
+                    said = what if refused else f"{what}; it is not taken over"
+                    self._find(line, key, said, danger, refused)
         self._numbers(given)
 
     def _numbers(self, section):
@@ -208,7 +232,7 @@ class _Reader:
                     )
 
     def _addresses(self, line, key, value):
-        for item in re.split(r"[,\s]+", value.strip(", ")):
+        for item in items(value) or [""]:
             try:
                 ipaddress.ip_interface(item)
             except ValueError:
@@ -222,7 +246,6 @@ class _Reader:
                 ) from None
 
     def _peers(self):
-        endpoints, hosts = [], []
         for peer in self.peers:
             start = peer[""][0][0]
             if "PublicKey" not in peer:
@@ -242,18 +265,16 @@ class _Reader:
                     "Endpoint",
                     "missing: the qube cannot call this peer, and it is not pinned",
                 )
+                self.servers.append(None)
                 continue
-            line, value = peer["Endpoint"][-1]
-            found = self._endpoint(line, value)
-            (hosts if isinstance(found, Host) else endpoints).append(found)
-        if not endpoints and not hosts:
+            self.servers.append(self._endpoint(*peer["Endpoint"][-1]))
+        if not any(self.servers):
             raise self._error(
                 self.peers[0][""][0][0],
                 "Endpoint",
                 "missing, so there is no server to connect to",
                 "Add 'Endpoint = ADDRESS:PORT' under [Peer].",
             )
-        return endpoints, hosts
 
     def _endpoint(self, line, value):
         example = "Write 'Endpoint = 198.51.100.7:51820' or '[2001:db8::7]:51820'."
@@ -283,7 +304,7 @@ class _Reader:
         networks, line = [], self.peers[0][""][0][0]
         for peer in self.peers:
             for line, value in peer.get("AllowedIPs", ()):
-                for item in filter(None, re.split(r"[,\s]+", value)):
+                for item in items(value):
                     try:
                         networks.append(ipaddress.ip_network(item, strict=False))
                     except ValueError:
@@ -325,8 +346,8 @@ class _Reader:
             line, name, f"not a WireGuard key (44 characters of base64): it has {what}", _AGAIN
         )
 
-    def _find(self, line, key, what, danger=False):
-        self.findings.append(Finding(line, key, what, danger))
+    def _find(self, line, key, what, danger=False, refused=False):
+        self.findings.append(Finding(line, key, what, danger, refused))
 
     def _error(self, line, key, what, fix):
         return UserError(what, fix, file=self.path, line=line, key=key)

@@ -13,7 +13,9 @@ def tell_profile(profile):
     """Findings, and which secrets were left out (never their values)."""
     for finding in profile.findings:
         style = "bold red" if finding.danger else "yellow"
-        tell(f"{profile.name}:{finding.line}: {finding.key}: {finding.what}", style)
+        refused = "; the VPN qube will refuse this profile"
+        what = f"{finding.what}{refused if finding.refused else ''}"
+        tell(f"{profile.name}:{finding.line}: {finding.key}: {what}", style)
     if profile.secrets:
         tell(f"Left out of the pillar, because it is secret ({profile.name} stays as it is):")
         for secret in profile.secrets:

@@ -74,6 +74,7 @@ FINDINGS = {
         (24, "script-security", True),
         (25, "up", True),
         (26, "down", True),
+        (36, "key", False),
     ],
     "separate-files.ovpn": [(12, "cert", False), (13, "key", False)],
     "ivpn-names.ovpn": [
