@@ -33,9 +33,13 @@ def __virtual__():
     return __virtualname__
 
 
-def template(name, clone_of):
-    """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm."""
-    return _state("template", name, clone_of=clone_of)
+def template(name, clone_of, guard):
+    """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm.
+
+    A *clone_of* that is missing is installed by ``qvm-template`` first; the comment says when that
+    download goes past the VPN, by *guard* (see :func:`netvm`).
+    """
+    return _state("template", name, clone_of=clone_of, guard=guard)
 
 
 def present(name, label, template=None, settings=None):

@@ -6,6 +6,7 @@ to *changes* as it goes along, and raises :class:`qubes_vpn_machine.Refused` whe
 or not safe.
 """
 
+import qubes_vpn_installing
 import qubes_vpn_making
 import qubes_vpn_restore
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
@@ -30,12 +31,16 @@ def run(machine, state, args, changes):
         return STEPS[state](machine, changes, **args)
 
 
-def template(machine, changes, name, clone_of):
-    """Clones template *clone_of* to *name* unless it is there; never leaves it a netvm (R23)."""
+def template(machine, changes, name, clone_of, guard):
+    """Clones template *clone_of* to *name* unless it is there; never leaves it a netvm (R23).
+
+    A *clone_of* that is missing is installed first (R20).
+    """
     klass = machine.klass(name)
     if klass not in (None, "TemplateVM"):
         raise Refused(f"'{name}' is a qube ({klass}), not a template: choose another name.")
     if klass is None or qubes_vpn_making.is_half_template(machine, name):
+        qubes_vpn_installing.source(machine, changes, clone_of, guard)
         _need_template(machine, clone_of)
         qubes_vpn_making.template(machine, changes, name, clone_of)
     else:

@@ -14,6 +14,7 @@ import qubesadmin.exc
 import qubesadmin.firewall
 
 import qubes_vpn_guard
+import qubes_vpn_qvm_template
 import qubes_vpn_record
 from qubes_vpn_policy import NotPolicy, Policy
 from qubes_vpn_problem import without_secret
@@ -89,6 +90,7 @@ class Machine:
         self._wiring = None  # of a dry run, see wiring
         self._pretended_globals = {}
         self._pretended_policy = ()  # a text, or None, once there is one
+        self._root = root
         self._policy = Policy(root, self._named_by)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
@@ -337,11 +339,32 @@ class Machine:
             app.clone_vm(template, name, pools=pools, ignore_devices=True)
         self.forget_names()  # it was made by the other connection
 
-    def begin(self, name):
+    def install(self, name):
+        """Has template *name* installed, see :mod:`qubes_vpn_qvm_template`."""
+        if self.dry:
+            self._pretend(name, "TemplateVM", {"netvm": None})
+            if not name.endswith("-minimal"):  # the others have what a netvm needs
+                enforcing = ("qubes-firewall", "supported-service.qubes-updates-proxy")
+                self._pretended.update({(name, f"feature {key}"): "1" for key in enforcing})
+            return
+        try:
+            qubes_vpn_qvm_template.install(name)
+        except qubes_vpn_qvm_template.NotInstalled as error:
+            raise Refused(f"template '{name}' could not be installed: {error}") from error
+        finally:
+            # Another process made a qube, and started some.
+            self._cloner = self._looked = None
+            self.forget_names()
+
+    def installing(self):
+        """Whether a template is being installed, by us or by somebody else."""
+        return qubes_vpn_qvm_template.busy(self._root)
+
+    def begin(self, name, note="1"):
         """Notes, and records, that a qube or template is about to be made."""
         self._tell("making", name)
         self._making.add(name)
-        self._write_feature("dom0", f"{_MAKING}{name}", "1")
+        self._write_feature("dom0", self.note(name), note)
 
     def claim(self, name, uuid):
         """Records that the qube of this uuid is ours."""
@@ -349,18 +372,22 @@ class Machine:
 
     def mark(self, name, uuid):
         """Notes that it is the qube of this uuid that is being made."""
-        self._write_feature("dom0", f"{_MAKING}{name}", uuid)
+        self._write_feature("dom0", self.note(name), uuid)
 
     def end(self, name):
         """Takes the note away: nothing is missing any more, or there is no such qube."""
         self._making.discard(name)
-        self._write_feature("dom0", f"{_MAKING}{name}", None)
+        self._write_feature("dom0", self.note(name), None)
         if self._unfinished is not None:
             self._unfinished.discard(name)
 
     def noted(self, name):
         """What the note of a qube that is being made says."""
-        return self.feature("dom0", f"{_MAKING}{name}")
+        return self.feature("dom0", self.note(name))
+
+    def note(self, name):
+        """The feature of dom0 that says of a qube that it is being made."""
+        return f"{_MAKING}{name}"
 
     def forget_names(self):
         """Forgets which qubes there are, when another connection made or removed one."""

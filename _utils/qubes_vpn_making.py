@@ -14,7 +14,7 @@ from qubes_vpn_machine import Refused, in_words
 def template(machine, changes, name, source):
     """Clones template *source* to *name*, after removing what an interrupted run left of it."""
     if machine.klass(name) is not None:
-        _remove_half(machine, name)
+        remove_half(machine, name)
         changes["left half made"] = {"old": "by an interrupted run", "new": "removed"}
     _begin(machine, name)
     changes["clone"] = {"old": None, "new": f"clone of {source}"}
@@ -93,7 +93,7 @@ def complete(machine, changes, name, settings):
     _made(machine, name)
 
 
-def _remove_half(machine, name):
+def remove_half(machine, name):
     """Removes a template without a system, if it is ours or nothing can be lost with it."""
     if not _is_ours(machine, name) and not machine.untouched(name):
         raise Refused(

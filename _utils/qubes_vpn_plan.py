@@ -28,11 +28,11 @@ class Step(NamedTuple):
 
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
+    promise, routes = guard(model), _routes(model)
     steps = [
-        _template(name, model.templates[name])
+        _template(name, model.templates[name], promise)
         for name in sorted(model.templates, key=lambda name: len(model.sources(name)))
     ]
-    promise, routes = guard(model), _routes(model)
     for service in model.upstream_first():
         steps += _service(model, service, promise)
     steps += [_vault(model, name, promise) for name in model.vaults]
@@ -142,12 +142,12 @@ def _served_by(key, name, guard, why):
     return [Step(f"{key}: {name}", "served_by", {"name": key, "qube": name, "guard": guard}, why)]
 
 
-def _template(name, source):
+def _template(name, source, guard):
     return Step(
         f"{name}: cloned from {source}",
         "template",
-        {"name": name, "clone_of": source},
-        "one template for one purpose; the source stays as it is",
+        {"name": name, "clone_of": source, "guard": guard},
+        "one template for one purpose; the source is installed if need be, and stays as it is",
     )
 
 

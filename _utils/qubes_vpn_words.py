@@ -34,7 +34,11 @@ def sentences(name, changes, last):
     """
     if "qube" in changes or "clone" in changes:
         made = changes.get("qube") or changes["clone"]
-        return [f"there is no {name}: it is made ({made['new']})"]
+        found = [f"there is no {name}: it is made ({made['new']})"]
+        if "installed" in changes:
+            source, by = changes["installed"]["new"].split(", ")
+            found.insert(0, f"there is no template {source}: it is installed, {by}")
+        return found
     found = []
     for key, change in changes.items():
         old, new = change["old"], change["new"]

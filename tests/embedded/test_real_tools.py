@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import qubes_vpn_qvm_template
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.embedded.server import serving
 
@@ -115,6 +116,34 @@ def test_power(tools):
     tools("qvm-kill work")
     tools("qvm-shutdown --wait --all")
     assert set(tools("qvm-ls --raw-data --fields NAME,STATE --all")) >= {"work|Halted"}
+
+
+def test_qvm_template_takes_our_command_line(tools, real_client):
+    """R20. Signatures are checked, its own repositories and updatevm are used. Nothing is run."""
+    script = """
+import sys
+from unittest.mock import MagicMock
+not_needed = ("rpm", "tqdm", "xdg", "xdg.BaseDirectory")
+sys.modules |= {name: MagicMock() for name in not_needed}
+from qubesadmin.tools import qvm_template as tool
+parsed, rest = tool.parser.parse_known_args(sys.argv[1:])
+parsed = tool.parser.parse_args(rest, parsed)
+assert (parsed.command, parsed.templates) == ("install", ["debian-13-minimal"])
+assert not parsed.nogpgcheck and not parsed.allow_pv and not parsed.repos
+assert parsed.updatevm is tool.UPDATEVM
+"""
+    arguments = qubes_vpn_qvm_template.arguments("debian-13-minimal")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=tools.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    source = (real_client / "qubesadmin/tools/qvm_template.py").read_text()
+    assert f"tpl.features['{qubes_vpn_qvm_template.LAST_FEATURE}']" in source
+    assert f"'/{qubes_vpn_qvm_template.LOCK}'" in source
 
 
 def test_clone_and_remove(tools):

@@ -88,10 +88,10 @@ def new_qubes_inherit(patch):
 def clones_keep_their_netvm(patch):
     """A template of ours is as connected as the one that it is cloned from."""
 
-    def step(machine, changes, name, clone_of):
+    def step(machine, changes, name, **args):
         with patch.context() as inner:
             inner.setattr(Machine, "value", lambda *_: None)
-            template(machine, changes, name, clone_of)
+            template(machine, changes, name, **args)
 
     template = qubes_vpn_dom0.STEPS["template"]
     patch.setitem(qubes_vpn_dom0.STEPS, "template", step)

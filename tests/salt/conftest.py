@@ -131,6 +131,10 @@ class States:
         """The same as `run` in a process of its own, for faults that kill it; its exit status."""
         return self._in_child(lambda: self.run(pillar, part))
 
+    def state_in_child(self, function: str, **arguments: Any) -> int:
+        """One state in a process of its own; its exit status as of `run_in_child`."""
+        return self._in_child(lambda: {"": getattr(self, function)(**arguments)})
+
     def undo_in_child(self, **options: Any) -> int:
         """The same as `undo` in a process of its own."""
         return self._in_child(lambda: self.undo(**options))

@@ -9,6 +9,13 @@ OPENVPN = {
     "profile": "se.ovpn",
     "endpoints": ["198.51.100.0/28:1194/udp", "[2001:db8::7]:443/tcp"],
 }
+#: what a plan promises of itself, as its states get it
+PROMISE = {
+    "uplink": "sys-net",
+    "shelters": ["sys-vpn"],
+    "services": ["sys-vpn", "sys-firewall"],
+    "outside_vpn": [],
+}
 MULLVAD = {"kind": "mullvad", "endpoints": ["203.0.113.4:51820/udp"]}
 
 PILLARS: dict[str, dict[str, Any]] = {

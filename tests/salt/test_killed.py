@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from disturbed import Rerun, disturb, problems
-from pillars import LAYOUT, PILLARS
+from pillars import LAYOUT, PILLARS, PROMISE
 from qubesd_errors import ERRORS, possible
 from snapshots import compared, in_clear, netvms, own
 
@@ -117,7 +117,7 @@ def test_killed_on_the_way_to_another_pillar_the_next_run_gets_there(states, emb
 
 # --- what is whose: nobody's own things are removed or changed
 
-TEMPLATE = {"name": "t-vpn", "clone_of": "debian-13-minimal"}
+TEMPLATE = {"name": "t-vpn", "clone_of": "debian-13-minimal", "guard": PROMISE}
 REMOVED = {"left half made": {"old": "by an interrupted run", "new": "removed"}}
 COMPLETED = {"left half made": {"old": "by an interrupted run", "new": "completed"}}
 
@@ -201,7 +201,7 @@ def test_volume_with_no_more_than_a_pools_own_needs_is_empty(states, embedded, h
 
 def test_template_of_that_name_that_somebody_made_meanwhile_is_kept(states, embedded, killed):
     killed(method="admin.vm.CreateInPool.TemplateVM")
-    states.template("t-mine", clone_of="debian-13-xfce")
+    states.template("t-mine", clone_of="debian-13-xfce", guard=PROMISE)
     mine = embedded.path.read_bytes().replace(b"t-mine", b"t-vpn")
     new = embedded.path.with_name("new")
     new.write_bytes(mine)
@@ -255,7 +255,7 @@ def test_interrupted_templates_are_known_apart(states, embedded, killed):
         pillar = {**PILLARS["dns"], "templates": {name: {"clone_of": "debian-13-minimal"}}}
         killed(pillar, dest=name, method="admin.vm.volume.CloneTo")
     for name in names:
-        answer = states.template(name, clone_of="debian-13-minimal")
+        answer = states.template(name, clone_of="debian-13-minimal", guard=PROMISE)
         assert answer.changes.items() >= REMOVED.items()
 
 

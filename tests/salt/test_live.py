@@ -339,7 +339,7 @@ def test_a_running_template_loses_its_netvm(states, embedded):
     """R23. A template in use: its updates go on by the updates proxy."""
     embedded.call("debian-13-xfce", "admin.vm.property.Set", "netvm", b"sys-firewall")
     embedded.call("debian-13-xfce", "admin.vm.Start")
-    answer = states.template("debian-13-xfce", clone_of="debian-13-minimal")
+    answer = states.template("debian-13-xfce", clone_of="debian-13-minimal", **PROMISE)
     assert answer.changes == {"netvm": {"old": "sys-firewall", "new": "none"}}
     assert link(embedded, "debian-13-xfce") is None
     assert power(embedded)["debian-13-xfce"] == "Running"
