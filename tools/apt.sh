@@ -21,9 +21,11 @@ if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need iproute2 ip -V
     need iperf3 iperf3 --version
     need iputils-ping ping -V
+    need mmdebstrap mmdebstrap --version
     need nftables nft --version
     need openssl openssl version
     need openvpn sh -c 'command -v openvpn'
+    need systemd-container systemd-nspawn --version
     need tcpdump tcpdump --version
     need util-linux unshare --version
     need wireguard-go sh -c 'command -v wireguard-go'

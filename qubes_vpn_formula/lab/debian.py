@@ -15,7 +15,7 @@ from pathlib import Path
 
 #: Another mirror than Debian's own.
 MIRROR = os.environ.get("QUBES_VPN_LAB_MIRROR", "http://deb.debian.org/debian")
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: Never unpacked: a third of the bytes, and nobody reads them here.
 _DOCUMENTS = ("doc", "man", "locale", "info", "lintian", "bug", "bash-completion", "zoneinfo")
 #: What a kernel's package asks for and a virtual machine of ours has no use for.
@@ -72,11 +72,11 @@ def command(tree: Path, program: str) -> list[str]:
 
 
 def _download(home: Path, suite: str, packages: tuple[str, ...]) -> list[Path]:
-    if not _KEYRING.exists():
-        raise NotReachable(f"{_KEYRING} is missing (Debian's package debian-archive-keyring)")
+    if not KEYRING.exists():
+        raise NotReachable(f"{KEYRING} is missing (Debian's package debian-archive-keyring)")
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (home / folder).mkdir(parents=True, exist_ok=True)
-    (home / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {MIRROR} {suite} main\n")
+    (home / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n")
     stanza = "Package: {}\nStatus: install ok installed\nVersion: 999\nArchitecture: all\n\n"
     (home / "status").write_text("".join(stanza.format(name) for name in _PROVIDED))
     settings = {

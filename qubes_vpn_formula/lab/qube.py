@@ -11,22 +11,33 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _HOLDER = Path(__file__).with_name("holder.sh")
 _UNSHARE = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
     "HOME": "/root",
 }
+#: What a program in a qube shares with it, as nsenter names it.
+NAMESPACES = ("net", "mount", "uts", "pid")
 #: A command: words, or a text for `sh -c`.
 Command = list[str] | str
 
 
 class CommandFailed(Exception):
     """A command in a qube that had to succeed did not; the text has its output."""
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of a process' children, as the machine sees them, oldest first.
+
+    Raises OSError when there is no such process.
+    """
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Process(subprocess.Popen[Any]):
@@ -46,55 +57,38 @@ class Process(subprocess.Popen[Any]):
         """The program's process id, as the machine sees it; None when it has ended."""
         while self.poll() is None:
             with contextlib.suppress(OSError):
-                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
-                if children:
-                    return int(children.split()[0])
+                if started := children(self.pid):
+                    return started[0]
             time.sleep(0.001)  # nsenter has not forked yet, or its child has just ended
         return None
 
 
-class Qube:
-    """A running qube; a context manager.
+class Inside:
+    """Where programs run: in the namespaces of a process.
 
-    name: its name and host name.
-    pid: the holder's process id, as the machine sees it; `/proc/PID/ns/net` is the qube's network.
-    qubesdb: what dom0 tells the qube, with Qubes' own paths: `/qubes-ip`, `/connected-ips` ...
-
-    Needs root and util-linux' unshare and nsenter.  Raises :class:`CommandFailed`.
+    name: the qube's.  pid: that process, as the machine sees it; `/proc/PID/ns/net` is the network.
+    namespaces: which of its namespaces a program shares, as nsenter names them.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pid: int | None, namespaces: Sequence[str] = NAMESPACES) -> None:
         self.name = name
-        self.qubesdb: dict[str, str] = {}
+        self._pid = pid
+        self._enter = [f"--{namespace}" for namespace in namespaces]
         self._processes: list[Process] = []
-        self._holder = subprocess.Popen(
-            [*_UNSHARE, str(_HOLDER), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is for the lab, which then ends its qubes
-            text=True,
-        )
-        self._pid: int | None = None
 
     @property
     def pid(self) -> int:
-        """The holder's process id; waits until the qube is ready."""
+        """The process whose namespaces they are.  Raises :class:`CommandFailed` without one."""
         if self._pid is None:
-            if self._holder.stdout.readline() != "ready\n":
-                raise CommandFailed(f"{self.name} did not start: {self._holder.stderr.read()}")
-            parent = self._holder.pid
-            children = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii")
-            self._pid = int(children.split()[0])
+            raise CommandFailed(f"{self.name} is not running")
         return self._pid
 
     def popen(self, command: Command, **options: Any) -> Process:
         """Start a program, which ends at the latest with the qube; options are Popen's."""
         words = ["sh", "-c", command] if isinstance(command, str) else list(command)
-        options.setdefault("env", _ENVIRONMENT)
+        options.setdefault("env", ENVIRONMENT)
         options.setdefault("stdin", subprocess.DEVNULL)
-        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--pid", "--"]
+        enter = ["nsenter", f"--target={self.pid}", *self._enter, "--"]
         process = Process(enter + words, start_new_session=True, **options)
         self._processes = [old for old in self._processes if old.poll() is None]
         self._processes.append(process)
@@ -144,6 +138,39 @@ class Qube:
     def exists(self, path: str) -> bool:
         """Whether there is something at `path`."""
         return self.run(["test", "-e", path], check=False).returncode == 0
+
+
+class Qube(Inside):
+    """A running qube; a context manager.
+
+    name: its name and host name.
+    pid: the holder's process id, as the machine sees it; `/proc/PID/ns/net` is the qube's network.
+    qubesdb: what dom0 tells the qube, with Qubes' own paths: `/qubes-ip`, `/connected-ips` ...
+
+    Needs root and util-linux' unshare and nsenter.  Raises :class:`CommandFailed`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, None)
+        self.qubesdb: dict[str, str] = {}
+        self._holder = subprocess.Popen(
+            [*_UNSHARE, str(_HOLDER), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            start_new_session=True,  # Ctrl-C is for the lab, which then ends its qubes
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The holder's process id; waits until the qube is ready."""
+        if self._pid is None:
+            if self._holder.stdout.readline() != "ready\n":
+                raise CommandFailed(f"{self.name} did not start: {self._holder.stderr.read()}")
+            self._pid = children(self._holder.pid)[0]
+        return self._pid
 
     def close(self) -> None:
         """End the qube and all that runs in it; may be called again."""

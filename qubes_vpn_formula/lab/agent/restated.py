@@ -94,9 +94,13 @@ class Restated:
         self.firewall_changed(qube)
 
     def firewall_restart(self, qube: Qube) -> None:
-        if qube.name in self._workers:
-            _nft(qube, "delete table ip qubes-firewall\ndelete table ip6 qubes-firewall\n")
+        self.firewall_stop(qube)
         self.firewall_start(qube)
+
+    def firewall_stop(self, qube: Qube) -> None:
+        """SIGTERM: its tables go."""
+        if self._workers.pop(qube.name, None) is not None:
+            _nft(qube, "delete table ip qubes-firewall\ndelete table ip6 qubes-firewall\n")
 
     def firewall_reload(self, qube: Qube) -> None:
         if qube.name in self._workers:
@@ -151,7 +155,11 @@ class Restated:
         qube.write("/etc/resolv.conf", "".join(f"nameserver {one}\n" for one in resolvers))
         if "/qubes-netvm-network" in database:
             self.dnat(qube)
-            qube.run(_IP_CHANGE_HOOK)
+            self.ip_changed(qube)
+
+    def ip_changed(self, qube: Qube) -> None:
+        """The user's hooks for a new uplink."""
+        qube.run(_IP_CHANGE_HOOK)
 
     def vif(
         self, qube: Qube, device: str, addresses: list[str], command: Literal["online", "offline"]

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Booted qubes for tests (layer L2 of the lab).  What a test starts ends with it."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from qubes_vpn_formula.lab import debian
+from qubes_vpn_formula.lab.booted.machine import Booted, hindrance
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Booted]:
+    """A machine without any qube yet, for a module.
+
+    Skips, and says why, where nothing can be booted; under CI that is a failure.
+    """
+    if why := hindrance():
+        _cannot(why)
+    try:
+        booted = Booted()
+    except debian.NotReachable as error:
+        _cannot(f"Debian 13 cannot be had: {error}")
+    with booted:
+        yield booted
+
+
+def _cannot(why: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"no qube can be booted: {why}")
+    pytest.skip(f"no qube can be booted: {why}")

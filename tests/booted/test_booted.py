@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The booted lab itself: templates and AppVMs keep and forget what Qubes keeps and forgets."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
+
+_SERVER = "198.51.100.3"
+_SHORT_LIVED = """
+import time
+from qubes_vpn_formula.lab.booted.machine import Booted
+lab = Booted()
+qube = lab.appvm("short-lived", lab.template("t"))
+qube.start(wait=False)
+print(qube.pid, lab.room.group, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(lab: Booted) -> Template:
+    template = lab.template("t-net")
+    template.write("/etc/of-the-template", "1")
+    template.run(
+        "mkdir -p /etc/qubes-bind-dirs.d && echo 'binds+=(/var/lib/kept)' "
+        ">/etc/qubes-bind-dirs.d/50_test.conf && mkdir /var/lib/kept"
+    )
+    template.stop()
+    return template
+
+
+@pytest.fixture(scope="module")
+def qube(lab: Booted, template: Template) -> AppVM:
+    qube = lab.appvm("sys-one", template)
+    qube.start()
+    return qube
+
+
+def test_a_template_says_what_was_written_in_it(template):
+    assert {"/etc/of-the-template", "/etc/qubes-bind-dirs.d/50_test.conf"} <= template.changed()
+    assert not {path for path in template.changed() if path.startswith("/usr")}
+
+
+def test_qubes_agent_has_started_without_a_failure(qube):
+    assert qube.failed() == []
+    assert qube.run("hostname").stdout == "sys-one\n"
+    tables = qube.run("nft list tables").stdout.splitlines()
+    assert {"table ip qubes", "table ip6 qubes", "table ip qubes-firewall"} <= set(tables)
+    link = qube.run("ip -oneline link show group 1").stdout
+    assert "eth0" in link
+
+
+def test_a_restart_keeps_what_qubes_keeps(qube):
+    kept = ("/rw/config/a", "/home/a", "/usr/local/a", "/var/lib/kept/a")
+    lost = ("/etc/a", "/var/lib/a", "/opt/a")
+    for path in (*kept, *lost):
+        qube.write(path, "1")
+    qube.run("ip link add left-over type dummy || ip link add left-over type veth")
+    qube.stop()
+    qube.start()
+    assert [path for path in kept if not qube.exists(path)] == []
+    assert [path for path in lost if qube.exists(path)] == []
+    assert "left-over" not in qube.run("ip link").stdout
+    assert qube.exists("/etc/of-the-template")
+
+
+def test_a_client_reaches_the_internet_through_a_booted_qube(lab, qube):
+    client = lab.client("work", netvm=qube)
+    ping = ["ping", "-c1", "-W3", "-n"]
+    assert client.run([*ping, _SERVER], check=False).returncode == 0
+    qube.kill()
+    assert client.run([*ping, _SERVER], check=False).returncode
+    qube.start()
+    assert client.run([*ping, _SERVER], check=False).returncode == 0
+    qube.allow(client, ["action=drop proto=icmp"])
+    time.sleep(1)
+    assert client.run([*ping, _SERVER], check=False).returncode
+
+
+def test_a_template_reaches_debian_only_by_the_updates_proxy(template):
+    template.install(["hostname", "ncal"])
+    assert template.run("apt-get --yes install no-such-package-here", check=False).returncode
+    template.stop()
+    assert "/usr/bin/ncal" in template.changed()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_lab(lab, sent):
+    """However its process ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SHORT_LIVED], stdout=subprocess.PIPE, text=True
+    )
+    pid, group = process.stdout.readline().split()
+    assert Path(f"/proc/{pid}").exists()
+    process.send_signal(sent)
+    process.wait()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    assert group not in Path("/proc/mounts").read_text()
+    procs = Path(f"/sys/fs/cgroup/unified/{group}/cgroup.procs")
+    assert not procs.exists() or procs.read_text() == ""
