@@ -40,12 +40,15 @@ class Folder:
             descriptor = os.open(name, flags, dir_fd=self._descriptor)
         except OSError as error:
             raise _not_opened(error, path, asked_by) from None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UserError("not an ordinary file", "Put the file itself there.", file=path)
             _refuse_open(status, path, "600")
-            content = file.read(MOST + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(MOST + 1)
+        finally:
+            os.close(descriptor)
         if len(content) > MOST:
             raise too_large(path, MOST)
         return content

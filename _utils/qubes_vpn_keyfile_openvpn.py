@@ -20,7 +20,7 @@ from qubes_vpn_profile import refuse_name
 from qubes_vpn_profile_data import Finding, is_address, is_host_name, shown
 
 _SERVICE = "org.freedesktop.NetworkManager.openvpn"
-_PLAIN = re.compile(r"[A-Za-z0-9:._+@!=-]{1,2000}\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9:._+@!?=-]{1,2000}\Z")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 #: What stands in the file of an option, so that another file in its place is named as such.
 _CONTENT = {
