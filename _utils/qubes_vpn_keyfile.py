@@ -14,7 +14,7 @@ import qubes_vpn_keyfile_openvpn
 import qubes_vpn_keyfile_wireguard
 import qubes_vpn_profile
 import qubes_vpn_ruleset
-from qubes_vpn_error import UserError, text_of
+from qubes_vpn_error import UserError, read_text, text_of
 from qubes_vpn_pins import Pins
 
 #: Where the files of :attr:`Connection.files` belong, in a folder for each connection: in memory.
@@ -68,17 +68,40 @@ def connection(folder, profile, interface, endpoints):
     return Connection(name, head["id"], _text(sections), made.files, tuple(findings))
 
 
+def refusals(path, endpoints):
+    """What :func:`connection` would refuse the profile *path* for, as far as the file shows it.
+
+    A list of :class:`UserError`, made without the files that the profile names; raises the same
+    for what :func:`qubes_vpn_profile.read` refuses.
+    """
+    reader, lines = qubes_vpn_profile.split(path, read_text(path, qubes_vpn_profile.MOST))
+    said, pins = reader.parse(lines, path), Pins(endpoints, path)
+    found = _refused(said.findings, path)
+    if said.kind == "openvpn":
+        known = {error.line for error in found}
+        more = qubes_vpn_keyfile_openvpn.refusals(lines, path, said, pins)
+        return [*found, *(error for error in more if error.line not in known)]
+    try:
+        qubes_vpn_keyfile_wireguard.made(lines, path, "wg0", pins)
+    except UserError as error:
+        found.append(error)
+    return found
+
+
 def _refuse(findings, path):
     """One error for all that the VPN qube takes no profile with."""
-    errors = [
-        UserError(
-            found.what, "The VPN qube takes no profile with this.", path, found.line, found.key
-        )
+    errors = _refused(findings, path)
+    if errors:
+        raise errors[0] if len(errors) == 1 else UserError.of_text("\n".join(map(str, errors)))
+
+
+def _refused(findings, path):
+    fix = "The VPN qube takes no profile with this."
+    return [
+        UserError(found.what, fix, path, found.line, found.key)
         for found in findings
         if found.refused
     ]
-    if errors:
-        raise errors[0] if len(errors) == 1 else UserError.of_text("\n".join(map(str, errors)))
 
 
 def _text(sections):

@@ -36,11 +36,14 @@ _CONTENT = {
 
 
 class Source(NamedTuple):
-    """path: of the profile.  credentials: its folder.  place: the folder for the files made."""
+    """path: of the profile.  place: the folder for the files made.
+
+    credentials: the folder of the profile's other files, or None where they are not at hand.
+    """
 
     path: str
-    credentials: Folder
-    place: str
+    credentials: Folder | None = None
+    place: str = ""
 
 
 def made(lines, source, profile, interface, pins):
@@ -49,6 +52,18 @@ def made(lines, source, profile, interface, pins):
     for option in _flat(options(lines, source.path)):
         reader.option(option)
     return reader.made(profile, interface, pins)
+
+
+def refusals(lines, path, profile, pins):
+    """What :func:`made` would refuse *lines* for, as far as they show it: :class:`UserError`s."""
+    reader, found = _Reader(Source(path)), []
+    steps = [(reader.option, option) for option in _flat(options(lines, path))]
+    for step, argument in [*steps, (lambda servers: reader.remotes(servers, pins), profile)]:
+        try:
+            step(argument)
+        except UserError as error:
+            found.append(error)
+    return found
 
 
 def _flat(found):
@@ -80,7 +95,7 @@ class _Reader:
         data = {
             "service-type": _SERVICE,
             "connection-type": self._type(),
-            "remote": ", ".join(self._remotes(profile, pins)),
+            "remote": ", ".join(self.remotes(profile, pins)),
             "dev": interface,
             "dev-type": "tun",
             **self.data,
@@ -126,8 +141,9 @@ class _Reader:
         self._set(option.line, option.name, "allow-compression", "no" if wanted == "no" else "asym")
 
     def _askpass(self, option):
-        lines = self._lines_of(option, option.words[0])
-        self.secrets["cert-pass"] = self._secret(lines, 0, option)
+        lines = self._lines_of(option, option.words[0]) if option.words else None
+        if lines is not None:
+            self.secrets["cert-pass"] = self._secret(lines, 0, option)
         self.data["cert-pass-flags"] = "0"
 
     def _auth_user_pass(self, option):
@@ -252,11 +268,14 @@ class _Reader:
         self.data[FILE_PROPERTIES[name]] = path
 
     def _content(self, option, named):
-        """The bytes of the file that the profile calls *named*: it lies beside the profile."""
+        """The bytes of the file that the profile calls *named*: it lies beside the profile.
+
+        None where that is not at hand.
+        """
         place = {"file": self.source.path, "line": option.line, "key": option.name}
         name = _base(named)
         refuse_name(name, **place)
-        return self.source.credentials.read(name, place)
+        return self.source.credentials and self.source.credentials.read(name, place)
 
     # Who calls, and where.
 
@@ -286,6 +305,8 @@ class _Reader:
 
     def _lines_of(self, option, named):
         content = self._content(option, named)
+        if content is None:
+            return None
         path = self.source.credentials.path / _base(named)
         return [line.rstrip("\r") for line in text_of(content, path).split("\n")]
 
@@ -301,7 +322,7 @@ class _Reader:
             raise self._error(option, what, fix)
         return text
 
-    def _remotes(self, profile, pins):
+    def remotes(self, profile, pins):
         """HOST:PORT:PROTOCOL of each server, numeric, pinned, in the profile's order."""
         servers = [endpoint.text for endpoint in profile.endpoints]
         for endpoint in profile.endpoints:

@@ -9,13 +9,16 @@ from qubes_vpn_formula.console import tell
 _CREDENTIALS = "/rw/config/vpn/credentials"
 
 
-def tell_profile(profile):
-    """Findings, and which secrets were left out (never their values)."""
+def tell_profile(profile, refusals):
+    """Findings, the VPN qube's *refusals*, and which secrets were left out (never their values)."""
     for finding in profile.findings:
         style = "bold red" if finding.danger else "yellow"
-        refused = "; the VPN qube will refuse this profile"
-        what = f"{finding.what}{refused if finding.refused else ''}"
-        tell(f"{profile.name}:{finding.line}: {finding.key}: {what}", style)
+        if not finding.refused:
+            tell(f"{profile.name}:{finding.line}: {finding.key}: {finding.what}", style)
+    if refusals:
+        tell("The VPN qube will refuse this profile until this is changed in it:", "bold red")
+        for error in refusals:
+            tell(f"  {error}", "bold red")
     if profile.secrets:
         tell(f"Left out of the pillar, because it is secret ({profile.name} stays as it is):")
         for secret in profile.secrets:

@@ -3,7 +3,7 @@
 
 import json
 
-from qubes_vpn_formula import pillarfile
+from qubes_vpn_formula import pillarfile, pinning
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say
 from qubes_vpn_formula.errors import UserError
@@ -14,10 +14,17 @@ Prints one line for each problem, all files, all problems:
   FILE:LINE: KEY.PATH: what is wrong. What to do.
 dom0 makes the same checks before it changes anything.
 
-exit codes: 0 no problem, 2 problems
+With --profile also what the VPN qube would refuse that profile for: above all a server that is not
+among the endpoints of its tunnel. Addresses are pinned when the pillar is made, so one that has
+changed since then shows up here, or in the qube, and never as a connection to somewhere else.
+--resolve asks this machine's resolver, now, in clear, whether the profile's host names still have
+the pinned addresses.
+
+exit codes: 0 no problem, 1 the profile does not fit, 2 problems of the pillar
 
 examples:
   qubes-vpn check pillar.sls
+  qubes-vpn check pillar.sls --profile se.ovpn --resolve
   qubes-vpn check --json machines/*.sls
 """
 
@@ -27,27 +34,45 @@ def add(subparsers):
         subparsers, "check", "check pillar files and say what is wrong, all at once", _EPILOG
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="a pillar file (YAML)")
+    parser.add_argument(
+        "--profile", metavar="PROFILE", help="compare this profile with its tunnel's endpoints"
+    )
+    parser.add_argument(
+        "--resolve",
+        action="store_true",
+        help="with --profile: ask this machine's resolver, now, in clear",
+    )
     json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args):
-    return report(args.files, args.json)
+    if args.resolve and not args.profile:
+        raise UserError("it means nothing alone", "Add --profile PROFILE.", key="--resolve")
+    return report(args.files, args.json, args.profile, args.resolve)
 
 
-def report(paths, as_json=False):
-    """Prints every problem of the pillar files *paths*; returns the exit code."""
+def report(paths, as_json=False, profile=None, resolve=False):
+    """Prints every problem of the pillar files *paths*; returns the exit code.
+
+    profile: then, without problems, also what does not fit a profile; resolve: names are asked for.
+    """
     found = [line for path in paths for line in _problems(path)]
+    code = 2 if found else 0
+    if profile and not found:
+        errors = [error for path in paths for error in pinning.errors(path, profile, resolve)]
+        found = [_error_line(profile, error) for error in errors]
+        code = 1 if found else 0
     if as_json:
         say(json.dumps(found, indent=2))
-        return 2 if found else 0
+        return code
     for line in found:
         say(line["text"], "red")
     bad = {line["file"] for line in found}
-    for path in paths:
+    for path in [*paths, *([profile] if profile and code < 2 else [])]:
         if path not in bad:
             say(f"{path}: no problem", "green")
-    return 2 if found else 0
+    return code
 
 
 def _problems(path):
@@ -55,7 +80,7 @@ def _problems(path):
     try:
         located = pillarfile.read(path).problems()
     except UserError as error:
-        return [_line(path, error.line, error.key, error.what, error.fix, str(error))]
+        return [_error_line(path, error)]
     return [
         _line(
             path,
@@ -67,6 +92,10 @@ def _problems(path):
         )
         for line, problem in located
     ]
+
+
+def _error_line(path, error):
+    return _line(path, error.line, error.key, error.what, error.fix, str(error))
 
 
 def _line(path, line, key, what, fix, text):

@@ -5,6 +5,7 @@ import json
 
 import yaml
 
+import qubes_vpn_keyfile
 import qubes_vpn_profile
 from qubes_vpn_formula import files, pillarfile, pillarnew, report, resolve
 from qubes_vpn_formula.commands.parser import command, json_option
@@ -15,7 +16,8 @@ from qubes_vpn_formula.profiles import mullvad
 _EPILOG = """\
 The pillar goes to standard output, or to --output FILE; what else there is to know goes to
 standard error: secrets that stay out of the pillar (which, never what), anything unusual in the
-profile, and what to do next. What the profile lets run or route by itself is not taken over.
+profile, what the VPN qube will refuse it for, and what to do next. What the profile lets run or
+route by itself is not taken over.
 
 A VPN server given by name is never looked up in silence: either --resolve asks this machine's
 resolver now, in clear, and pins the answers; or --address names them.
@@ -126,15 +128,25 @@ def run(args):
         files.write_new(args.output, text, args.force)
     template = args.template or pillarnew.DEFAULT_TEMPLATE
     output = args.output or "pillar.sls"
+    refusals = _refusals(args, profile)
     steps = report.next_steps(profile, args.tunnel, template, output, args.port)
     if args.json:
-        say(json.dumps(_as_data(args.output, profile, text, steps), indent=2))
+        data = _as_data(args.output, profile, text, steps)
+        data["refused"] = [{"line": e.line, "key": e.key, "text": str(e)} for e in refusals]
+        say(json.dumps(data, indent=2))
         return 0
     if not args.output:
         say(text.rstrip("\n"))
-    report.tell_profile(profile)
+    report.tell_profile(profile, refusals)
     report.tell_steps(steps)
     return 0
+
+
+def _refusals(args, profile):
+    """What the VPN qube would refuse the profile for, which is better known here and now."""
+    if not args.profile:
+        return []
+    return qubes_vpn_keyfile.refusals(args.profile, [found.text for found in profile.endpoints])
 
 
 def _profile(args):
