@@ -52,6 +52,14 @@ def present(name, label, template=None, settings=None):
     return _state("present", name, label=label, template=template, settings=settings)
 
 
+def disposable(name, template, label):
+    """A disposable of that name exists, made from *template*.
+
+    Refused when there is a qube of another class.
+    """
+    return _state("disposable", name, template=template, label=label)
+
+
 def firewall(name, rules, enforced_by=None, optional=False):
     """The firewall list of *name* is exactly *rules* (as ``qvm-firewall`` writes them).
 
@@ -62,9 +70,12 @@ def firewall(name, rules, enforced_by=None, optional=False):
     return _state("firewall", name, rules=rules, enforced_by=enforced_by, optional=optional)
 
 
-def qube(name, settings=None, features=None):
-    """Qube *name* has these properties (*settings*) and *features*; others stay as they are."""
-    return _state("qube", name, settings=settings, features=features)
+def qube(name, settings=None, features=None, klass="AppVM"):
+    """Qube *name* has these properties (*settings*) and *features*; others stay as they are.
+
+    Refused when it is of another class than *klass* and *settings* have its template.
+    """
+    return _state("qube", name, settings=settings, features=features, klass=klass)
 
 
 def netvm(name, netvm, guard, later=None, restart_clients="never", optional=False):

@@ -59,7 +59,25 @@ def present(machine, changes, name, label, template=None, settings=None):
         return
     if template:
         _need_template(machine, template)
-    qubes_vpn_making.appvm(machine, changes, name, template, label, settings or {})
+    qubes_vpn_making.qube(machine, changes, name, "AppVM", template, label, settings or {})
+
+
+def disposable(machine, changes, name, template, label):
+    """Makes a disposable of that name, from *template*, unless there is one; never without a list.
+
+    It starts with what its template has: netvm, firewall list, services (qubes/vm/dispvm.py).
+    """
+    klass = machine.klass(name)
+    if klass not in (None, "DispVM"):
+        raise Refused(
+            f"'{name}' exists ({klass}), and the pillar wants a disposable of it. Choose "
+            "another name, rename that one, or write disposable: false. It is never replaced: what "
+            "is in it would be lost."
+        )
+    if klass is None:
+        qubes_vpn_making.qube(machine, changes, name, "DispVM", template, label, {})
+    else:
+        qubes_vpn_making.complete(machine, changes, name, {})
 
 
 def firewall(machine, changes, name, rules, enforced_by=None):
@@ -78,22 +96,27 @@ def firewall(machine, changes, name, rules, enforced_by=None):
     machine.set_rules(name, rules, changes)
 
 
-def qube(machine, changes, name, settings=None, features=None):
-    """Sets properties (*settings*) and *features* that differ; names and values are qubesd's."""
-    _settings(machine, changes, name, settings or {})
+def qube(machine, changes, name, settings=None, features=None, klass="AppVM"):
+    """Sets properties (*settings*) and *features* that differ; names and values are qubesd's.
+
+    klass: of the qube, where its template is among the settings.
+    """
+    _settings(machine, changes, name, settings or {}, klass)
     _features(machine, changes, name, features or {})
 
 
-def _settings(machine, changes, name, settings):
+def _settings(machine, changes, name, settings, klass):
     need(machine, name)
-    if "template" in settings and machine.klass(name) != "AppVM":
+    if "template" in settings and machine.klass(name) != klass:
         raise Refused(
-            f"'{name}' exists and is a {machine.klass(name)}, and a service qube of ours is an "
-            "AppVM. Choose another name in the pillar, or rename that one."
+            f"'{name}' exists and is a {machine.klass(name)}, and a service qube of ours is "
+            f"{'an AppVM' if klass == 'AppVM' else 'a DispVM'}. Choose another name in the pillar, "
+            "or rename that one."
         )
     wrong = {key: value for key, value in settings.items() if machine.value(name, key) != value}
     if "template" in wrong:
-        _need_template(machine, wrong["template"])
+        if klass == "AppVM":
+            _need_template(machine, wrong["template"])
         if machine.running(name):
             raise Refused(
                 f"{name} is running, and its template can change only while it is halted. "
@@ -129,6 +152,7 @@ def _features(machine, changes, name, features):
 STEPS = {
     "template": template,
     "present": present,
+    "disposable": disposable,
     "firewall": firewall,
     "qube": qube,
     "netvm": netvm,

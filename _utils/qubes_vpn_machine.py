@@ -37,7 +37,12 @@ _OF_SOURCE = (
 #: What no two qubes have in common.
 _IDENTITY = {"name", "qid", "uuid", "label"}
 #: What a new AppVM has: these values, and those of its template (qubes/vm/qubesvm.py).
-_NEW = {"netvm": None, "autostart": False, "provides_network": False}
+_NEW = {
+    "netvm": None,
+    "autostart": False,
+    "provides_network": False,
+    "template_for_dispvms": False,
+}
 _INHERITED = ("memory", "maxmem")
 #: Power states in which a qube is on and does not go on: neither does a change of its netvm.
 FROZEN = ("Paused", "Suspended")
@@ -175,6 +180,8 @@ class Machine:
         if ("", name) in self._pretended:
             template = self.value(name, "template")
             source = self._pretended.get((template, "clone of"), template)
+            if source and self.klass(source) != "TemplateVM":  # of a disposable
+                return self.announces(source, key)
             return bool(source and self.feature(source, key))
         return bool(self.app.domains[name].features.check_with_template(key, None))
 
@@ -296,16 +303,31 @@ class Machine:
 
     # --- single writes
 
-    def make(self, name, template, label):
-        """Makes an AppVM, from dom0's default template when *template* is None."""
+    def make(self, name, klass, template, label):
+        """Makes an AppVM, from dom0's default template when *template* is None; or a DispVM."""
         if self.dry:
             template = template or _plain(self.app.default_template)
-            known = {key: self.value(template, key) for key in _INHERITED}
-            self._pretend(name, "AppVM", {**_NEW, **known, "template": template, "label": label})
+            values = {**_NEW, **{key: self.value(template, key) for key in _INHERITED}}
+            if klass == "DispVM":
+                values |= self._taken_over(template)
+            self._pretend(name, klass, {**values, "template": template, "label": label})
             return
         with in_words(f"'{name}' could not be made"):
-            self.app.add_new_vm("AppVM", name, label, template)
-        self._new |= {(name, "features"), (name, "rules")}
+            self.app.add_new_vm(klass, name, label, template)
+        if klass == "AppVM":
+            self._new |= {(name, "features"), (name, "rules")}
+
+    def _taken_over(self, template):
+        """Of a dry run: what a disposable has from its template (qubes/vm/dispvm.py)."""
+        of_it = [what for name, what in self._pretended if name == template]
+        features = {what.removeprefix("feature ") for what in of_it if what.startswith("feature ")}
+        if ("", template) not in self._pretended:
+            features |= {*self.app.domains[template].features}
+        return {
+            **{key: self.value(template, key) for key in _NEW if key != "template_for_dispvms"},
+            **{f"feature {key}": self.feature(template, key) for key in features},
+            "rules": self.rules(template),
+        }
 
     def clone(self, name, source, created):
         """Makes a template as a copy of template *source*.

@@ -41,12 +41,12 @@ def is_half_template(machine, name):
     return name in machine.unfinished() and not machine.written(name, "root")
 
 
-def appvm(machine, changes, name, template, label, settings):
-    """Makes an AppVM without a netvm and with *settings*."""
+def qube(machine, changes, name, klass, template, label, settings):
+    """Makes a qube of class *klass* (AppVM or DispVM) without a netvm and with *settings*."""
     _begin(machine, name)
-    changes["qube"] = {"old": None, "new": f"AppVM, {label}, {template or 'default template'}"}
+    changes["qube"] = {"old": None, "new": f"{klass}, {label}, {template or 'default template'}"}
     try:
-        machine.make(name, template, label)
+        machine.make(name, klass, template, label)
     except Refused as refused:
         machine.forget_names()
         if machine.klass(name) is not None:
@@ -75,7 +75,7 @@ def complete(machine, changes, name, settings):
     """
     if name not in machine.unfinished():
         return
-    if machine.klass(name) == "AppVM":
+    if machine.klass(name) in ("AppVM", "DispVM"):
         wanted = {"netvm": None, **settings}
         missing = {key: value for key, value in wanted.items() if machine.inherits(name, key)}
         if missing and machine.running(name):

@@ -30,6 +30,11 @@ class Service(NamedTuple):
     endpoints: tuple = ()  # of a tunnel: qubes_vpn_net.Destination
     interface: str | None = None  # of a tunnel: the name of its network interface
     log_drops: bool = False  # of a tunnel: what its killswitch drops is logged
+    disposable: bool = False  # of a tunnel: made anew from its home at each start
+
+    def home(self):
+        """The qube whose /rw holds what this one is: itself, or what a disposable is made from."""
+        return f"{self.name}-dvm" if self.disposable else self.name
 
 
 class LayoutQube(NamedTuple):
@@ -83,6 +88,14 @@ class Model(NamedTuple):
     def tunnels(self):
         """Names of the tunnel qubes."""
         return [name for name, service in self.services.items() if service.role == "tunnel"]
+
+    def homes(self):
+        """What the disposable tunnels are made from, which have no netvm: ``{home: tunnel}``."""
+        return {
+            self.services[name].home(): name
+            for name in self.tunnels()
+            if self.services[name].disposable
+        }
 
     def in_clear(self, netvm):
         """Whether what goes into *netvm* reaches the uplink past every tunnel (and past Tor)."""

@@ -5,7 +5,7 @@
 def targets(model):
     """The minions with a part of their own, templates first, as ``qubesctl --targets`` wants."""
     templates = [model.services[name].template for name in model.tunnels()]
-    return [*dict.fromkeys(templates), *model.tunnels()]
+    return [*dict.fromkeys(templates), *(model.services[name].home() for name in model.tunnels())]
 
 
 def part(model, minion):
@@ -13,9 +13,11 @@ def part(model, minion):
 
     role: ``template`` (of a tunnel), ``qube`` (a tunnel), or None.  For a qube, *what* are the
     states ``qubes_vpn.WHAT`` in the order in which they run, each only after the one before.
+    A disposable tunnel has none: it is made anew at each start, from its home, which has it.
     """
-    if minion in model.tunnels():
-        return "qube", _qube(model.services[minion])
+    for name in model.tunnels():
+        if minion == model.services[name].home():
+            return "qube", _qube(model.services[name]._replace(name=minion))
     return ("template" if minion in targets(model) else None), {}
 
 

@@ -159,7 +159,10 @@ def _service(model, service, guard):
         "maxmem": service.maxmem,
         "autostart": service.autostart,
     }
-    steps = [_present(name, service.template, service.label, settings if adopted else {})]
+    if service.disposable:
+        steps = [*_home(service, guard), _disposable(service)]
+    else:
+        steps = [_present(name, service.template, service.label, settings if adopted else {})]
     if service.role == "tunnel":
         steps.append(
             Step(
@@ -177,8 +180,11 @@ def _service(model, service, guard):
     if name in model.allowlists:
         steps.append(_allowlist(model, name, service.upstream))
     if not adopted:
-        args = {"name": name, "settings": {"template": service.template, "label": service.label}}
+        template = service.home() if service.disposable else service.template
+        args = {"name": name, "settings": {"template": template, "label": service.label}}
         args["settings"] |= settings
+        if service.disposable:
+            args["klass"] = "DispVM"
         if features := _features(service):
             args["features"] = features
         steps.append(
@@ -199,6 +205,33 @@ def _service(model, service, guard):
     )
     why = f"{service.upstream} is ready: upstream qubes come first"
     return [*steps, _netvm(name, service.upstream, guard, why)]
+
+
+def _home(service, guard):
+    """Of a disposable tunnel: what it is made from, which is never connected (R85)."""
+    home = service.home()
+    rules = qubes_vpn_net.rules(service.endpoints)
+    settings = {
+        "template": service.template,
+        "label": service.label,
+        "memory": service.memory,
+        "maxmem": service.maxmem,
+        "template_for_dispvms": True,
+    }
+    args = {"name": home, "settings": settings, "features": _features(service)}
+    why = "whatever is made from it has its list from the first moment on"
+    return [
+        _present(home, service.template, service.label, {}),
+        _netvm(home, "none", guard, "it holds the credentials, and disposables are as it is"),
+        Step(f"{home}: lists the endpoints only", "firewall", {"name": home, "rules": rules}, why),
+        Step(f"{home}: settings", "qube", args, f"{service.name} is made from it at each start"),
+    ]
+
+
+def _disposable(service):
+    args = {"name": service.name, "template": service.home(), "label": service.label}
+    why = "offline, as what it is made from; one that exists stays as it is"
+    return Step(f"{service.name}: present", "disposable", args, why)
 
 
 def _features(service):

@@ -32,7 +32,21 @@ def names(values):
                 )
             else:
                 owner[name] = section
+    for name, keys in (values["tunnels"] or {}).items():
+        if keys["disposable"]:
+            problems += _home((_TOP, "tunnels", name, "disposable"), f"{name}-dvm", owner)
     return problems
+
+
+def _home(path, home, owner):
+    """Of a disposable tunnel: the qube that it is made from."""
+    if home in owner:
+        what = f"it is made from '{home}', and {_TOP}.{owner[home]} has that name"
+        return [Problem(path, what, "Rename one of them.")]
+    if len(home) > 31:
+        what = f"it is made from '{home}', and Qubes allows names of 31 characters"
+        return [Problem(path, what, "Choose a name for the tunnel of 27 at most.")]
+    return []
 
 
 def wiring(model):
@@ -111,6 +125,9 @@ def _default_dispvm(model):
         what = f"'{name}' is in outside_vpn, and any qube could open things in a disposable of it"
         fix = "Name one behind a tunnel; a qube may have its own (qvm-prefs QUBE default_dispvm)."
         return [Problem(path, what, fix)]
+    if name in model.homes():
+        what = f"'{name}' holds what the tunnel {model.homes()[name]} logs in with"
+        return [Problem(path, what, "Name another template for disposables.")]
     if name in model.layout and not model.layout[name].disposable_template:
         what = f"'{name}' is no template for disposables"
         return [Problem(path, what, f"Write layout.{name}.disposable_template: true.")]
@@ -133,7 +150,7 @@ def _netvms(model):
 
 
 def _template(model, path, name):
-    if name in model.services or name == model.uplink or name in model.layout:
+    if name in {*model.services, model.uplink, *model.layout, *model.homes()}:
         return [Problem(path, f"'{name}' is a qube, not a template", "Name a template.")]
     return []
 
@@ -181,6 +198,14 @@ def _ignored(path, gateway):
 
 def _tunnel(at, tunnel):
     problems = []
+    if tunnel.kind == "mullvad" and tunnel.disposable:
+        problems.append(
+            Problem(
+                (*at, "disposable"),
+                "the Mullvad app changes its device key now and then, and a disposable forgets it",
+                "Remove it, or write 'kind: wireguard' to use Mullvad's profile without the app.",
+            )
+        )
     if tunnel.kind == "mullvad" and tunnel.profile:
         problems.append(
             Problem(
@@ -194,7 +219,7 @@ def _tunnel(at, tunnel):
             Problem(
                 (*at, "profile"),
                 "missing",
-                f"Name the provider's file in {tunnel.name}:"
+                f"Name the provider's file in {tunnel.home()}:"
                 "/rw/config/vpn/credentials/, for example 'profile: wg0.conf'.",
             )
         )
@@ -270,6 +295,9 @@ def _no_client(model, path, qube):
         return [Problem(path, f"'{qube}' is a service qube", f"Its netvm is {key}.")]
     if qube == model.uplink:
         return [Problem(path, f"'{qube}' is the uplink", "It has no netvm; remove the route.")]
+    if qube in model.homes():
+        what = f"'{qube}' is what the disposable {model.homes()[qube]} is made from"
+        return [Problem(path, what, "It never has a netvm; remove the route.")]
     if qube == model.whonix_gateway and model.whonix != "unmanaged":
         what = f"'whonix: {model.whonix}' routes {qube} already"
         return [Problem(path, what, "Remove one of the two.")]

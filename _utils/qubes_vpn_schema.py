@@ -43,6 +43,7 @@ TUNNEL = Keys(
         "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
         "interface": (Interface(), None),
         "log_drops": (Switch(), False),
+        "disposable": (Switch(), False),
         **_qube("t-vpn", "orange"),
     }
 )

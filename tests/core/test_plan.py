@@ -4,6 +4,7 @@
 import pytest
 
 import qubes_vpn_model
+import qubes_vpn_part
 import qubes_vpn_plan
 
 from .pillars import past_vpn, pillar, tunnel
@@ -52,6 +53,38 @@ def test_dns():
         "disposables -> sys-firewall",
         "ways round the VPN",
     ]
+
+
+def test_a_disposable_tunnel():
+    """R85: its home is offline, limited and marked before it is made, offline, from it."""
+    document = pillar(tunnels={"sys-vpn": tunnel(disposable=True)})
+    steps = plan(document)
+    assert ids(steps)[2:11] == [
+        "sys-vpn-dvm: present",
+        "sys-vpn-dvm -> none",
+        "sys-vpn-dvm: lists the endpoints only",
+        "sys-vpn-dvm: settings",
+        "sys-vpn: present",
+        "sys-vpn: may reach its endpoints only",
+        "sys-vpn: settings",
+        "sys-vpn: provides network",
+        "sys-vpn -> sys-net",
+    ]
+    home, made = find(steps, "sys-vpn-dvm: settings").args, find(steps, "sys-vpn: settings").args
+    assert home["settings"]["template_for_dispvms"] is True
+    assert (home["settings"]["template"], made["settings"]["template"]) == ("t-vpn", "sys-vpn-dvm")
+    assert home["features"] == made["features"]
+    assert "autostart" not in home["settings"]
+    assert made["klass"] == "DispVM"
+
+
+def test_what_a_disposable_tunnel_has_is_put_in_its_home():
+    """R85: what is put in the disposable is gone when it stops."""
+    model = qubes_vpn_model.build(pillar(tunnels={"sys-vpn": tunnel(disposable=True)}))
+    assert qubes_vpn_part.targets(model) == ["t-vpn", "sys-vpn-dvm"]
+    role, states = qubes_vpn_part.part(model, "sys-vpn-dvm")
+    assert (role, states["killswitch"]["name"]) == ("qube", "sys-vpn-dvm")
+    assert qubes_vpn_part.part(model, "sys-vpn") == (None, {})
 
 
 def test_simple():

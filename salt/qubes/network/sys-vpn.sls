@@ -29,7 +29,7 @@
     - text: >-
         dom0's part is done. The killswitch comes next, also after each change of endpoints:
         qubesctl --skip-dom0 --targets={{ plan.targets | join(",") }} state.sls qubes.network.sys-vpn;
-        restart a VPN qube whose template it has changed. Until then, what keeps clients from going
+        restart a VPN qube whose template it has changed, and a disposable one. Until then, what keeps clients from going
         out in clear is the VPN qube's firewall list alone, enforced by the qube upstream of it.
         Not part of this version yet: the software in the templates, the tunnel itself, and DNS
         inside it. Until you have set these up, clients of the VPN qube are offline.
