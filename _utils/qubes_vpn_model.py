@@ -28,6 +28,7 @@ class Service(NamedTuple):
     kind: str | None = None  # of a tunnel: wireguard, openvpn or mullvad
     profile: str | None = None  # of a tunnel: file name of the provider's profile
     endpoints: tuple = ()  # of a tunnel: qubes_vpn_net.Destination
+    relays: dict | None = None  # of a tunnel: by what its endpoints were chosen (qubes_vpn_relays)
     interface: str | None = None  # of a tunnel: the name of its network interface
     log_drops: bool = False  # of a tunnel: what its killswitch drops is logged
     disposable: bool = False  # of a tunnel: made anew from its home at each start

@@ -6,6 +6,7 @@ Each function looks at values that are right one by one and returns the problems
 
 import qubes_vpn_endpoints
 import qubes_vpn_net
+import qubes_vpn_relays
 from qubes_vpn_problem import Problem, suggest
 
 _TOP = "qubes_vpn"
@@ -233,6 +234,7 @@ def _tunnel(at, tunnel):
             for endpoint in tunnel.endpoints or ()
             if endpoint.proto == "tcp"
         ]
+    problems += qubes_vpn_relays.problems((*at, "relays"), tunnel)
     return problems + _endpoints((*at, "endpoints"), tunnel.endpoints or ())
 
 

@@ -6,6 +6,7 @@ decides (an upstream comes from the topology, a template from dom0's default).
 """
 
 import qubes_vpn_net
+import qubes_vpn_relays
 from qubes_vpn_types import (
     Address,
     Choice,
@@ -41,6 +42,7 @@ TUNNEL = Keys(
         "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
         "profile": (File(), None),
         "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
+        "relays": (qubes_vpn_relays.RELAYS, None),
         "interface": (Interface(), None),
         "log_drops": (Switch(), False),
         "disposable": (Switch(), False),

@@ -6,6 +6,7 @@ Each kind has one method, ``read(value, path, problems)``: it returns what the m
 walk finds everything that is wrong and what is right can be checked further.
 """
 
+import datetime
 import re
 
 import qubes_vpn_net
@@ -14,6 +15,8 @@ from qubes_vpn_problem import Problem, looks_secret, names_a_secret, show, sugge
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*\Z")
+_WORD = re.compile(r"\w[\w .,'&()+/-]{0,59}\Z")
+_HOST_PATTERN = r"[a-z0-9*?][a-z0-9*?.-]{0,252}\Z"
 _SECRET = Problem(
     (),
     "a secret does not belong in the pillar, which is copied to management qubes",
@@ -152,6 +155,59 @@ class Whole:
             f"Write a whole number of {self.unit} from {self.low} to {self.high}.",
         )
         return None
+
+
+class Port:
+    """A port number."""
+
+    def read(self, value, path, problems):
+        if type(value) is int and 1 <= value <= 65535:
+            return value
+        what = f"{show(value)} is not a port"
+        refuse(value, path, problems, what, "Write a number from 1 to 65535.")
+        return None
+
+
+class Word:
+    """A short name of something in the world: a country, a city, a company."""
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and _WORD.match(value) and not looks_secret(value):
+            return value
+        what, fix = f"{show(value)} is not a name", "Write letters, digits and blanks."
+        if isinstance(value, (bool, int, float)):
+            what, fix = f"YAML reads this as {show(value)}, not as a name", "Put it in quotes."
+        refuse(value, path, problems, what, fix)
+        return None
+
+
+class Pattern:
+    """A text that matches *pattern*; by default a host name, in which ``*`` and ``?`` may stand."""
+
+    def __init__(
+        self,
+        pattern=_HOST_PATTERN,
+        what="is neither a host name nor a pattern of one",
+        fix="Write small letters, digits, '-' and '.'; * stands for any of them.",
+    ):
+        self.pattern, self.what, self.fix = re.compile(pattern), what, fix
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and self.pattern.match(value):
+            return value
+        refuse(value, path, problems, f"{show(value)} {self.what}", self.fix)
+        return None
+
+
+class Day:
+    """A date; kept as text.  PyYAML reads one as a date, Salt leaves it text."""
+
+    def read(self, value, path, problems):
+        try:
+            return datetime.date.fromisoformat(str(value)).isoformat()
+        except ValueError:
+            refuse(value, path, problems, f"{show(value)} is not a date", "Write it as 2026-11-22.")
+            return None
 
 
 class Switch:

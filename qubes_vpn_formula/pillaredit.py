@@ -14,6 +14,11 @@ from qubes_vpn_formula.errors import UserError
 from qubes_vpn_problem import path_text
 
 _STEP = re.compile(r'\[(\d+)\]|(?:^|\.)(?:(["\'])(.*?)\2|([^."\'\[\]]+))')
+#: A comment that `put_list` wrote beside an item of a relay list.
+_BESIDE = re.compile(
+    r"( # )([a-z0-9][a-z0-9.-]*(, [a-z0-9]+)?( and \d+ more)?"
+    r"|in use, no longer chosen|of your own)\Z"
+)
 _BY_HAND = "Edit the file by hand, and run 'qubes-vpn check' on it."
 
 
@@ -46,6 +51,15 @@ def put(text, path, value):
 def append(text, path, value):
     """*text* with *value* as another item of the list at *path*, which is made if need be."""
     return _Edit(text, path).append(value)
+
+
+def put_list(text, path, items):
+    """*text* with the list of *items* at *path*: pairs of a text and a comment beside it.
+
+    A line whose text stays keeps its comment, unless that is one of an item's, too; comments on
+    lines of their own stay.
+    """
+    return _Edit(text, path).put_list(items)
 
 
 def delete(text, path):
@@ -96,6 +110,44 @@ class _Edit:
         if node.flow_style:
             return self._done(self._into_flow(node, _flow(value)))
         return self._done(self._line_after(node, f"- {_line(value)}", node.start_mark.column))
+
+    def put_list(self, items):
+        values = [value for value, _ in items]
+        node, parent = self.nodes[-1], self.nodes[-2]
+        if len(self.places) < len(self.path) or parent.flow_style:
+            return self.put(values)
+        self._data(self.path[:-1])[self.path[-1]] = values
+        block = isinstance(node, yaml.SequenceNode) and node.value and not node.flow_style
+        indent = node.start_mark.column if block else _start_column(parent, self.places[-1]) + 2
+        begin, old = self._item_lines(node) if block else (node.start_mark.index, [])
+        width = indent + len("- ") + max(len(_line(value)) for value in values) + 2
+        lines, there = [], {}
+        for value, own, line in old:
+            lines += own  # comments of what goes stay where the next item is
+            if value in values:
+                there[value], lines = [*lines, line], []
+        new = []
+        for value, comment in items:
+            if value in there:
+                *own, line = there[value]
+                new += [*own, _BESIDE.sub(rf"\g<1>{comment}", line)]
+            else:
+                new.append(f"{' ' * indent}- {_line(value)}".ljust(width) + f"# {comment}")
+        text = self.newline.join([*new, *lines])
+        before = self.text[:begin] if block else self.text[:begin].rstrip(" ") + self.newline
+        end = self._line_end(self._end(node)) if block else self._end(node)
+        return self._done(before + text + self.text[end:])
+
+    def _item_lines(self, node):
+        """Where a block list's lines begin, and ``(value, comment lines above, line)`` of each."""
+        begin = at = self.text.rfind("\n", 0, node.value[0].start_mark.index) + 1
+        found = []
+        for item in node.value:
+            end = self._line_end(self._end(item))
+            *own, line = self.text[at:end].split(self.newline)
+            found.append((item.value, own, line))
+            at = end + len(self.newline)
+        return begin, found
 
     def delete(self):
         if len(self.places) < len(self.path) or len(self.path) < 2:
@@ -240,6 +292,10 @@ def _value(child):
 
 def _start(child):
     return (child[0] if isinstance(child, tuple) else child).start_mark.index
+
+
+def _start_column(mapping, place):
+    return mapping.value[place][0].start_mark.column
 
 
 def _flow(value):

@@ -5,8 +5,10 @@ import io
 import textwrap
 from typing import NamedTuple
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from qubes_vpn_ruleset import INTERFACES
 
@@ -23,23 +25,27 @@ class Wishes(NamedTuple):
     vaults: tuple = ()
 
 
-def pillar_text(profile, wishes, source):
-    """The pillar as text.  *source* says what it was made from, for the first line."""
-    top = CommentedMap(qubes_vpn=_body(profile, wishes))
+def pillar_text(profile, wishes, source, selection=None):
+    """The pillar as text.
+
+    source: what it was made from, for the first line.  selection: by what the endpoints were chosen
+    from a relay list, or None.
+    """
+    top = CommentedMap(qubes_vpn=_body(profile, wishes, selection))
     top.yaml_set_start_comment(
         f"A machine's network for qubes-vpn-formula, made from {source}.\n"
         "Every key there is: pillar.example.  Check after each edit: qubes-vpn check FILE\n"
         "No secret belongs here: keys and passwords stay in the VPN qube.\n\n"
     )
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 2**31
+    round_trip = YAML()
+    round_trip.indent(mapping=2, sequence=4, offset=2)
+    round_trip.width = 2**31
     stream = io.StringIO()
-    yaml.dump(top, stream)
+    round_trip.dump(top, stream)
     return stream.getvalue()
 
 
-def _body(profile, wishes):
+def _body(profile, wishes, selection):
     body = CommentedMap()
     body["topology"] = wishes.topology
     _explain(
@@ -54,7 +60,7 @@ def _body(profile, wishes):
     )
     body["uplink"] = "sys-net"
     _explain(body, "uplink", 2, "The qube with the network hardware; it is never changed.")
-    body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes)})
+    body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes, selection)})
     _explain(body, "tunnels", 2, "The VPN qubes, any number of them.")
     body["routes"] = _routes(wishes)
     _explain(
@@ -68,7 +74,7 @@ def _body(profile, wishes):
     return body
 
 
-def _tunnel(profile, wishes):
+def _tunnel(profile, wishes, selection):
     tunnel = CommentedMap(kind=profile.kind)
     who = f" (it looks like {profile.provider}'s)" if profile.provider and profile.name else ""
     if profile.name:
@@ -89,6 +95,15 @@ def _tunnel(profile, wishes):
         "All that the VPN qube may reach: ADDRESS:PORT/PROTOCOL, numbers only.",
         gap=False,
     )
+    if selection:
+        tunnel["relays"] = _selection(selection)
+        _explain(
+            tunnel,
+            "relays",
+            6,
+            "How they were chosen.  Anew: qubes-vpn relays --from relays.json --refresh FILE",
+            gap=False,
+        )
     tunnel["template"] = wishes.template or DEFAULT_TEMPLATE
     _explain(
         tunnel,
@@ -124,6 +139,22 @@ def _endpoints(profile):
     for place, found in enumerate(profile.endpoints):
         endpoints.yaml_add_eol_comment(found.origin, place, column=column)
     return endpoints
+
+
+def _selection(selection):
+    return CommentedMap(
+        {
+            key: _list(map(_quoted, said)) if isinstance(said, list) else _quoted(said)
+            for key, said in selection.items()
+        }
+    )
+
+
+def _quoted(value):
+    """In quotes where YAML 1.1, as Salt reads it, has another meaning: ``no`` is not Norway."""
+    if not isinstance(value, str) or yaml.safe_load(value) == value:
+        return value
+    return DoubleQuotedScalarString(value)
 
 
 def _routes(wishes):

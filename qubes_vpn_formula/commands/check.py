@@ -3,16 +3,18 @@
 
 import json
 
+import qubes_vpn_relays
 from qubes_vpn_formula import pillarfile, pinning
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_problem import path_text
+from qubes_vpn_problem import Problem, path_text
 
 _EPILOG = """\
 Prints one line for each problem, all files, all problems:
   FILE:LINE: KEY.PATH: what is wrong. What to do.
-dom0 makes the same checks before it changes anything.
+dom0 makes the same checks before it changes anything. Endpoints that were chosen from a relay list
+long ago are a remark, not a problem.
 
 With --profile also what the VPN qube would refuse that profile for: above all a server that is not
 among the endpoints of its tunnel. Addresses are pinned when the pillar is made, so one that has
@@ -58,17 +60,17 @@ def report(paths, as_json=False, profile=None, resolve=False):
     profile: then, without problems, also what does not fit a profile; resolve: names are asked for.
     """
     found = [line for path in paths for line in _problems(path)]
-    code = 2 if found else 0
-    if profile and not found:
+    bad = {line["file"] for line in found if not line["remark"]}
+    code = 2 if bad else 0
+    if profile and not bad:
         errors = [error for path in paths for error in pinning.errors(path, profile, resolve)]
-        found = [_error_line(profile, error) for error in errors]
-        code = 1 if found else 0
+        found += [_error_line(profile, error) for error in errors]
+        bad, code = ({profile}, 1) if errors else (bad, 0)
     if as_json:
         say(json.dumps(found, indent=2))
         return code
     for line in found:
-        say(line["text"], "red")
-    bad = {line["file"] for line in found}
+        say(line["text"], "yellow" if line["remark"] else "red")
     for path in [*paths, *([profile] if profile and code < 2 else [])]:
         if path not in bad:
             say(f"{path}: no problem", "green")
@@ -78,20 +80,28 @@ def report(paths, as_json=False, profile=None, resolve=False):
 def _problems(path):
     """The problems of one file, as JSON has them."""
     try:
-        located = pillarfile.read(path).problems()
+        file = pillarfile.read(path)
+        located = file.problems()
     except UserError as error:
         return [_error_line(path, error)]
-    return [
-        _line(
-            path,
-            line,
-            path_text(problem.path),
-            problem.what,
-            problem.fix,
-            problem.text(f"{path}:{line}"),
-        )
-        for line, problem in located
-    ]
+    return [_located(path, *each) for each in located] or list(_remarks(file))
+
+
+def _remarks(file):
+    """What is no problem and should still be known, as JSON has it."""
+    for name in file.model.tunnels():
+        relays = file.model.services[name].relays
+        days = relays and qubes_vpn_relays.stale(relays)
+        if days:
+            key = ("qubes_vpn", "tunnels", name, "relays", "taken")
+            fix = "Get a new list: qubes-vpn relays --from LIST --refresh FILE."
+            problem = Problem(key, f"the relays were chosen {days} days ago", fix)
+            yield {**_located(file.path, file.line(key), problem), "remark": True}
+
+
+def _located(path, line, problem):
+    text = problem.text(f"{path}:{line}")
+    return _line(path, line, path_text(problem.path), problem.what, problem.fix, text)
 
 
 def _error_line(path, error):
@@ -99,4 +109,5 @@ def _error_line(path, error):
 
 
 def _line(path, line, key, what, fix, text):
-    return {"file": path, "line": line, "key": key, "what": what, "fix": fix, "text": text}
+    found = {"file": path, "line": line, "key": key, "what": what, "fix": fix, "text": text}
+    return {**found, "remark": False}

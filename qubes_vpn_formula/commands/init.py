@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``qubes-vpn init``: a provider's profile in, a commented pillar out."""
 
+import datetime
 import json
 
 import yaml
 
 import qubes_vpn_keyfile
 import qubes_vpn_profile
+import qubes_vpn_relays
 from qubes_vpn_formula import files, pillarfile, pillarnew, report, resolve
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.profiles import mullvad
+from qubes_vpn_formula.relays import chosen, mullvad, options, reading
+from qubes_vpn_profile_data import Profile
 
 _EPILOG = """\
 The pillar goes to standard output, or to --output FILE; what else there is to know goes to
@@ -60,33 +63,7 @@ def add(subparsers):
     )
     relays = parser.add_argument_group("Mullvad's relays (with --provider mullvad)")
     relays.add_argument("--relays", metavar="FILE", help="relays.json, of the app or its API")
-    relays.add_argument(
-        "--country",
-        metavar="CC",
-        action="append",
-        default=[],
-        type=str.lower,
-        help="only relays there, such as se; may be repeated",
-    )
-    relays.add_argument(
-        "--owner",
-        nargs="?",
-        const="owned",
-        choices=["owned", "rented"],
-        help="only relays that Mullvad owns (the default of --owner), or rents",
-    )
-    relays.add_argument(
-        "--entry",
-        metavar="HOSTNAME",
-        action="append",
-        default=[],
-        type=str.lower,
-        help="only this relay, such as se-got-wg-001; may be repeated",
-    )
-    relays.add_argument(
-        "--port", type=int, default=51820, help="the app's WireGuard port (default: %(default)s)"
-    )
-    relays.add_argument("--ipv6", action="store_true", help="the relays' IPv6 addresses too")
+    options.add(relays)
     pillar = parser.add_argument_group("the pillar")
     pillar.add_argument(
         "--tunnel", metavar="QUBE", default="sys-vpn", help="the VPN qube (default: %(default)s)"
@@ -121,15 +98,16 @@ def add(subparsers):
 
 
 def run(args):
-    profile, source = _profile(args)
-    text = pillarnew.pillar_text(profile, _wishes(args), source)
+    profile, source, selection = _profile(args)
+    text = pillarnew.pillar_text(profile, _wishes(args), source, selection)
     _refuse_problems(args, text)
     if args.output:
         files.write_new(args.output, text, args.force)
     template = args.template or pillarnew.DEFAULT_TEMPLATE
     output = args.output or "pillar.sls"
     refusals = _refusals(args, profile)
-    steps = report.next_steps(profile, args.tunnel, template, output, args.port)
+    port = args.port or qubes_vpn_relays.MULLVAD_PORT
+    steps = report.next_steps(profile, args.tunnel, template, output, port)
     if args.json:
         data = _as_data(args.output, profile, text, steps)
         data["refused"] = [{"line": e.line, "key": e.key, "text": str(e)} for e in refusals]
@@ -150,41 +128,36 @@ def _refusals(args, profile):
 
 
 def _profile(args):
-    """The profile with all its servers pinned, and what it was made from."""
+    """The profile with all its servers pinned, what it was made from, and what it chose by."""
     if args.provider:
         return _relays(args)
-    _refuse_options(
-        args,
-        "--from",
-        {
-            "--relays": args.relays,
-            "--country": args.country,
-            "--owner": args.owner,
-            "--entry": args.entry,
-            "--ipv6": args.ipv6,
-        },
-    )
+    _refuse_options("--from", [*(["--relays"] if args.relays else []), *options.given(args)])
     profile = qubes_vpn_profile.read(args.profile)
-    return _pinned(args, profile), profile.name
+    return _pinned(args, profile), profile.name, None
 
 
 def _relays(args):
-    _refuse_options(args, "--provider", {"--resolve": args.resolve, "--address": args.address})
+    both = {"--resolve": args.resolve, "--address": args.address}
+    _refuse_options("--provider", [name for name, given in both.items() if given])
     if not args.relays:
         raise UserError(
             "which relays?", f"Add --relays relays.json. {mullvad.WHERE}", key="--relays"
         )
-    profile = mullvad.read(args.relays, args.country, args.owner, args.entry, args.port, args.ipv6)
-    wanted = [*args.country, *([args.owner] if args.owner else []), *args.entry]
-    return profile, " ".join(
-        ["Mullvad's relay list", *([f"({', '.join(wanted)})"] if wanted else [])]
-    )
+    wishes = options.selection(args)
+    today = datetime.date.today().isoformat()
+    listed = reading.read(args.relays)
+    if listed.kind != "mullvad":
+        raise UserError("not Mullvad's relay list", mullvad.WHERE, file=args.relays)
+    found = chosen.choose(listed, wishes, today)
+    profile = Profile(kind="mullvad", name="", provider="Mullvad", endpoints=found.endpoints)
+    words = wishes.words()
+    source = "Mullvad's relay list" + (f" ({words})" if words else "")
+    return profile, source, found.as_pillar()
 
 
-def _refuse_options(args, with_, options):
-    for name, given in options.items():
-        if given:
-            raise UserError(f"it means nothing with {with_}", "Leave it out.", key=name)
+def _refuse_options(with_, given):
+    for name in given:
+        raise UserError(f"it means nothing with {with_}", "Leave it out.", key=name)
 
 
 def _pinned(args, profile):
@@ -203,11 +176,11 @@ def _pinned(args, profile):
             addresses[name] = resolve.ask(name)
             tell(f"  pinned: {name} = {', '.join(addresses[name])}", "yellow")
     if names and not addresses:
-        options = " ".join(f"--address {name}=ADDRESS" for name in names)
+        each = " ".join(f"--address {name}=ADDRESS" for name in names)
         raise UserError(
             f"the server is given by name: {', '.join(names)}",
             "A name is looked up once, in the open: add --resolve to ask this machine's resolver "
-            f"now, in clear, or {options}",
+            f"now, in clear, or {each}",
             file=args.profile,
             line=profile.hosts[0].line,
         )
@@ -231,7 +204,7 @@ def _origin(args, path):
             return "--vault"
         case ("tunnels", _, "template"):
             return "--template"
-        case ("tunnels", _, "endpoints" | "profile", *_):
+        case ("tunnels", _, "endpoints" | "profile" | "relays", *_):
             return args.profile or args.relays
     return "--tunnel"
 

@@ -60,7 +60,7 @@ def run(args):
     path = pillaredit.keys(args.key)
     new = _edited(args, old, path)
     after = pillarfile.PillarFile(args.file, new)
-    worse = _new_problems(before, after)
+    worse = new_problems(before, after)
     if worse:
         tell(f"{args.file}: not changed, because the edit would bring a problem:", "bold red")
         for line, problem in worse:
@@ -118,7 +118,8 @@ def _keys(value):
     )
 
 
-def _new_problems(before, after):
+def new_problems(before, after):
+    """The problems of the pillar file *after* that *before* does not have."""
     known = {(problem.path, problem.what) for _, problem in before.problems()}
     return [
         found for found in after.problems() if (found.problem.path, found.problem.what) not in known

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a pillar means: the model, read as a specification."""
 
+import itertools
+
 import pytest
 import yaml
 
 import qubes_vpn_model
+import qubes_vpn_relays
 import qubes_vpn_schema
 from qubes_vpn_problem import PillarError
 from qubes_vpn_types import Keys, ListOf, MapOf
@@ -280,11 +283,23 @@ def _keys(kind, value, path=()):
 
 
 def test_example_has_every_key_and_no_other(pillar_example):
-    """It cannot go stale.  A firewall's template is a comment there: it has no fixed value."""
+    """It cannot go stale.  A firewall's template and a relay list's keys are comments there."""
     known, there = _keys(qubes_vpn_schema.PILLAR, EXAMPLE)
-    assert known - there == {("firewalls", "*", "template")}
+    assert known - there == {("firewalls", "*", "template"), ("tunnels", "*", "relays")}
     assert there - known == set()
     assert "# template: left out, it is dom0's default template" in pillar_example
+
+
+def test_example_has_every_key_of_a_relay_list(pillar_example):
+    """R36. What stands there in comments is right when they are taken away."""
+    lines = iter(pillar_example.splitlines())
+    assert "      # relays:" in lines
+    block = itertools.takewhile(lambda line: line.startswith("      #   "), lines)
+    relays = yaml.safe_load("\n".join(line[10:] for line in block))
+    assert list(relays) == list(qubes_vpn_relays.RELAYS.fields)
+    problems = []
+    assert qubes_vpn_relays.RELAYS.read(relays, (), problems)
+    assert problems == []
 
 
 def test_example_shows_the_defaults():

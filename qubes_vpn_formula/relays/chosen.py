@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Endpoints from chosen relays: exactly their addresses, and no more than Qubes can take."""
+
+import collections
+import ipaddress
+from typing import NamedTuple
+
+import qubes_vpn_endpoints
+import qubes_vpn_net
+import qubes_vpn_relays
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.relays import mullvad
+from qubes_vpn_formula.relays.selection import fitting
+from qubes_vpn_problem import show
+from qubes_vpn_profile_data import Endpoint, endpoint, once
+
+IN_USE = "in use, no longer chosen"
+
+
+class Chosen(NamedTuple):
+    """The outcome of a selection.
+
+    kind: of the list.  relays: those that fit.  endpoints: ``Endpoint``, with what the qube uses
+    and the selection no longer has (*kept*, of these).  taken: the day, as text.
+    """
+
+    kind: str
+    selection: object
+    relays: tuple
+    endpoints: tuple
+    kept: tuple
+    taken: str
+
+    def destinations(self):
+        return [qubes_vpn_net.endpoint(found.text) for found in self.endpoints]
+
+    def as_pillar(self):
+        """``tunnels.NAME.relays``."""
+        said = {**self.selection.as_pillar(self.kind), "taken": self.taken}
+        read = qubes_vpn_relays.RELAYS.read({**said, "sha256": "0" * 64}, (), [])
+        return {**said, "sha256": qubes_vpn_relays.checksum(read, self.destinations())}
+
+
+def choose(listed, wishes, taken, in_use=(), before=()):
+    """The :class:`Chosen` of the list *listed*; raises :class:`UserError`.
+
+    in_use: addresses that the tunnel uses now.  before: its destinations until now; what of
+    these is in use stays, alone and on its own port, wherever the selection leads.
+    """
+    relays = tuple(fitting(listed, wishes))
+    found = [*_of_relays(relays, wishes, listed)]
+    if listed.kind == "mullvad" and wishes.api:
+        found.append(endpoint(*mullvad.API, "api.mullvad.net"))
+    found += [Endpoint(also.text, "of your own") for also in wishes.also]
+    found = once(found)
+    kept = tuple(_kept(found, in_use, before))
+    chosen = Chosen(listed.kind, wishes, relays, (*found, *kept), kept, taken)
+    _refuse_size(chosen, listed.path)
+    return chosen
+
+
+def _of_relays(relays, wishes, listed):
+    """In as few prefixes as hold each address of the relays and not one more."""
+    names = collections.defaultdict(dict)  # (version, port, protocol) -> address -> host name
+    for relay in relays:
+        for address, port, proto, name in _single(relay, wishes, listed):
+            if address.version == 4 or wishes.ipv6:
+                names[address.version, port, proto].setdefault(address, name)
+    if not names:
+        raise UserError("the relays that fit have IPv6 only", "Add --ipv6.", file=listed.path)
+    for (_, port, proto), here in sorted(names.items(), key=lambda pair: pair[0]):
+        yield from _collapsed(here, port, proto, listed.path)
+
+
+def _single(relay, wishes, listed):
+    """``(address, port, protocol, name)`` of all that a client of *relay* connects to."""
+    name = relay.hostname
+    for address in relay.addresses:
+        yield address, relay.port or wishes.mullvad_port, relay.proto, name
+        if wishes.udp2tcp:
+            _refuse_port("udp2tcp", wishes.udp2tcp, mullvad.UDP2TCP_PORTS, name, listed)
+            yield address, wishes.udp2tcp, "tcp", f"{name}, udp2tcp"
+        if wishes.shadowsocks:
+            # As the app chooses: one of the further addresses, if there are any, on any port.
+            extra = [each for each in relay.shadowsocks if each.version == address.version]
+            if not extra:
+                ports = listed.shadowsocks_ports
+                _refuse_port("shadowsocks", wishes.shadowsocks, ports, name, listed)
+            for each in extra or [address]:
+                yield each, wishes.shadowsocks, "udp", f"{name}, shadowsocks"
+    if wishes.quic:
+        for address in relay.quic:
+            yield address, mullvad.QUIC_PORT, "udp", f"{name}, quic"
+
+
+def _refuse_port(option, port, ranges, name, listed):
+    if not any(first <= port <= last for first, last in ranges):
+        known = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+        raise UserError(
+            f"{name} does not listen for {option} on port {port}",
+            f"Choose --{option} from {known}." if known else f"Leave --{option} out.",
+            file=listed.path,
+        )
+
+
+def _collapsed(names, port, proto, path):
+    for network in ipaddress.collapse_addresses(map(ipaddress.ip_network, names)):
+        inside = [names[address] for address in network]  # each is there, or this is an error
+        origin = inside[0] if len(inside) == 1 else f"{inside[0]} and {len(inside) - 1} more"
+        single = network.prefixlen == network.max_prefixlen
+        text = str(network.network_address if single else network)
+        yield endpoint(text, port, proto, origin, file=path)
+
+
+def _kept(found, in_use, before):
+    """What is in use and not in *found*: :class:`Endpoint`, one for each port it had."""
+    new = [qubes_vpn_net.endpoint(each.text) for each in found]
+    for text in dict.fromkeys(in_use):
+        address = _address(text)
+        had = [each for each in before if _holds(each, address)]
+        if not had and not any(_holds(each, address) for each in new):
+            raise UserError(
+                f"{address} is no endpoint of this tunnel, so it cannot be in use",
+                "Look at the address again.",
+                key="--in-use",
+            )
+        for each in had:
+            if not any(_holds(one, address) and _ports(one, each) for one in new):
+                single = each._replace(host=f"{address}/{address.max_prefixlen}")
+                yield Endpoint(single.text, IN_USE)
+
+
+def has(destinations, text):
+    """Whether the address *text* is in one of *destinations*; raises :class:`UserError`."""
+    return any(_holds(each, _address(text)) for each in destinations)
+
+
+def _address(text):
+    try:
+        return ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        fix = "Write it as in --in-use 185.65.135.68."
+        raise UserError(f"{show(text)} is not an address", fix, key="--in-use") from None
+
+
+def _holds(destination, address):
+    return destination.version == address.version and address in ipaddress.ip_network(
+        destination.host
+    )
+
+
+def _ports(new, old):
+    """Whether *new* has all the ports of *old*."""
+    return new.proto == old.proto and new.first <= old.first and old.last <= new.last
+
+
+def _refuse_size(chosen, path):
+    """Too much for one Admin API call, or for the killswitch; says where most of it is."""
+    destinations = chosen.destinations()
+    size = qubes_vpn_net.rules_size(qubes_vpn_net.rules(destinations))
+    what = None
+    if size > qubes_vpn_net.FIREWALL_LIMIT:
+        what = (
+            f"{len(destinations):,} endpoints are firewall rules of {size:,} bytes, and Qubes "
+            f"accepts {qubes_vpn_net.FIREWALL_LIMIT:,}"
+        )
+    else:
+        try:
+            qubes_vpn_endpoints.elements(destinations)
+        except qubes_vpn_endpoints.NotEndpoints as error:
+            what = error.problems[0].partition(". ")[0]
+    if what:
+        counted = collections.Counter(relay.country for relay in chosen.relays if relay.country)
+        most = ", ".join(f"{country} ({count})" for country, count in counted.most_common(3))
+        fix = "Choose by --country, --city, --owner or --hostname"
+        fix += f"; most relays are in {most}." if most else "."
+        raise UserError(what, fix, file=path)
