@@ -9,6 +9,7 @@ from bench import (
     endpoints,
     large_pillar,
     many_qubes,
+    relays,
     reloads,
     show_sls,
     through,
@@ -23,6 +24,7 @@ BENCHES = {
     "upstream": upstream,
     "show_sls": show_sls,
     "endpoints": endpoints,
+    "relays": relays,
     "reloads": reloads,
     "through": through,
 }

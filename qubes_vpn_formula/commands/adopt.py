@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import qubes_vpn_plan
-from qubes_vpn_formula import adopting, files, foretold, pillarfile
+from qubes_vpn_formula import adopting, files, pillarfile
 from qubes_vpn_formula.commands import check
 from qubes_vpn_formula.commands.parser import command, inventory_option, json_option
 from qubes_vpn_formula.commands.set import BOM, show_difference
@@ -65,6 +65,8 @@ def run(args):
 
 
 def _differences(args, model):
+    from qubes_vpn_formula import foretold  # not for every command: it loads an embedded Qubes
+
     steps = qubes_vpn_plan.plan(model)
     with tempfile.TemporaryDirectory(prefix="qubes-vpn-adopt-") as folder:
         machine = foretold.of_inventory(args.inventory, Path(folder)).machine

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import qubes_vpn_plan
-from qubes_vpn_formula import foretold, pillarfile
+from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.commands import check
 from qubes_vpn_formula.commands.parser import command, json_option, machine_options
 from qubes_vpn_formula.console import say
@@ -59,6 +59,8 @@ def run(args):
     steps = _PARTS[args.part](model)
     if not (args.inventory or args.embedded):
         return _print_steps(steps, args.json)
+    from qubes_vpn_formula import foretold  # not for every command: it loads an embedded Qubes
+
     with tempfile.TemporaryDirectory(prefix="qubes-vpn-plan-") as folder:
         if args.inventory:
             asked = foretold.of_inventory(args.inventory, Path(folder))

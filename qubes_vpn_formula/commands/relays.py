@@ -197,7 +197,7 @@ def _tell(found, tunnel=None):
 
 
 def _size(found):
-    return qubes_vpn_net.rules_size(qubes_vpn_net.rules(found.destinations()))
+    return qubes_vpn_net.rules_size(qubes_vpn_net.rules(found.destinations))
 
 
 def _as_data(found):

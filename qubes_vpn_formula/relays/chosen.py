@@ -21,7 +21,8 @@ class Chosen(NamedTuple):
     """The outcome of a selection.
 
     kind: of the list.  relays: those that fit.  endpoints: ``Endpoint``, with what the qube uses
-    and the selection no longer has (*kept*, of these).  taken: the day, as text.
+    and the selection no longer has (*kept*, of these).  destinations: the same, as the model has
+    them.  taken: the day, as text.
     """
 
     kind: str
@@ -29,16 +30,14 @@ class Chosen(NamedTuple):
     relays: tuple
     endpoints: tuple
     kept: tuple
+    destinations: tuple
     taken: str
-
-    def destinations(self):
-        return [qubes_vpn_net.endpoint(found.text) for found in self.endpoints]
 
     def as_pillar(self):
         """``tunnels.NAME.relays``."""
         said = {**self.selection.as_pillar(self.kind), "taken": self.taken}
         read = qubes_vpn_relays.RELAYS.read({**said, "sha256": "0" * 64}, (), [])
-        return {**said, "sha256": qubes_vpn_relays.checksum(read, self.destinations())}
+        return {**said, "sha256": qubes_vpn_relays.checksum(read, self.destinations)}
 
 
 def choose(listed, wishes, taken, in_use=(), before=()):
@@ -54,7 +53,9 @@ def choose(listed, wishes, taken, in_use=(), before=()):
     found += [Endpoint(also.text, "of your own") for also in wishes.also]
     found = once(found)
     kept = tuple(_kept(found, in_use, before))
-    chosen = Chosen(listed.kind, wishes, relays, (*found, *kept), kept, taken)
+    every = (*found, *kept)
+    destinations = tuple(qubes_vpn_net.endpoint(each.text) for each in every)
+    chosen = Chosen(listed.kind, wishes, relays, every, kept, destinations, taken)
     _refuse_size(chosen, listed.path)
     return chosen
 
@@ -114,7 +115,7 @@ def _collapsed(names, port, proto, path):
 
 def _kept(found, in_use, before):
     """What is in use and not in *found*: :class:`Endpoint`, one for each port it had."""
-    new = [qubes_vpn_net.endpoint(each.text) for each in found]
+    new = [qubes_vpn_net.endpoint(each.text) for each in found] if in_use else []
     for text in dict.fromkeys(in_use):
         address = _address(text)
         had = [each for each in before if _holds(each, address)]
@@ -156,7 +157,7 @@ def _ports(new, old):
 
 def _refuse_size(chosen, path):
     """Too much for one Admin API call, or for the killswitch; says where most of it is."""
-    destinations = chosen.destinations()
+    destinations = chosen.destinations
     size = qubes_vpn_net.rules_size(qubes_vpn_net.rules(destinations))
     what = None
     if size > qubes_vpn_net.FIREWALL_LIMIT:

@@ -81,7 +81,8 @@ def address(text):
         found = ipaddress.ip_address(text)
     except ValueError:
         raise Unusable(f"{show(text)} is not an IP address") from None
-    documentation = any(found in network for network in _DOCUMENTATION)
-    if not documentation and (not found.is_global or found.is_multicast):
+    if found.is_global and not found.is_multicast:
+        return found
+    if not any(found in network for network in _DOCUMENTATION):
         raise Unusable(f"{found} is not an address on the internet")
     return found

@@ -27,7 +27,7 @@ def changes(path, listed, wishes, tunnel):
         return _relays(reading.read(path), listed, wishes)
     found = []
     for old, own in selections:
-        new = chosen.choose(listed, own, "2000-01-01").destinations()
+        new = chosen.choose(listed, own, "2000-01-01").destinations
         found += [_told(change, listed) for change in difference.of_endpoints(old, new)]
     return found
 

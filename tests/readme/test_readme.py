@@ -2,6 +2,7 @@
 """Every command in README.md runs as it is written there, and does what the text says."""
 
 import difflib
+import json
 import re
 import shlex
 import stat
@@ -9,12 +10,14 @@ import tarfile
 
 import pytest
 from generator.cases import secrets_of
+from generator.relay_lists import api_list, relay
 from in_qube import skip_where_impossible
 from readme.dom0 import STAND_INS
 from readme.shell import sh
 
 TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
+RELAYS = "Keep relays current"
 ASK = "Ask a machine, follow a machine"
 UNDO = "Take it back"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
@@ -32,7 +35,9 @@ def output(command, folder):
 def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
-    assert {block.section for block in commands} == {TOP, TRY, LAB, PILLAR, DOM0, ASK, UNDO}
+    assert {block.section for block in commands} == {
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, ASK, UNDO,
+    }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
@@ -114,6 +119,23 @@ class TestPillar:
             if line.startswith(("+", "-"))
         ]  # fmt: skip
         assert differing == ["-       work: sys-firewall", "+       work: none"]
+
+
+def test_relays_are_kept_current(readme, qubes):
+    """R36. In the qube with the checkout: a relay whose address changed, and that is in use."""
+    folder = qubes / "dev/qubes-vpn-formula"
+    others = [relay("se-got-wg-001", "203.0.113.7"), relay("de-ber-wg-001", "203.0.113.8")]
+    for name, address in (("relays.json", "185.65.135.68"), ("new.json", "185.65.135.71")):
+        listed = api_list([*others, relay("se-sto-wg-003", address)])
+        (folder / name).write_text(json.dumps(listed))
+    init, diff, refresh = (sh(command, folder) for command in readme.commands(RELAYS))
+    assert [done.returncode for done in (init, diff, refresh)] == [0, 1, 0]
+    assert diff.stdout == readme.output(RELAYS)
+    text = (folder / "mullvad.sls").read_text()
+    for address in ("203.0.113.7", "185.65.135.68", "185.65.135.71"):
+        assert f"- {address}:51820/udp" in text
+    output(f"{readme.commands(RELAYS)[2].partition(' --in-use')[0]}", folder)
+    assert "185.65.135.68" not in (folder / "mullvad.sls").read_text()
 
 
 class TestDom0:
