@@ -125,6 +125,11 @@ def cleaned(name):
     return _state("cleaned", name)
 
 
+def leftovers(name, known):
+    """Notes of qubes that are not there are gone; half made ones not in *known* are told."""
+    return _state("leftovers", name, known=known)
+
+
 def remarks(name):
     """Says once more what the states of this run had to say beside their changes."""
     told = _machine().remarks if _key() in __context__ else []

@@ -11,7 +11,14 @@ import qubes_vpn_making
 import qubes_vpn_restore
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
 from qubes_vpn_machine import Refused, in_words
-from qubes_vpn_moves import NO_CLIENT, default_netvm, need, netvm, on_the_way
+from qubes_vpn_moves import (
+    NO_CLIENT,
+    default_netvm,
+    need,
+    netvm,
+    on_the_way,
+    tell_offline,
+)
 
 #: Features that reach a qube as its services, which begin when it starts.
 _SERVICE = "service."
@@ -25,10 +32,17 @@ def run(machine, state, args, changes):
     """
     args = dict(args)
     name, optional = args["name"], args.pop("optional", False)
-    with in_words(f"{name}: qubesd said no"):
-        if optional and machine.klass(name) is None:
-            return f"there is no qube '{name}' yet; qubes.layout makes it"
-        return STEPS[state](machine, changes, **args)
+    try:
+        with in_words(f"{name}: qubesd said no"):
+            if optional and machine.klass(name) is None:
+                return f"there is no qube '{name}' yet; qubes.layout makes it"
+            return STEPS[state](machine, changes, **args)
+    except Refused as refused:
+        try:
+            tell_offline(machine)
+        except Refused as unknown:
+            raise Refused(f"{refused} And {unknown}.") from refused
+        raise
 
 
 def template(machine, changes, name, clone_of, guard):
@@ -126,6 +140,7 @@ def _settings(machine, changes, name, settings, klass):
     if cut_off and machine.value(name, "netvm") is not None:
         # Reset, the flag leaves clients behind that nothing is passed on for (R4.3).  Switched on
         # it would let them out as the qube hangs now; the guard of its own move asks about them.
+        machine.taken_off[name] = None
         with on_the_way(changes, name) as made:
             machine.set(name, {"netvm": None}, made)
     if wrong:
@@ -161,6 +176,7 @@ STEPS = {
     "undone": qubes_vpn_restore.undone,
     "removed": qubes_vpn_restore.removed,
     "cleaned": qubes_vpn_restore.cleaned,
+    "leftovers": qubes_vpn_making.leftovers,
     "management": management,
     "disposables": disposables,
     "served_by": served_by,

@@ -40,11 +40,12 @@ def opened(before, after, guard, unlisted=()):
 
     *before* and *after* map every qube of the machine to its netvm's name or None.  Whoever's way
     out stays the same is not opened by the change.
-    unlisted: tunnels whose firewall list lets everything through.  Nobody is safe behind one yet.
+    unlisted: tunnels whose firewall list lets everything through.  Nobody is safe behind one yet,
+    and what it sends itself may be anything.
     """
     # A qube that had a netvm and loses it is no uplink: its clients are offline.
     cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
-    exempt = ({*guard.services} - {*guard.sheltered}) | {*guard.outside_vpn}
+    exempt = ({*guard.services} - {*guard.sheltered, *unlisted}) | {*guard.outside_vpn}
     shelters = tuple(name for name in guard.shelters if name not in unlisted)
     wired = guard._replace(services=guard.services + cut, shelters=shelters)
     return sorted(

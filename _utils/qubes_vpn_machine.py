@@ -87,6 +87,7 @@ class Machine:
         self.dry = dry
         self._record = record
         self._lines = None  # see recorded
+        self.taken_off = {}  # names, of whom this run took offline to move them later
         self.parked = set()  # whom an undo took offline, to move them later
         self.may_undo = False  # whether an undo has been found to get through
         self._making = set()  # names; of what is being made there is nothing to go back to
@@ -222,6 +223,13 @@ class Machine:
             self.app.domains.refresh_cache(force=True)
         self._power = listed
         self._looked = time.monotonic()
+
+    def ask_anew(self, names):
+        """Forgets what is known of these qubes: a call that failed may have been done."""
+        if not self.dry:
+            self.app.clear_cache()
+            for name in names:
+                self.app.domains[name].clear_cache()
 
     def power(self, name):
         """The qube's power state, as qubesadmin names it."""
@@ -417,6 +425,7 @@ class Machine:
 
     def remove(self, name):
         """Removes a qube."""
+        self._recording()  # a run that could not go on does not begin with this
         if self.dry:
             self._pretended["", name] = None
             self._gone.add(name)
@@ -612,8 +621,8 @@ class Machine:
         return next(found, None)
 
     def _recording(self):
-        """Whether lines are written; a dry run only looks whether they could be."""
-        if self._record is not None and self.dry:
+        """Whether lines are written; looks first whether they can be, also in a dry run."""
+        if self._record is not None:
             with _recorded():
                 self._record.check()
         return self._record is not None and not self.dry

@@ -93,6 +93,25 @@ def complete(machine, changes, name, settings):
     _made(machine, name)
 
 
+def leftovers(machine, changes, name, known):
+    """What interrupted runs left of qubes that the pillar does not name: told, and not touched.
+
+    *name*: of the step.  known: names that the pillar has.  A note of a qube that is not there says
+    nothing any more, and goes.
+    """
+    for each in sorted(machine.unfinished() - {*known}):
+        if machine.klass(each) is None:
+            with in_words(f"{each}: the note in dom0 could not be removed"):
+                machine.end(each)
+            changes[each] = {"old": "noted as half made", "new": "not there, note removed"}
+        else:
+            machine.remark(
+                f"'{each}' may be half made: a run was interrupted while it made it, and the "
+                f"pillar does not name it any more. Remove it (qvm-remove {each}); or, to keep it, "
+                f"remove the note (qvm-features --unset dom0 {machine.note(each)})."
+            )
+
+
 def remove_half(machine, name):
     """Removes a template without a system, if it is ours or nothing can be lost with it."""
     if not _is_ours(machine, name) and not machine.untouched(name):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import qubesadmin.exc
 
 import qubes_vpn_guard
-from qubes_vpn_machine import FROZEN, INHERITED, Refused, meant, shown
+from qubes_vpn_machine import FROZEN, INHERITED, Refused, in_words, meant, shown
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 NO_CLIENT = ("TemplateVM", "AdminVM")
@@ -145,7 +145,7 @@ def _make(machine, changes, move, before, in_the_way, guard, later, restart_clie
             text = str(refused)
             if isinstance(refused.__cause__, qubesadmin.exc.QubesVMNotStartedError):
                 text = f"{move.what} was not made: {move.netvm} is off by now. Run this again."
-            raise Refused(_and_offline(text, [*off.heirs, *off.names])) from refused
+            raise Refused(text) from refused
     if users and restart_clients == "never":
         machine.remark(f"{move.what} breaks connections of what is running: {', '.join(users)}.")
     _tell_idle(machine, before, after, guard)
@@ -249,6 +249,7 @@ def _take_off(machine, changes, off):
             f"{', '.join(off.discarded)}: preloaded with the old netvm, and discarded; qubesd "
             "makes new ones with the next disposable."
         )
+    machine.taken_off.update(dict.fromkeys([*off.heirs, *off.names]))
     if off.default:
         with on_the_way(changes) as made:
             machine.set_default_netvm(None, off.heirs, made)
@@ -271,10 +272,24 @@ def on_the_way(changes, name=None):
             changes[key if key == "with it" else f"{name or key} on the way"] = change
 
 
-def _and_offline(text, names):
-    if not names:
-        return text
-    return f"{text.rstrip('.')}. Offline until a run gets through: {', '.join(names)}."
+def tell_offline(machine):
+    """Says whom a run that ends here leaves offline: whom it took off, and who hangs on these."""
+    if not machine.taken_off:
+        return
+    with in_words("who is offline now could not be seen"):
+        machine.ask_anew(machine.taken_off)
+        wiring = machine.wiring()
+    off = [name for name in machine.taken_off if name in wiring and wiring[name] is None]
+    behind = [
+        name
+        for name in wiring
+        if name not in off
+        and machine.klass(name) not in NO_CLIENT
+        and set(qubes_vpn_guard.path(name, wiring)) & {*off}
+    ]
+    if off:
+        more = f"; and behind these {', '.join(behind)}" if behind else ""
+        machine.remark(f"Offline until a run gets through: {', '.join(off)}{more}.")
 
 
 # --- running clients

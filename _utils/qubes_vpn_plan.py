@@ -48,6 +48,9 @@ def plan(model):
                 "after the clients: it moves every qube that has no netvm of its own choice",
             )
         )
+    args = {"name": "left half made", "known": _named(model)}
+    why = "what an interrupted run left, and the pillar does not name any more, is told"
+    steps.append(Step("left half made", "leftovers", args, why))
     steps += _ways(model, promise)
     return _with_later(_with_restarts(steps, model), model)
 
@@ -66,6 +69,12 @@ def layout(model):
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
     return _with_restarts(steps, model)
+
+
+def _named(model):
+    """Whatever a step of ours may make."""
+    templates = {*model.templates, *model.templates.values()}
+    return sorted({*templates, *model.services, *model.layout})
 
 
 def _with_restarts(steps, model):

@@ -67,7 +67,7 @@ class Record:
 
     def __init__(self, folder=FOLDER):
         self.folder = Path(folder)
-        self._begun = self._wired = self._promised = False
+        self._begun = self._wired = self._promised = self._checked = False
         self.undoing = False
 
     def change(self, kind, of, key, old, **more):
@@ -96,7 +96,12 @@ class Record:
         self._append({"made": name, "uuid": uuid})
 
     def check(self):
-        """Raises what a line would that is written now, and writes none."""
+        """Raises when no line can be written now, or a line before it is damaged; writes none.
+
+        What is replaced under a damaged record could not be put back.  The first answer counts.
+        """
+        if self._checked:
+            return
         with self._words():
             try:
                 with _inside(self.folder) as folder:
@@ -105,6 +110,8 @@ class Record:
                         pass
             except FileNotFoundError:
                 self.folder.parent.stat()  # all but this is made when it is missing
+        read(self.folder)
+        self._checked = True
 
     def lines(self):
         """What has been written so far: see :func:`read`."""
@@ -173,10 +180,10 @@ def read(folder=FOLDER):
         parsed = _parsed(line)
         if parsed is None or parsed.pop("line") != number or not _follows(parsed, runs):
             raise Unusable(
-                f"{path}, line {number} is damaged, or one before it is lost: nothing can be "
-                "undone by such a record. Put back a whole copy from a backup of dom0. Without "
-                "one, move the file away and keep it: it tells what was there, and you can put "
-                "that back by hand. The next run begins a new record."
+                f"{path}, line {number} is damaged, or one before it is lost: nothing could be "
+                "undone by such a record, so nothing is changed. Put back a whole copy from a "
+                "backup of dom0. Without one, move the file away and keep it: it tells what was "
+                "there, and you can put that back by hand. The next run begins a new record."
             )
         runs += "run" in parsed
         found.append(parsed)

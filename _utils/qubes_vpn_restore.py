@@ -95,10 +95,11 @@ def cleaned(machine, changes, name):
             f"{', '.join(run.time for run in left)}, and without it nobody can put that back. Undo "
             "them first (qubesctl state.sls qubes.network.undo)."
         )
-    if half := sorted(machine.unfinished()):
+    if half := sorted(each for each in machine.unfinished() if machine.klass(each) is not None):
         raise Refused(
-            f"{name}: a note says that {', '.join(half)} may be half made. Run "
-            "qubes.network.sys-vpn once more, which completes or removes it, and undo that."
+            f"{name}: a note says that {', '.join(half)} may be half made. If the pillar names it, "
+            "run qubes.network.sys-vpn once more, which completes it, and undo that. Else remove "
+            f"it (qvm-remove {half[0]})."
         )
     machine.forget(changes)
     return None if changes else "there are none"
@@ -147,7 +148,7 @@ def _property(machine, changes, what):
         _move(machine, changes, what, value)
     else:
         if key == "provides_network":
-            _refuse_in_use(machine, name)
+            _refuse_in_use(name, machine.wiring())
         machine.set(name, {key: value}, changes)
     return None
 
@@ -178,9 +179,9 @@ def _lost(machine, what):
     return None
 
 
-def _refuse_in_use(machine, name):
+def _refuse_in_use(name, wiring):
     """qubesd accepts the reset of provides_network, and leaves clients without a way out."""
-    clients = [each for each, netvm in machine.wiring().items() if netvm == name]
+    clients = [each for each, netvm in wiring.items() if netvm == name]
     if clients:
         raise Refused(
             f"'{name}' provided no network before, and now it is the netvm of "
@@ -261,7 +262,7 @@ def _file(machine, changes, what):
 
 
 def _refuse_early(machine, runs):
-    """Before the first write: no template of what runs, no tunnel that somebody would hang on."""
+    """Before the first write: no template of what runs, no netvm that somebody would hang on."""
     lines = machine.recorded()
     pending = list(_pending(machine, qubes_vpn_undo.restorable(lines, runs)))
     for _kind, what in pending:
@@ -273,6 +274,9 @@ def _refuse_early(machine, runs):
             )
     before = qubes_vpn_undo.before(lines, runs)[0] or {}
     then = _foreseen(machine, pending)
+    for _kind, what in pending:
+        if what.key == "provides_network":
+            _refuse_in_use(what.name, then)
     for name in sorted(qubes_vpn_undo.tunnels(lines, runs)):
         keys = [what.key for kind, what in pending if what.name == name and _loosens(kind, what)]
         clients = [each for each in then if _way_to(name, each, then)]

@@ -27,6 +27,11 @@ class Ways:
         provides = self.machine.value(name, "provides_network") is True
         return qubes_vpn_guard.exposed(name, self.wiring, self.guard, provides)
 
+    def doubt(self, name):
+        """The end of its way out, unless that is the pillar's uplink: it may be offline itself."""
+        end = qubes_vpn_guard.path(name, self.wiring)[-1]
+        return None if end == self.guard.uplink else end
+
     def online(self, name):
         """Whether it has a netvm, or is an uplink."""
         return self.wiring[name] is not None or self.exposed(name)
@@ -129,14 +134,14 @@ def _fetched(ways):
         yield f"templates' updates, perhaps: {unknown}"
     else:
         if servers:
-            yield f"templates' updates, by {_names(servers)} (pillar: updates.templates)"
+            yield f"templates' updates, by {_told(ways, servers)} (pillar: updates.templates)"
     for key, what, where in (
         ("updatevm", "dom0's updates", "updates.dom0"),
         ("clockvm", "the time", "clock"),
     ):
         name = ways.machine.named(key)
         if name and ways.exposed(name):
-            yield f"{what}, by {name} (pillar: {where})"
+            yield f"{what}, by {_told(ways, [name])} (pillar: {where})"
 
 
 def _disposables(ways):
@@ -149,8 +154,8 @@ def _disposables(ways):
         if template and ways.exposed(template):
             yield (
                 f"what {_names(names)} open{'s' if len(names) == 1 else ''} in a disposable, of "
-                f"{template} (pillar: default_dispvm; one qube: qvm-prefs {names[0]} "
-                "default_dispvm NAME)"
+                f"{_told(ways, [template])} (pillar: default_dispvm; one qube: qvm-prefs "
+                f"{names[0]} default_dispvm NAME)"
             )
 
 
@@ -166,12 +171,22 @@ def _clients(ways):
             (disposables if name in bases else others).append(name)
     for what, names in groups.items():
         if names:
-            yield what + _names(names) + (" (pillar: disposables)" if names is disposables else "")
+            key = " (pillar: disposables)" if names is disposables else ""
+            yield f"{what}{_told(ways, names)}{key}"
 
 
 def _base(server):
     """A qube's name, of what policy may redirect to: of a disposable, that of its template."""
     return server.removeprefix("@dispvm:")
+
+
+def _told(ways, names):
+    """Exposed qubes, with what they need to be in clear where that is not known."""
+    told = []
+    for name in names:
+        end = ways.doubt(name)
+        told.append(f"{name} (if {'it' if end == name else end} has a way out)" if end else name)
+    return _names(told)
 
 
 def _names(names):

@@ -11,6 +11,12 @@ from qubes_vpn_machine import rules_text
 _NO_LIST = "action=accept"
 _SERVICE = "service."
 _ON_THE_WAY = " on the way"
+#: of what is not about a value: what is said, by what it was
+_SAID = {
+    "halted": "{} is halted, and is started first",
+    "preloaded": "{}, a preloaded disposable, is discarded: it has the old netvm",
+    "noted as half made": "{} is noted as half made, and is not there: the note goes",
+}
 #: what dom0 names a qube for, by its property
 _SERVED = {
     "default_netvm": "dom0's default_netvm is",
@@ -46,12 +52,10 @@ def sentences(name, changes, last):
         by_hand = written is not None and written != old
         if key == "with it":
             found.append(f"with it, because they have no netvm of their own choice: {new}")
-        elif old == "halted":
-            found.append(f"{key} is halted, and is started first")
+        elif old in _SAID:
+            found.append(_SAID[old].format(key))
         elif new == "restarted":
             found.append(f"{key} runs, and is shut down and started again")
-        elif old == "preloaded":
-            found.append(f"{key}, a preloaded disposable, is discarded: it has the old netvm")
         elif key.endswith(_ON_THE_WAY):
             what = key.removesuffix(_ON_THE_WAY)
             last["dom0" if what in _SERVED else what, what if what in _SERVED else "netvm"] = new
@@ -68,7 +72,7 @@ def last_written(machine, folder):
 
     Keys and values are as *changes* have them; dom0's are the machine's.  What is told of a qube
     that was removed, and whose name another has now, does not count.  A record that cannot be read
-    tells nothing: undoing a run says what is wrong with it.
+    tells nothing: what is wrong with it says the first step that would change something.
     """
     try:
         lines = qubes_vpn_record.read(folder)

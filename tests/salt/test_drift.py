@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What somebody changed by hand: a dry run names it in their words, the next run puts it right."""
 
-from pathlib import Path
-
 import pytest
 from pillars import PILLARS, WIREGUARD
 
@@ -158,14 +156,21 @@ def test_another_qube_of_that_name_is_nobodys_hand(states, routed):
     )
 
 
-def test_a_record_that_cannot_be_read_tells_nothing(states, modules, routed, session_loaders):
-    """The dry run goes on: it is undoing a run that needs the record."""
-    routed.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
+def test_a_damaged_record_stops_a_run_before_it_replaces_anything(states, modules, routed):
+    """R69, R92. It could not be put back. A run with nothing to do needs no record."""
+    record = states.record
     for text in ("x\n", '{"line": 1, "change": "property"}\n', '{"line": 1, "undone": 1}\n'):
-        Path(session_loaders.opts["qubes_vpn_folder"], "record.jsonl").write_text(text)
-        dry = states.run(PILLAR, test=True)
-        (comment,) = [answer.comment for answer in dry.values() if answer.changes]
-        assert comment == "work hangs on sys-net, the pillar says sys-firewall"
-        assert modules.qubes_vpn.inventory()["written"] == {}
-        (problem,) = modules.qubes_vpn.undo_plan()["problems"]
-        assert "record.jsonl, line 1 is damaged, or one before it is lost" in problem
+        record.write_text(text)
+        assert all(answer.result for answer in states.run(PILLAR).values())
+    routed.call("work", "admin.vm.property.Set", "netvm", b"sys-net")
+    routed.forget_calls()
+    for test in (True, False):
+        (comment,) = [a.comment for a in states.run(PILLAR, test=test).values() if not a.result]
+        assert "record.jsonl, line 1 is damaged, or one before it is lost" in comment
+        assert "move the file away and keep it" in comment
+        assert (routed.writes(), record.read_text()) == ([], text)
+    assert modules.qubes_vpn.inventory()["written"] == {}
+    (problem,) = modules.qubes_vpn.undo_plan()["problems"]
+    assert problem == comment
+    record.unlink()  # the way out that it says
+    assert all(answer.result for answer in states.run(PILLAR).values())

@@ -315,6 +315,35 @@ def test_qube_of_another_class_is_somebodys_own(states, embedded, half_qube):
     assert embedded.snapshot()["qubes"]["comms"] == before
 
 
+def test_what_the_pillar_does_not_name_any_more_is_told_and_kept(states, embedded, half_clone):
+    """R92. Each run says so, until the user has decided; a note of nothing goes by itself."""
+    embedded.call("dom0", "admin.vm.feature.Set", "x-qubes-vpn-making.t-gone", b"1")
+    other = {**PILLARS["dns"]["tunnels"]["sys-vpn"], "template": "t-other"}
+    pillar = {**PILLARS["dns"], "tunnels": {"sys-vpn": other}}
+    pillar["templates"] = {"t-other": {"clone_of": "debian-13-minimal"}}
+    before = own(embedded.snapshot(), "t-vpn")
+    dry = states.run(pillar, test=True)["left half made"]
+    real = states.run(pillar)["left half made"]
+    gone = {"t-gone": {"old": "noted as half made", "new": "not there, note removed"}}
+    assert dry.changes == real.changes == gone
+    assert "t-gone is noted as half made, and is not there: the note goes" in dry.comment
+    told = (
+        "'t-vpn' may be half made: a run was interrupted while it made it, and the pillar does not "
+        "name it any more. Remove it (qvm-remove t-vpn); or, to keep it, remove the note "
+        "(qvm-features --unset dom0 x-qubes-vpn-making.t-vpn)."
+    )
+    assert dry.comment.splitlines()[-1] == real.comment.splitlines()[-1] == told
+    assert states.run(pillar)["left half made"] == (True, {}, f"as the pillar says\n{told}")
+    assert own(embedded.snapshot(), "t-vpn") == before
+    embedded.call("t-vpn", "admin.vm.Remove")
+    states.run(pillar)
+    assert states.run(pillar)["left half made"] == (True, {}, "as the pillar says")
+
+
+def test_what_the_layout_makes_is_left_to_the_layout(states, embedded, half_qube):
+    assert states.run(LAYOUT)["left half made"] == (True, {}, "as the pillar says")
+
+
 def test_clone_that_fails_is_removed_unless_that_fails_too(states, embedded):
     """ProtocolError: qubesadmin's own clone_vm does not clean up after it."""
     for removing in ([], [{"method": "admin.vm.Remove", "error": "QubesVMInUseError"}]):

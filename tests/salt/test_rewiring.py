@@ -142,6 +142,22 @@ def test_a_resolver_between_two_tunneled_ways_is_offline_not_in_clear(
     assert ways[-1] == ["sys-dns", "sys-vpn", "sys-net"]
 
 
+def test_a_tunnel_of_a_former_life_is_offline_until_it_has_its_list(
+    states, embedded, after_each_write
+):
+    """R12, R42. Behind a firewall that was offline, and is connected first."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-firewall")
+    embedded.call("sys-firewall", "admin.vm.property.Set", "netvm", b"")
+    after_each_write.clear()
+    assert refused(states.run(PILLARS["simple"])) == []
+    online = [each for each in after_each_write if "sys-net" in guard.path("sys-vpn", netvms(each))]
+    assert len(online) > 1
+    assert {str(each["qubes"]["sys-vpn"]["rules"]) for each in online} == {
+        str(after_each_write[-1]["qubes"]["sys-vpn"]["rules"])
+    }
+
+
 def test_the_end_of_a_run_says_it_again(salt_text, states):
     """R69. Under forty states nobody sees what one of them said."""
     states.run(PILLARS["dns"])
@@ -187,14 +203,45 @@ def test_a_run_that_fails_at_any_write_says_who_is_offline(states, embedded):
     start = embedded.path.read_bytes()
     embedded.fail(dest="sys-firewall", arg="netvm", write=True, error="QubesVMError")
     text = refused(states.run(PILLARS["simple"]))[0]
-    assert text.startswith("sys-firewall: netvm sys-net was refused: injected fault. Offline until")
-    assert "until a run gets through: default-dvm, sys-whonix, untrusted, personal, work." in text
+    assert text.startswith("sys-firewall: netvm sys-net was refused: injected fault\n")
+    every = "Offline until a run gets through: default-dvm, sys-whonix, untrusted, personal, work."
+    assert text.endswith(every)
     assert in_clear(embedded.snapshot()) == set()
-    put_back(embedded, start)
-    embedded.fail(dest="work", arg="netvm", write=True, error="")
-    text = refused(states.run(PILLARS["simple"]))[0]
-    assert text.startswith("work: netvm none was refused")
-    assert in_clear(embedded.snapshot()) == set()
+    for done in (False, True):
+        put_back(embedded, start)
+        embedded.fail(dest="work", arg="netvm", write=True, error="", done=done)
+        text = refused(states.run(PILLARS["simple"]))[0]
+        assert text.startswith("work: netvm none was refused")
+        assert text.endswith(every if done else every.replace(", work.", "."))
+        assert in_clear(embedded.snapshot()) == set()
+
+
+def test_a_run_that_is_refused_later_says_who_is_offline_by_it(states, embedded):
+    """R69, R92."""
+    states.run(PILLARS["dns"])
+    routes = {"qubes": {"gone": "sys-vpn", **PILLARS["simple"]["routes"]["qubes"]}}
+    pillar = {**PILLARS["simple"], "routes": routes}
+    dry, real = refused(states.run(pillar, test=True)), refused(states.run(pillar))
+    assert dry == real
+    assert real == [
+        "there is no qube 'gone'. Create it, or take it out of the pillar.\n"
+        "Offline until a run gets through: default-dvm, sys-whonix, untrusted, personal, work."
+    ]
+    offline = [name for name, netvm in netvms(embedded.snapshot()).items() if netvm is None]
+    assert {"default-dvm", "personal", "work"} < {*offline}
+
+
+def test_who_hangs_on_whom_a_run_took_off_is_said_too(states, embedded):
+    """R69, R92. They have their netvm, and it has none."""
+    states.run(PILLARS["dns"])
+    embedded.call("sys-firewall", "admin.vm.property.Reset", "provides_network")
+    embedded.fail(dest="sys-firewall", arg="netvm", at=2, write=True, error="QubesVMError")
+    (text,) = refused(states.run(PILLARS["dns"]))
+    start, end = text.splitlines()
+    assert start.startswith("sys-firewall: netvm sys-dns was refused")
+    start, behind = end.split("; and behind these ")
+    assert start == "Offline until a run gets through: sys-firewall"
+    assert {*behind.rstrip(".").split(", ")} >= {"work", "personal", "untrusted", "default-dvm"}
 
 
 # --- what no later step brings back

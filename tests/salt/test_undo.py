@@ -331,6 +331,22 @@ def test_tunnel_goes_back_to_the_clients_that_it_had(states, embedded):
     assert without_made(same(embedded.snapshot()), before) == before
 
 
+def test_netvm_that_would_provide_none_is_known_before_the_first_write(states, embedded):
+    """R92. A firewall qube of ours, which was somebody's client before."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-dns label=red")
+    before = same(embedded.snapshot())
+    assert refused(states.run(PILLARS["dns"])) == []
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=mine label=red")
+    embedded.call("mine", "admin.vm.property.Set", "netvm", b"sys-dns")
+    assert refused_early(states, embedded) == (
+        "'sys-dns' provided no network before, and now it is the netvm of mine. Give each of them "
+        "another one, then run this again."
+    )
+    embedded.call("mine", "admin.vm.property.Set", "netvm", b"")
+    assert refused(states.undo()) == []
+    assert without_made(same(embedded.snapshot()), before) == before
+
+
 def test_template_of_what_runs_is_known_before_the_first_write(states, embedded, own_tunnel):
     """R92. qubesd changes it only while the qube is halted."""
     embedded.call("sys-vpn", "admin.vm.Start")
@@ -426,13 +442,14 @@ def test_clean_takes_the_record_away_after_an_undo_and_not_before(salt_text, emb
         assert run.code != 0
         assert "Undo them first (qubesctl state.sls qubes.network.undo)." in told(run)
     assert salt_text("state.sls", SLS).code == 0
-    embedded.call("dom0", "admin.vm.feature.Set", "x-qubes-vpn-making.sys-new", b"1")
-    assert "may be half made" in told(salt_text(*clean))
-    embedded.call("dom0", "admin.vm.feature.Remove", "x-qubes-vpn-making.sys-new")
+    before = embedded.snapshot()
+    for name in ("work", "sys-new"):
+        embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-making.{name}", b"1")
+    assert "a note says that work may be half made. If the pillar" in told(salt_text(*clean))
+    embedded.call("dom0", "admin.vm.feature.Remove", "x-qubes-vpn-making.work")
     assert "would be removed" in told(salt_text(*clean, "test=True"))
     assert kept.is_dir()
-    before = embedded.snapshot()
-    assert salt_text(*clean).code == 0
+    assert salt_text(*clean).code == 0  # the note of what is not there goes with the record
     assert embedded.snapshot() == before
     assert not kept.exists()
     assert "there are none" in told(salt_text(*clean))

@@ -97,6 +97,24 @@ def test_a_disposable_that_runs_keeps_its_netvm_and_is_told(states, policy, embe
     assert f"- without a route in the pillar: {name}" in told
 
 
+def test_who_may_as_well_be_offline_is_told_as_such(states, policy, embedded):
+    """R07. A netvm that the pillar does not know, without one of its own: an uplink, or nothing."""
+    make(embedded, "sys-old", provides_network="True")
+    make(embedded, "mine", "sys-old")
+    make(embedded, "old-dvm", "sys-old", template_for_dispvms="True")
+    set_(embedded, "vault", "default_dispvm", "old-dvm")
+    set_(embedded, "dom0", "updatevm", "sys-old")
+    _, told = run(states, embedded, disposables="keep")
+    assert "- without a route in the pillar: mine (if sys-old has a way out)" in told
+    assert "- disposables of old-dvm (if sys-old has a way out) (pillar: disposables)" in told
+    assert "- dom0's updates, by sys-old (if it has a way out) (pillar: updates.dom0)" in told
+    (line,) = [line for line in told if line.startswith("- what ")]
+    assert "in a disposable, of old-dvm (if sys-old has a way out) (pillar: default_di" in line
+    set_(embedded, "sys-old", "netvm", "sys-net")
+    _, told = run(states, embedded, disposables="keep")
+    assert "- without a route in the pillar: mine, sys-old" in told
+
+
 # --- default_dispvm
 
 
