@@ -85,7 +85,7 @@ def netvm(name, netvm, guard, later=None, restart_clients="never", optional=Fals
     ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires),
     ``outside_vpn`` (who may be in clear) and ``sheltered`` (services that may not).  Those whom a
     later state brings back are taken offline first instead: *later*, a mapping of ``qubes`` and
-    ``default``, says who they are.
+    ``default``, says who they are; its ``lists`` are those that tunnels get later.
     A running qube's new netvm is started first.  *restart_clients*, about running clients whose
     connections break: ``never``, ``ask`` or ``yes``, as in the pillar.
     A qube that does not exist is an error, unless *optional*.

@@ -40,8 +40,8 @@ def opened(before, after, guard, unlisted=()):
 
     *before* and *after* map every qube of the machine to its netvm's name or None.  Whoever's way
     out stays the same is not opened by the change.
-    unlisted: tunnels whose firewall list lets everything through.  Nobody is safe behind one yet,
-    and what it sends itself may be anything.
+    unlisted: tunnels that have another firewall list than they are to have.  Nobody is safe behind
+    one yet, and what it sends itself may be anything.
     """
     # A qube that had a netvm and loses it is no uplink: its clients are offline.
     cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)

@@ -40,7 +40,7 @@ def source(machine, changes, name, guard):
             machine.end(name)
         raise Refused(f"{refused}.") from None
     with in_words(f"'{name}' is installed, and dom0 could not note so; the next run does"):
-        machine.claim(name, machine.value(name, "uuid"))
+        machine.claim(name, machine.uuid(name))
         machine.end(name)
 
 

@@ -208,6 +208,10 @@ class Machine:
             return ["action=accept"]  # what qubesd gives every new qube
         return [rule.rule for rule in self.app.domains[name].firewall.rules]
 
+    def has_rules(self, name, rules):
+        """Whether the qube's firewall list is *rules*, as qubesadmin writes them."""
+        return self.rules(name) == [qubesadmin.firewall.Rule(rule).rule for rule in rules]
+
     def look_again(self):
         """Asks who is there and who runs, unless it has just been asked: a run may take minutes."""
         if self.dry:
@@ -396,6 +400,12 @@ class Machine:
         self._making.add(name)
         self._write_feature("dom0", self.note(name), note)
 
+    def uuid(self, name):
+        """What tells this qube from a later one of its name."""
+        if not (found := self.value(name, "uuid")) and ("", name) not in self._pretended:
+            raise Refused(f"{name}: qubesd does not say which one it is (uuid). Run this again.")
+        return found
+
     def claim(self, name, uuid):
         """Records that the qube of this uuid is ours."""
         self._tell("made", name, uuid)
@@ -479,10 +489,10 @@ class Machine:
 
     def set_rules(self, name, rules, changes):
         """Replaces the qube's whole firewall list, in one call, when it differs."""
+        if self.has_rules(name, rules):
+            return
         new = [qubesadmin.firewall.Rule(rule) for rule in rules]
         old, wanted = self.rules(name), [rule.rule for rule in new]
-        if old == wanted:
-            return
         self._new.discard((name, "rules"))
         self._keep("firewall", name, "rules", old, new=wanted)
         if self.dry:
@@ -653,7 +663,7 @@ class Machine:
 
     def _keep(self, kind, name, key, old, **more):
         if self._recording() and name not in self._making:
-            self._tell("change", kind, name, key, old, **more, uuid=self.value(name, "uuid"))
+            self._tell("change", kind, name, key, old, **more, uuid=self.uuid(name))
 
     def _pretend(self, name, klass, values):
         self._wiring = None

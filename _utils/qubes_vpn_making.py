@@ -56,7 +56,7 @@ def qube(machine, changes, name, klass, template, label, settings):
     made = {}
     try:
         with in_words(f"'{name}' could not be finished"):
-            machine.claim(name, machine.value(name, "uuid"))
+            machine.claim(name, machine.uuid(name))
             machine.set(name, {"netvm": None, **settings}, made)
     except Refused as refused:
         with in_words(f"{refused}. {_next_run(name)} Removing it did not work"):
@@ -86,7 +86,7 @@ def complete(machine, changes, name, settings):
             )
         if len(missing) == len(wanted) and machine.untouched(name):
             # Killed before it could be recorded: an undo would take it for somebody's own.
-            machine.claim(name, machine.value(name, "uuid"))
+            machine.claim(name, machine.uuid(name))
         if missing:
             machine.set(name, missing, changes)
     changes["left half made"] = {"old": "by an interrupted run", "new": "completed"}

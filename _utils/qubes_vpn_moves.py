@@ -5,8 +5,8 @@ Every move asks the guard first.  Whom it would put in clear, or whose netvm mak
 taken offline before it if a later step of the same run brings that qube back (*later*); otherwise
 the move is refused, with nothing changed.  A run that is killed in between leaves them offline.
 
-later: ``{"qubes": [name...], "default": bool}``, whom later steps give a netvm, and whether one of
-them sets default_netvm.  None: nobody.
+later: ``{"qubes": [name...], "default": bool, "lists": {tunnel: [rule...]}}``, whom later steps
+give a netvm, whether one of them sets default_netvm, and the firewall lists that they give.
 restart_clients: what happens to running clients whose connections a move breaks: ``never`` (moved
 as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, started again).
 """
@@ -158,7 +158,7 @@ def _off(machine, move, before, in_the_way, guard, later):
     """Whom to take offline before *move*; refused when one of them would not come back."""
     rules = qubes_vpn_guard.guard_of(guard)
     after = {**before, **dict.fromkeys(move.moved, move.netvm)}
-    unlisted = _unlisted(machine, rules)
+    unlisted = _unlisted(machine, rules, later.get("lists", {}))
     names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted)]
     discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
     names = [name for name in dict.fromkeys(names) if name not in discarded]
@@ -188,12 +188,17 @@ def _off(machine, move, before, in_the_way, guard, later):
     return off
 
 
-def _unlisted(machine, rules):
-    """Tunnels that an earlier life left without a list: a later step of the run gives them one."""
+def _unlisted(machine, rules, lists):
+    """Tunnels that an earlier life left without their list: a later step of the run gives it."""
     return [
         name
         for name in rules.shelters
-        if name in rules.services and machine.klass(name) and "action=accept" in machine.rules(name)
+        if name in rules.services
+        and machine.klass(name)
+        and (
+            "action=accept" in machine.rules(name)
+            or (name in lists and not machine.has_rules(name, lists[name]))
+        )
     ]
 
 

@@ -87,17 +87,20 @@ def _with_restarts(steps, model):
 
 
 def _with_later(steps, model):
-    """Whom each move of a qube that carries others may take offline first.
+    """Whom each move of a qube that carries others may take offline first, and which lists follow.
 
     On a machine that is wired already, the order of the steps alone would open some of them.
     """
     carriers = {*model.services, model.whonix_gateway}
-    later = {"qubes": [], "default": False}
+    later, lists = {"qubes": [], "default": False}, {}
     for step in reversed(steps):
         if step.state == "netvm":
             if step.args["name"] in carriers:
-                step.args["later"] = {**later, "qubes": later["qubes"][::-1]}
+                more = {"lists": dict(lists)} if lists else {}
+                step.args["later"] = {**later, "qubes": later["qubes"][::-1], **more}
             later["qubes"].append(step.args["name"])
+        if step.state == "firewall" and step.args["name"] in model.tunnels():
+            lists[step.args["name"]] = step.args["rules"]
         later["default"] = later["default"] or step.state == "default_netvm"
     return steps
 

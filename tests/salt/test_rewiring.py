@@ -142,12 +142,15 @@ def test_a_resolver_between_two_tunneled_ways_is_offline_not_in_clear(
     assert ways[-1] == ["sys-dns", "sys-vpn", "sys-net"]
 
 
+@pytest.mark.parametrize("rules", [b"", b"action=accept dst4=203.0.113.99/32\naction=drop\n"])
 def test_a_tunnel_of_a_former_life_is_offline_until_it_has_its_list(
-    states, embedded, after_each_write
+    states, embedded, after_each_write, rules
 ):
     """R12, R42. Behind a firewall that was offline, and is connected first."""
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
     embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-firewall")
+    if rules:
+        embedded.call("sys-vpn", "admin.vm.firewall.Set", "", rules)
     embedded.call("sys-firewall", "admin.vm.property.Set", "netvm", b"")
     after_each_write.clear()
     assert refused(states.run(PILLARS["simple"])) == []
