@@ -6,14 +6,16 @@ loads where it can work.
 """
 
 import qubes_vpn_configure
+import qubes_vpn_establish
 import qubes_vpn_killswitch
+import qubes_vpn_tunnel
 
 __virtualname__ = "qubes_vpn"
 
 
 def __virtual__():
     if __opts__["id"] == "dom0":
-        return False, "the killswitch works in a VPN qube, not in dom0"
+        return False, "these work in a VPN qube, not in dom0"
     return __virtualname__
 
 
@@ -32,6 +34,34 @@ def killswitch(name, endpoints, interface, log_drops=False):
         return _killswitch(ret, library, endpoints, interface, log_drops)
     except Exception as error:  # whatever it was, nothing stays open
         return _failed(ret, library, {"state": "altered"}, [str(error) or type(error).__name__])
+
+
+def tunnel(name, kind, interface, profile, endpoints, profiles=()):
+    """NetworkManager has the tunnel's connections, and the active one is up (R31, R32, R34).
+
+    kind: ``wireguard`` or ``openvpn``.  interface: name of the tunnel's interface.  profile: file
+    name of the active profile in /rw/config/vpn/credentials; profiles: of others that are ready
+    for ``nmcli connection up``.  endpoints: as the pillar has them; a profile with another one
+    cannot be used.
+
+    Nothing is done unless the killswitch is open.  A profile that is missing or cannot be used has
+    no connection, and the state fails; what was up with it is taken down.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    settings = qubes_vpn_tunnel.Settings(kind, interface, profile, tuple(profiles))
+    try:
+        done = qubes_vpn_establish.establish(settings, endpoints, __opts__["test"])
+    except Exception as error:  # a sentence, and no traceback, which could show more than it should
+        return {**ret, "comment": f"The tunnel could not be made: {type(error).__name__}."}
+    if done.problems:
+        return {**ret, "changes": done.changes, "comment": _sentences(done.problems)}
+    if __opts__["test"] and done.changes:
+        told = _sentences([f"{profile} would be brought up on {interface}", *done.told])
+        return {**ret, "result": None, "changes": done.changes, "comment": told}
+    told = [f"The tunnel {interface} is up with {profile}", *done.told]
+    if profiles:
+        told.insert(1, f"Ready as well: {', '.join(profiles)}")
+    return {**ret, "result": True, "changes": done.changes, "comment": _sentences(told)}
 
 
 def _killswitch(ret, library, endpoints, interface, log_drops):

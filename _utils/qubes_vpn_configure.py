@@ -64,7 +64,7 @@ def write(files):
         if len(differing) > 1:
             ENDPOINTS.unlink(missing_ok=True)
         for path in differing:
-            _replace(path, files[path])
+            replace(path, files[path].encode(), 0o644)
     except OSError:
         ENDPOINTS.unlink(missing_ok=True)
         raise
@@ -79,13 +79,13 @@ def _is_ours(path):
     return found.st_uid == 0 and not found.st_mode & 0o022
 
 
-def _replace(path, text):
-    """*path* becomes a plain file with this *text*, at once or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+def replace(path, data, mode):
+    """*path* becomes a plain file with these bytes and this *mode*, at once or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
-            file.write(text)
+            file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
             Path(file.name).replace(path)
         except OSError:

@@ -27,6 +27,7 @@ class Service(NamedTuple):
     autostart: bool
     kind: str | None = None  # of a tunnel: wireguard, openvpn or mullvad
     profile: str | None = None  # of a tunnel: file name of the provider's profile
+    profiles: tuple = ()  # of a tunnel: those of others, to switch to
     endpoints: tuple = ()  # of a tunnel: qubes_vpn_net.Destination
     relays: dict | None = None  # of a tunnel: by what its endpoints were chosen (qubes_vpn_relays)
     interface: str | None = None  # of a tunnel: the name of its network interface

@@ -24,8 +24,11 @@ class Failed(Exception):
     """A program could not do it, in its own words."""
 
 
-def run(*argv, text=""):
-    """The output of a program that is given *text*; raises :class:`Failed`."""
+def run(*argv, text="", patience=_PATIENCE):
+    """The output of a program that is given *text*; raises :class:`Failed`.
+
+    patience: seconds after which it counts as hung.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -35,12 +38,12 @@ def run(*argv, text=""):
             errors="surrogateescape",  # a device may have any bytes as its name
             check=False,
             env=_ENVIRON,
-            timeout=_PATIENCE,
+            timeout=patience,
         )
     except OSError as error:
         raise Failed(f"{argv[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise Failed(f"{argv[0]}: no answer for {_PATIENCE} seconds") from None
+        raise Failed(f"{argv[0]}: no answer for {patience} seconds") from None
     if done.returncode:
         # nft repeats the line that it stumbles over, however long: the first line says it all.
         words = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
@@ -201,6 +204,12 @@ def exists(interface):
 def is_up(device):
     """Whether the device of this name is up, as far as this qube is concerned."""
     return bool(int(_said(_DEVICES / device, "flags") or b"0", 16) & 1)
+
+
+def packets(interface):
+    """``(sent, received)``, as the interface has counted them; zeros when it is not there."""
+    counts = (_said(_DEVICES / interface / "statistics", f"{way}_packets") for way in ("tx", "rx"))
+    return tuple(int(count or b"0") for count in counts)
 
 
 def flush_conntrack():

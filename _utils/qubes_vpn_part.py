@@ -23,7 +23,7 @@ def part(model, minion):
 
 def _qube(tunnel):
     endpoints = [found.text for found in tunnel.endpoints]
-    return {
+    parts = {
         "killswitch": {
             "name": tunnel.name,
             "endpoints": endpoints,
@@ -31,3 +31,13 @@ def _qube(tunnel):
             "log_drops": tunnel.log_drops,
         },
     }
+    if tunnel.kind != "mullvad":
+        parts["tunnel"] = {
+            "name": tunnel.name,
+            "kind": tunnel.kind,
+            "interface": tunnel.interface,
+            "profile": tunnel.profile,
+            "profiles": list(tunnel.profiles),
+            "endpoints": endpoints,
+        }
+    return parts

@@ -207,6 +207,15 @@ def _tunnel(at, tunnel):
                 "Remove it, or write 'kind: wireguard' to use Mullvad's profile without the app.",
             )
         )
+    if tunnel.profile in tunnel.profiles:
+        what = f"'{tunnel.profile}' is the active one, and 'profile' names it already"
+        fix = "List the others only."
+        path = (*at, "profiles", tunnel.profiles.index(tunnel.profile))
+        problems.append(Problem(path, what, fix))
+    if tunnel.kind == "mullvad" and tunnel.profiles:
+        problems.append(
+            Problem((*at, "profiles"), "the Mullvad app reads no profile", "Remove them.")
+        )
     if tunnel.kind == "mullvad" and tunnel.profile:
         problems.append(
             Problem(

@@ -41,6 +41,7 @@ TUNNEL = Keys(
     {
         "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
         "profile": (File(), None),
+        "profiles": (ListOf(File()), ()),
         "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
         "relays": (qubes_vpn_relays.RELAYS, None),
         "interface": (Interface(), None),

@@ -72,7 +72,7 @@ class Demonstration:
         self._draw(_guard(pillar))
         self.console.print(
             "\nThis was dom0's part.  The VPN qube's killswitch is attacked by: qubes-vpn lab.\n"
-            "Not part of this version: the software in the templates, the tunnel, DNS inside it.",
+            "Not part of this version: the software in the templates, DNS inside the tunnel.",
             style="yellow",
         )
 

@@ -12,7 +12,8 @@ from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.tunnels import Tunnel
 from qubes_vpn_formula.paths import formula_root
 
-_LIBRARY = "/usr/lib/qubes-vpn"
+#: Where a template has what runs in a VPN qube.
+LIBRARY = "/usr/lib/qubes-vpn"
 _IMPORT = re.compile(r"^(?:import|from) (qubes_vpn_\w+)", re.MULTILINE)
 
 
@@ -69,8 +70,8 @@ class Ours:
         """Path in the template -> text and mode."""
         sources = formula_root() / "salt/qubes/network/files"
         places = {
-            "closed.nft": f"{_LIBRARY}/closed.nft",
-            "killswitch": f"{_LIBRARY}/killswitch",
+            "closed.nft": f"{LIBRARY}/closed.nft",
+            "killswitch": f"{LIBRARY}/killswitch",
             "qubes-vpn-closed.service": self.units[0],
             "qubes-vpn-open.service": self.units[1],
             "50-qubes-vpn": "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
@@ -78,7 +79,7 @@ class Ours:
             "nftables-service.conf": "/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf",
         }
         found = {path: sources / name for name, path in places.items()}
-        found |= {f"{_LIBRARY}/{path.name}": path for path in _core("qubes_vpn_killswitch")}
+        found |= {f"{LIBRARY}/{path.name}": path for path in core("qubes_vpn_killswitch")}
         return {
             path: (file.read_text(encoding="utf-8"), _mode(file)) for path, file in found.items()
         }
@@ -90,7 +91,7 @@ def _mode(file: Path) -> int:
     return 0o755 if os.access(file, os.X_OK) else 0o644
 
 
-def _core(module: str) -> set[Path]:
+def core(module: str) -> set[Path]:
     """The file of a module of the core, and of those that it needs."""
     found: set[Path] = set()
     wanted = [module]

@@ -307,7 +307,7 @@ def test_example_shows_the_defaults():
     shown = qubes_vpn_model.build(EXAMPLE)
     least = qubes_vpn_model.build(
         {"tunnels": {"sys-vpn": {key: EXAMPLE["tunnels"]["sys-vpn"][key]
-                                 for key in ("kind", "profile", "endpoints")}}}
+                                 for key in ("kind", "profile", "profiles", "endpoints")}}}
     )  # fmt: skip
     novpn = shown.services.pop("sys-firewall-novpn")  # "not there by default"
     assert novpn == least.services["sys-firewall"]._replace(name=novpn.name, upstream="sys-net")

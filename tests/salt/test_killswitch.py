@@ -9,6 +9,7 @@ from in_qube import skip_where_impossible
 from pillars import PILLARS
 from vpn_qube import Minion, eth0, listing, rules, written
 
+from qubes_vpn_formula.lab import tunnelfiles
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 
@@ -16,7 +17,7 @@ LIBRARY = "/usr/lib/qubes-vpn"
 IN_RW = "/rw/config/vpn/lib"
 HOOK_IN_RW = "/rw/config/qubes-firewall.d/50-qubes-vpn"
 FLAG = "/run/qubes-service/qubes-vpn"
-STATE = "sys-vpn: killswitch"
+STATE, TUNNEL = "sys-vpn: killswitch", "sys-vpn: tunnel"
 PILLAR = PILLARS["dns"]
 
 
@@ -40,9 +41,21 @@ def template(qube, folders):
     return Minion(qube, folders["t-vpn"], "t-vpn")
 
 
+class WithoutTunnel(Minion):
+    """There is no NetworkManager here, so the tunnel cannot be made, and says so; all else can."""
+
+    def apply(self, pillar, test=False):
+        applied = super().apply(pillar, test)
+        tunnel = applied.states.pop(TUNNEL, None)
+        if tunnel is None:
+            return applied
+        assert (tunnel["result"], tunnel["changes"]) == (False, {})
+        return applied._replace(code=int(False in applied.results()))
+
+
 @pytest.fixture
 def vpn(qube, folders):
-    return Minion(qube, folders["sys-vpn"], "sys-vpn")
+    return WithoutTunnel(qube, folders["sys-vpn"], "sys-vpn")
 
 
 def killswitch(qube, folder, *words):
@@ -81,13 +94,14 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     assert real.changed() == dry.changed() == set(real.states)
     links = {
         f"/etc/systemd/system/{folder}/{name}": f"/etc/systemd/system/{name}"
-        for name in ("qubes-vpn-closed.service", "qubes-vpn-open.service")
+        for name in (path.name for path in files.glob("*.service"))
         for folder in install_section((files / name).read_text())
     }
-    assert len(links) == 6
+    assert len(links) == 8
     # What the lab attacks (R90) is what is installed: paths, contents and modes.
-    ours = Ours().files()
-    assert len(ours) == len(list(files.iterdir())) + len(imported(checkout))
+    ours = Ours().files() | tunnelfiles.files()
+    modules = imported(checkout, "killswitch", "tunnel", "watch")
+    assert len(ours) == len(list(files.iterdir())) + len(modules)
     assert written(qube) == before | set(ours) | set(links)
     for path, target in links.items():
         assert qube.run(["readlink", path]).stdout == f"{target}\n"
@@ -98,7 +112,12 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
         path: f"{bits:o} root root" for path, (_, bits) in ours.items()
     }
     executable = {path for path, (_, bits) in ours.items() if bits == 0o755}
-    assert executable == {f"{LIBRARY}/killswitch", "/etc/qubes/qubes-firewall.d/50-qubes-vpn"}
+    assert executable == {
+        f"{LIBRARY}/killswitch",
+        f"{LIBRARY}/tunnel",
+        "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
+        "/etc/qubes/suspend-post.d/50-qubes-vpn.sh",
+    }
 
     again = template.apply(PILLAR)
     assert (again.code, again.changed()) == (0, set())
@@ -106,15 +125,17 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     # It needs nothing but what was put there.
     assert killswitch(qube, LIBRARY, "load").returncode == 1
     assert "state: closed" in killswitch(qube, LIBRARY, "status").stdout
+    told = qube.run([f"{LIBRARY}/tunnel", "status"], check=False)
+    assert "tunnel.conf: not there. Apply the formula to this qube" in told.stdout, told.stderr
 
 
 def mode(qube, path):
     return qube.run(["stat", "--format=%a %U %G", path]).stdout.strip()
 
 
-def imported(checkout):
-    """The core modules that `killswitch` runs on, found by their import lines."""
-    found, todo = set(), ["qubes_vpn_killswitch.py"]
+def imported(checkout, *modules):
+    """The core modules that *modules* run on, found by their import lines."""
+    found, todo = set(), [f"qubes_vpn_{name}.py" for name in modules]
     while todo:
         name = todo.pop()
         found.add(name)

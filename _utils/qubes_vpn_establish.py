@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tunnel of a VPN qube as the pillar has it: what would change, and changing it."""
+
+from typing import NamedTuple
+
+import qubes_vpn_configure
+import qubes_vpn_killswitch
+import qubes_vpn_nm
+import qubes_vpn_tunnel
+from qubes_vpn_nft import Failed
+
+_JOURNAL = "journalctl -b -u NetworkManager"
+
+
+class Outcome(NamedTuple):
+    """changes: what changed, or would.  problems: why it is not as it should be.  told: notes."""
+
+    changes: dict
+    problems: tuple = ()
+    told: tuple = ()
+
+
+def establish(settings, endpoints, dry):
+    """The tunnel is up with the active profile, and the others are ready; an :class:`Outcome`.
+
+    settings: :class:`qubes_vpn_tunnel.Settings`.  endpoints: list of the pillar's texts.
+    dry: nothing is changed; the outcome is what would be.
+    A profile that cannot be used has no connection; one that it had is taken down.
+    """
+    if problems := [*qubes_vpn_tunnel.lacking(), *([] if dry else _open())]:
+        missing = qubes_vpn_tunnel.connections(settings, endpoints).problems.values()
+        return Outcome({}, (*problems, *missing))
+    connections = qubes_vpn_tunnel.connections(settings, endpoints)
+    changes = _changes(settings, connections)
+    told = tuple(
+        f"{profile}: {finding}"
+        for profile, connection in connections.made.items()
+        for finding in connection.findings
+    )
+    problems = tuple(connections.problems.values())
+    if not dry and changes:
+        try:
+            text = qubes_vpn_tunnel.write_settings(settings).encode()
+            qubes_vpn_configure.replace(qubes_vpn_tunnel.CONF, text, 0o644)
+            usable = settings.profile in connections.made
+            qubes_vpn_tunnel.make(settings, connections.made, settings.profile if usable else None)
+        except Failed as error:
+            problems += (f"{error}. What NetworkManager says: {_JOURNAL}",)
+        except OSError as error:
+            problems += (f"{error.filename}: {error.strerror}",)
+        after = _changes(settings, connections)
+        changes = {key: change for key, change in changes.items() if key not in after}
+    return Outcome(changes, problems, told)
+
+
+def _open():
+    """Why the killswitch does not let a tunnel be made."""
+    report = qubes_vpn_killswitch.status()
+    if report["state"] == "open" and not report["problems"]:
+        return []
+    return [f"the killswitch is {report['state']}: no tunnel without it", *report["problems"]]
+
+
+def _changes(settings, connections):
+    path, text = qubes_vpn_tunnel.CONF, qubes_vpn_tunnel.write_settings(settings)
+    changes = {}
+    try:
+        old = qubes_vpn_killswitch.read(path, missing=b"").decode("ascii", "replace")
+    except qubes_vpn_killswitch.Unusable as error:
+        old = str(error)
+    if old != text:
+        lines = [line if line.startswith(_KEYS) else "(not shown)" for line in old.splitlines()]
+        new = text.splitlines()
+        changes[str(path)] = {
+            "old": [line for line in lines if line not in new],
+            "new": [line for line in new if line not in lines],
+        }
+    differing = qubes_vpn_tunnel.differences(connections.made)
+    if differing:
+        changes["connections"] = differing
+    before, after = _up(), settings.profile if settings.profile in connections.made else "down"
+    if before != after or (before in differing and before != "down"):
+        changes["tunnel"] = {"old": before, "new": after}
+    return changes
+
+
+#: What lines of ours begin with: whatever else is in the file may be a secret.
+_KEYS = ("kind = ", "interface = ", "profile = ", "further = ")
+
+
+def _up():
+    """The profile whose connection is up, or ``down``."""
+    seen = qubes_vpn_nm.active()
+    up = [
+        profile
+        for uuid, profile in qubes_vpn_tunnel.uuids().items()
+        if qubes_vpn_tunnel.state(uuid, seen) == "up"
+    ]
+    return ", ".join(up) or "down"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NetworkManager of the qube that this runs in, by nmcli: what it says, and what it is told.
+
+Only connections of ours are ever named to it.  Nothing here takes or shows a secret.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import qubes_vpn_nft
+from qubes_vpn_nft import Failed
+
+#: Seconds until a connection counts as failed.  NetworkManager gives a VPN 60 (its timeout).
+_PATIENCE = 75
+#: Types of connection that lead nowhere by themselves.
+_NO_UPLINK = ("vpn", "wireguard", "tun", "loopback", "bridge", "dummy")
+_SHOWN = ("--terse", "--fields=UUID,TYPE,STATE,ACTIVE-PATH", "connection", "show", "--active")
+
+
+class Active(NamedTuple):
+    """An active connection.  state: ``activating``, ``activated`` or ``deactivating``.
+
+    path: of its D-Bus object; a connection that is brought up again has another one.
+    """
+
+    uuid: str
+    type: str
+    state: str
+    path: str
+
+    def is_uplink(self):
+        """Whether a tunnel could go out by it."""
+        return self.state == "activated" and self.type not in _NO_UPLINK
+
+
+def active():
+    """Every :class:`Active` one; None when NetworkManager does not answer."""
+    try:
+        said = _nmcli(*_SHOWN)
+    except Failed:
+        return None
+    return [Active(*line.split(":")) for line in said.splitlines() if line.count(":") == 3]
+
+
+def load(paths):
+    """Has the keyfiles *paths* read; one that is gone is forgotten."""
+    for path in paths:
+        _nmcli("connection", "load", str(path))
+
+
+def up(uuid, wait=True):
+    """Brings a connection up; raises :class:`Failed`.  wait: until it is up or has failed."""
+    _nmcli(f"--wait={_PATIENCE - 15 if wait else 0}", "connection", "up", "uuid", uuid)
+
+
+def down(uuid):
+    """Takes a connection down; one that is not up is no error."""
+    try:
+        _nmcli("--wait=10", "connection", "down", "uuid", uuid)
+    except Failed:
+        if any(uuid == found.uuid for found in active() or ()):
+            raise
+
+
+def end_abandoned(interface):
+    """Ends an openvpn that has the tunnel *interface* although NetworkManager has lost it.
+
+    When NetworkManager's helper for OpenVPN is killed, openvpn lives on with the interface, and
+    every other one fails ("Device or resource busy", seen with NetworkManager 1.52).
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text() == "openvpn\n" and _has(process, interface):
+                os.kill(int(process.name), signal.SIGTERM)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+
+
+def _has(process, interface):
+    said = f"iff:\t{interface}"
+    return any(said in path.read_text().splitlines() for path in (process / "fdinfo").iterdir())
+
+
+def _nmcli(*words):
+    return qubes_vpn_nft.run("nmcli", "--colors=no", *words, patience=_PATIENCE)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the watchdog decides (R34), and when the desktop is told (R84)."""
+
+import itertools
+
+import pytest
+
+import qubes_vpn_watch as watchdog
+from qubes_vpn_nm import Active
+from qubes_vpn_notice import APART, Notices
+
+A, B = "uuid-a", "uuid-b"
+UPLINK = Active("uplink", "802-3-ethernet", "activated", "/2")
+ALONE = [Active("lo", "loopback", "activated", "/1"), Active("tun0", "tun", "activated", "/9")]
+
+
+def of(uuid, path, state="activated"):
+    return Active(uuid, "vpn", state, path)
+
+
+class Qube:
+    """A watchdog that looks again and again; `now` in seconds."""
+
+    def __init__(self, wish=A):
+        self.watch, self.wish, self.now, self.seen = watchdog.Watch(), (1, wish), 0.0, [UPLINK]
+
+    def look(self, *seen, after=0.0):
+        self.seen, self.now = [UPLINK, *seen], self.now + after
+        return self.watch.look(self.wish, {A, B}, self.seen, self.now)
+
+
+@pytest.fixture
+def qube():
+    return Qube()
+
+
+@pytest.fixture
+def up(qube):
+    """One whose tunnel is up with A."""
+    assert qube.look() == [("up", A)]
+    assert qube.look(of(A, "/3", "activating"), after=1) == []
+    assert qube.look(of(A, "/3"), after=1) == []
+    return qube
+
+
+@pytest.mark.parametrize("without", [[], ALONE, [UPLINK._replace(state="activating")]])
+def test_it_waits_for_an_uplink(without):
+    watch = watchdog.Watch()
+    assert watch.look((1, A), {A}, without, 0) == []
+    assert watch.look((1, A), {A}, [*without, UPLINK], 1) == [("up", A)]
+
+
+def test_a_lost_tunnel_comes_back_at_once(up):
+    assert up.look(after=1) == [("up", A)]
+
+
+def test_attempts_that_fail_come_further_and_further_apart(qube):
+    """Whatever happens, no more than one in FIRST seconds, and one in MOST."""
+    attempts = []
+    for second in range(600):
+        if qube.look(after=1) == [("up", A)]:
+            attempts.append(second)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert gaps[:5] == [5, 10, 20, 40, 60]
+    assert set(gaps[4:]) == {watchdog.MOST}
+
+
+def test_an_uplink_that_is_back_is_tried_at_once(up):
+    for _ in range(5):
+        up.look(after=6)
+    assert up.look(after=1) == []
+    assert up.watch.look(up.wish, {A}, [], up.now + 2) == []
+    again = [UPLINK._replace(path="/12")]
+    assert up.watch.look(up.wish, {A}, again, up.now + 3) == [("up", A)]
+
+
+def test_what_a_user_takes_down_stays_down_until_the_next_wish(up):
+    up.watch.stopped("/3")
+    assert [up.look(after=100) for _ in range(3)] == [[], [], []]
+    up.wish = (2, A)
+    assert up.look() == [("up", A)]
+
+
+def test_a_stop_is_known_though_the_connection_was_not_seen_any_more(up):
+    """The signal may come after the look that no longer finds it."""
+    assert up.look(of(A, "/3", "deactivating")) == []
+    up.watch.stopped("/3")
+    assert up.look(after=100) == []
+
+
+def test_what_somebody_brings_up_is_what_it_keeps_up(up):
+    """And never the pillar's one beside it."""
+    assert up.look(of(A, "/3"), of(B, "/4", "activating")) == [("down", A)]
+    up.watch.stopped("/3")  # its own doing
+    assert up.look(of(B, "/4")) == []
+    assert up.look(after=1) == [("up", B)]
+
+
+def test_a_user_who_stopped_one_may_start_another(up):
+    up.watch.stopped("/3")
+    assert up.look() == []
+    assert up.look(of(B, "/4")) == []
+    assert up.look(after=1) == [("up", B)]
+
+
+def test_a_watchdog_that_starts_anew_takes_what_is_up_as_chosen():
+    qube = Qube()
+    assert qube.look(of(B, "/7")) == []
+    assert qube.look(after=1) == [("up", B)]
+
+
+def test_without_a_usable_profile_nothing_is_brought_up():
+    assert Qube(wish=None).look() == []
+    assert Qube(wish="of a keyfile that is gone").look() == []
+
+
+def test_its_own_stop_is_no_users_stop(up):
+    """After a sleep it takes the tunnel down itself."""
+    up.watch.forget()
+    assert up.look(of(A, "/3", "deactivating")) == []
+    up.watch.stopped("/3")
+    assert up.look(after=0.1) == [("up", A)]
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        (b'{"path":"/a/3","payload":{"type":"uu","data":[4,2]}}', "/a/3"),
+        (b'{"path":"/a/3","payload":{"type":"uu","data":[4,4]}}', None),
+        (b"\0" * 40, None),
+        (b"", None),
+        (b'{"path":"/a/3","payload":{}}', None),
+        (b"[1]", None),
+    ],
+)
+def test_a_signal_says_whether_it_was_a_user(line, path):
+    assert watchdog.stopped_by_user(line) == path
+
+
+def answers(*counted):
+    """Whether answers are missing after each (sent, received), a minute apart."""
+    found = watchdog.Answers()
+    return [found.missing(*packets, 60 * minute) for minute, packets in enumerate(counted)]
+
+
+def test_a_tunnel_that_only_sends_is_dead():
+    assert answers((0, 0), (20, 0), (40, 0), (60, 0), (80, 0)) == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        [(20, 0), (40, 1), (60, 2), (80, 3), (100, 4)],
+        [(20, 5)] * 9,  # idle
+        [(0, 0)] * 9 + [(50, 0)],  # just begun to send
+        [(minute, 0) for minute in range(9)],  # hardly anything sent
+    ],
+)
+def test_a_tunnel_that_answers_or_is_idle_is_not(counted):
+    assert not any(answers(*counted))
+
+
+def test_notices_are_what_is_new_and_few():
+    said = []
+    notices = Notices(said.append)
+    for second in range(200):
+        notices.note(up=second % 2 == 0, now=float(second))
+    assert said[0] is True
+    assert len(said) <= 200 / APART + 1
+    notices.note(up=True, now=1000.0)
+    assert said[-1] is True
+    before = len(said)
+    notices.note(up=True, now=2000.0)
+    assert len(said) == before
+
+
+def test_nothing_is_said_of_a_tunnel_that_is_not_up_yet():
+    said = []
+    Notices(said.append).note(up=False, now=0.0)
+    assert said == []
