@@ -182,13 +182,6 @@ def test_it_is_switched_and_back_by_its_own_program(qube):
         assert active.count("qubes-vpn-") == 1
 
 
-def test_a_server_that_is_gone_and_back(qube, provider):
-    provider.vanish(1)
-    time.sleep(5)
-    provider.serve(1)
-    up(qube, "one.ovpn", timeout=90)
-
-
 def test_without_a_usable_profile_it_stays_closed_and_says_what_to_do(qube):
     """At the next start: no connection, no tunnel, and a sentence."""
     qube.run(["mv", f"{CREDENTIALS}/one.ovpn", "/rw/aside"])

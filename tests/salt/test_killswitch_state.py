@@ -235,7 +235,7 @@ def test_a_secret_that_somebody_put_there_is_not_told(healed, state):
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_while_writing_it_is_closed_or_as_wanted(healed, state, monkeypatch, at):
     """Never the old endpoints with the new interface, nor the other way round."""
-    replace, calls = qubes_vpn_configure._replace, []
+    replace, calls = qubes_vpn_configure.replace, []
 
     def killed(*args):
         if len(calls) == at:
@@ -245,7 +245,7 @@ def test_killed_while_writing_it_is_closed_or_as_wanted(healed, state, monkeypat
 
     files = qubes_vpn_configure.wanted(OTHER["endpoints"], OTHER["interface"], False)
     with monkeypatch.context() as patch:
-        patch.setattr(qubes_vpn_configure, "_replace", killed)
+        patch.setattr(qubes_vpn_configure, "replace", killed)
         with pytest.raises(AssertionError, match="ended with 9") if at < 2 else nullcontext():
             run_in(healed, qubes_vpn_configure.write, files)
     code = healed.run([f"{LIBRARY}/killswitch", "load"], check=False).returncode
