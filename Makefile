@@ -40,6 +40,7 @@ lab: $(READY)
 	rm -rf build/lab build/lab-guides
 	failed=0; \
 	$(VENV)/bin/pytest -m slow tests/lab || failed=1; \
+	$(VENV)/bin/pytest -m slow tests/booted || failed=1; \
 	$(VENV)/bin/qubes-vpn lab --proof --killswitch ours --report build/lab || failed=1; \
 	$(VENV)/bin/qubes-vpn lab --fast --report build/lab-guides || failed=1; \
 	exit $$failed

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -36,6 +36,34 @@ class Run:
     def data(self) -> Any:
         """The answer of a run with `--out=json`. ValueError when it printed something else."""
         return json.loads(self.stdout)["local"]
+
+
+class Applied(NamedTuple):
+    """What a run gave: its exit code, the states by ID, and all that it printed."""
+
+    code: int
+    states: dict[str, dict[str, Any]]
+    text: str
+
+    def results(self) -> set[bool | None]:
+        """The states' results; of a run that went well and changed nothing more, `{True}`."""
+        return {state["result"] for state in self.states.values()}
+
+    def changed(self) -> set[str]:
+        """IDs of the states that changed something, or would."""
+        return {name for name, state in self.states.items() if state["changes"]}
+
+    @classmethod
+    def read(cls, done: subprocess.CompletedProcess[str], minion: str) -> "Applied":
+        """The answer of a program of Salt's with `--out=json`."""
+        try:
+            answer = json.loads(done.stdout)[minion]
+        except (ValueError, KeyError):
+            answer = None
+        states = {}
+        if isinstance(answer, dict):
+            states = {state["__id__"]: state for state in answer.values()}
+        return cls(done.returncode, states, done.stdout + done.stderr)
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ class Masterless:
         """The command line of `salt-call ARGS`. FileNotFoundError when there is no Salt."""
         config = f"--config-dir={self.folder}"
         options = ["--local", "--retcode-passthrough", "--no-color"]
-        return [_salt_call(), config, *options, *args]
+        return [salt_program("salt-call"), config, *options, *args]
 
     def salt_call(self, *args: str, machine: str | os.PathLike) -> Run:
         """Runs `salt-call ARGS` on the embedded Qubes of state file `machine`.
@@ -116,11 +144,11 @@ class Masterless:
         return Run(done.returncode, done.stdout, done.stderr)
 
 
-def _salt_call() -> str:
-    """The `salt-call` beside this Python, else the one on PATH."""
+def salt_program(name: str) -> str:
+    """Where one of Salt's programs is: beside this Python, else on PATH.  FileNotFoundError."""
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    if found := shutil.which("salt-call", path=beside):
+    if found := shutil.which(name, path=beside):
         return found
     raise FileNotFoundError(
-        "salt-call is not installed: use the environment that `make` builds, or install Salt 3007."
+        f"{name} is not installed: use the environment that `make` builds, or install Salt 3007."
     )

@@ -2,29 +2,15 @@
 """A VPN qube and a template that Salt gives the killswitch: real Salt, real nft."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from in_qube import run_in
 
 from qubes_vpn_formula.lab.qube import Qube
-from qubes_vpn_formula.masterless import Masterless
+from qubes_vpn_formula.masterless import Applied, Masterless
 
 SLS = "qubes.network.sys-vpn"
-
-
-class Applied(NamedTuple):
-    """What `state.sls` gave: its exit code, the states by ID, and its text when it is no data."""
-
-    code: int
-    states: dict[str, dict[str, Any]]
-    text: str
-
-    def results(self) -> set[bool | None]:
-        return {state["result"] for state in self.states.values()}
-
-    def changed(self) -> set[str]:
-        return {name for name, state in self.states.items() if state["changes"]}
 
 
 class Minion:
@@ -45,11 +31,7 @@ class Minion:
         self._salt.set_pillar(yaml.safe_dump({"qubes_vpn": pillar}))
         words = ["state.sls", SLS, f"test={test}", "--out=json", "--log-level=quiet"]
         done = self.qube.run(self._salt.command(*words), check=False, timeout=120)
-        answer = yaml.safe_load(done.stdout)["local"]
-        states = {}
-        if isinstance(answer, dict):
-            states = {state["__id__"]: state for state in answer.values()}
-        return Applied(done.returncode, states, done.stdout + done.stderr)
+        return Applied.read(done, "local")
 
 
 def rules(qube: Qube) -> str:

@@ -36,4 +36,4 @@ read -r _
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_LOCK=0 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
 exec systemd-nspawn --quiet --boot --directory=/run/disks/root --machine="$name" --register=no --keep-unit \
     --network-namespace-path=/proc/self/ns/net --capability=CAP_NET_ADMIN --resolv-conf=off --timezone=off \
-    --link-journal=no --console=pipe "$@" </dev/null >/dev/null
+    --link-journal=no --console=pipe --uuid="$(cat /run/disks/root/etc/machine-id)" "$@" </dev/null >/dev/null

@@ -38,7 +38,7 @@ import itertools
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,12 @@ class Guest(Inside):
         """The folder of its /rw, as this process sees it, also while it is off."""
         return self.lab.room.folder(f"volumes/{self.name}")
 
-    def start(self, wait: bool = True) -> None:
-        """Boot it.  wait: until systemd has done all, or else until there is a systemd."""
+    def start(self, wait: bool = True, plugged: Callable[[], None] | None = None) -> None:
+        """Boot it.
+
+        wait: until systemd has done all, or else until there is a systemd.  plugged: called when
+        the cables are there and nothing runs yet, for whoever wants to look at them from then on.
+        """
         if self.running:
             raise CommandFailed(f"{self.name} runs already")
         self._tell()
@@ -170,7 +174,10 @@ class Guest(Inside):
         )
         if self._nspawn.stdout.readline() != "ready\n":
             raise CommandFailed(f"{self.name} did not start: {self._nspawn.stderr.read()}")
-        self._wire(children(self._nspawn.pid)[0])
+        self._pid = children(self._nspawn.pid)[0]
+        self._wire(self._pid)
+        if plugged:
+            plugged()
         self._nspawn.stdin.write("\n")
         self._nspawn.stdin.flush()
         self._pid = self._first_process()
