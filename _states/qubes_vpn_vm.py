@@ -8,6 +8,8 @@ loads where it can work.
 import qubes_vpn_configure
 import qubes_vpn_establish
 import qubes_vpn_killswitch
+import qubes_vpn_mullvad
+import qubes_vpn_mullvad_account
 import qubes_vpn_tunnel
 
 __virtualname__ = "qubes_vpn"
@@ -62,6 +64,32 @@ def tunnel(name, kind, interface, profile, endpoints, profiles=()):
     if profiles:
         told.insert(1, f"Ready as well: {', '.join(profiles)}")
     return {**ret, "result": True, "changes": done.changes, "comment": _sentences(told)}
+
+
+def mullvad(name, settings, api):
+    """The Mullvad app of this qube is as the pillar says, logged in, and kept (R24, R30, R40, R81).
+
+    settings: the tunnel's ``mullvad``, with its defaults.  api: whether Mullvad's API is among the
+    endpoints.
+
+    It logs in from ``/rw/config/vpn/credentials/mullvad-account``, unless it is logged in already;
+    it never logs out.  Nothing of the account is told.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    try:
+        changes, problems = qubes_vpn_mullvad.apply(settings, api, __opts__["test"])
+    except Exception as error:  # a traceback could hold what somebody typed
+        return {**ret, "comment": f"the Mullvad app: {type(error).__name__}"}
+    if problems:
+        return {**ret, "changes": changes, "comment": _sentences(problems)}
+    told = ["The Mullvad app is as the pillar says"]
+    if not api:
+        no_api = qubes_vpn_mullvad_account.NO_API
+        told.append(f"Mullvad's API is not among the endpoints: {no_api}")
+    if __opts__["test"] and changes:
+        told[0] = "The Mullvad app would be set so"
+        return {**ret, "result": None, "changes": changes, "comment": _sentences(told)}
+    return {**ret, "result": True, "changes": changes, "comment": _sentences(told)}
 
 
 def _killswitch(ret, library, endpoints, interface, log_drops):

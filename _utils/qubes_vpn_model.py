@@ -8,6 +8,7 @@ of them only; :func:`build` never hands one out.
 
 from typing import NamedTuple
 
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_relations
 import qubes_vpn_ruleset
 from qubes_vpn_problem import PillarError, Problem
@@ -33,6 +34,7 @@ class Service(NamedTuple):
     interface: str | None = None  # of a tunnel: the name of its network interface
     log_drops: bool = False  # of a tunnel: what its killswitch drops is logged
     disposable: bool = False  # of a tunnel: made anew from its home at each start
+    mullvad: dict | None = None  # of a tunnel of this kind: the app's settings
 
     def home(self):
         """The qube whose /rw holds what this one is: itself, or what a disposable is made from."""
@@ -200,6 +202,9 @@ def _services(values, problems):
                 if not service.interface:
                     interface = qubes_vpn_ruleset.INTERFACES.get(service.kind)
                     services[name] = service._replace(interface=interface)
+                if service.kind == "mullvad":
+                    app = qubes_vpn_mullvad_pillar.settings(service.mullvad, service.relays)
+                    services[name] = services[name]._replace(mullvad=app)
     chain = [values["uplink"]]
     for role in reversed(roles):
         name = _member(role, services, chain[0], values, problems)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a minion other than dom0 has to do with the pillar: a tunnel's template, a VPN qube."""
 
+import qubes_vpn_mullvad_pillar
+
 
 def targets(model):
     """The minions with a part of their own, templates first, as ``qubesctl --targets`` wants."""
@@ -23,7 +25,7 @@ def part(model, minion):
 
 def _qube(tunnel):
     endpoints = [found.text for found in tunnel.endpoints]
-    parts = {
+    states = {
         "killswitch": {
             "name": tunnel.name,
             "endpoints": endpoints,
@@ -31,8 +33,14 @@ def _qube(tunnel):
             "log_drops": tunnel.log_drops,
         },
     }
-    if tunnel.kind != "mullvad":
-        parts["tunnel"] = {
+    if tunnel.kind == "mullvad":
+        states["mullvad"] = {
+            "name": tunnel.name,
+            "settings": tunnel.mullvad,
+            "api": any(map(qubes_vpn_mullvad_pillar.reaches_api, tunnel.endpoints)),
+        }
+    else:
+        states["tunnel"] = {
             "name": tunnel.name,
             "kind": tunnel.kind,
             "interface": tunnel.interface,
@@ -40,4 +48,4 @@ def _qube(tunnel):
             "profiles": list(tunnel.profiles),
             "endpoints": endpoints,
         }
-    return parts
+    return states

@@ -5,6 +5,7 @@ Each function looks at values that are right one by one and returns the problems
 """
 
 import qubes_vpn_endpoints
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_problem import Problem, suggest
@@ -244,6 +245,7 @@ def _tunnel(at, tunnel):
             if endpoint.proto == "tcp"
         ]
     problems += qubes_vpn_relays.problems((*at, "relays"), tunnel)
+    problems += qubes_vpn_mullvad_pillar.problems(at, tunnel)
     return problems + _endpoints((*at, "endpoints"), tunnel.endpoints or ())
 
 

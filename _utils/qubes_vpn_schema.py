@@ -7,6 +7,7 @@ decides (an upstream comes from the topology, a template from dom0's default).
 
 import qubes_vpn_net
 import qubes_vpn_relays
+from qubes_vpn_mullvad_pillar import MULLVAD
 from qubes_vpn_types import (
     Address,
     Choice,
@@ -47,6 +48,7 @@ TUNNEL = Keys(
         "interface": (Interface(), None),
         "log_drops": (Switch(), False),
         "disposable": (Switch(), False),
+        "mullvad": (MULLVAD, None),
         **_qube("t-vpn", "orange"),
     }
 )

@@ -45,14 +45,14 @@ def refuse_key(key, path, problems, known):
 
 
 class Choice:
-    """One of a few words; *true* is the one that YAML reads as true (``yes``)."""
+    """One of a few words; *true* and *false* are those that YAML reads so (``yes``, ``off``)."""
 
-    def __init__(self, *words, true=None):
-        self.words, self.true = words, true
+    def __init__(self, *words, true=None, false=None):
+        self.words, self.true, self.false = words, true, false
 
     def read(self, value, path, problems):
-        if value is True and self.true:
-            return self.true
+        if isinstance(value, bool) and (word := self.true if value else self.false):
+            return word
         if isinstance(value, str) and value in self.words:
             return value
         fix = suggest(value, self.words) if isinstance(value, str) else ""

@@ -77,6 +77,7 @@ class Ours:
             "50-qubes-vpn": "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
             "80-qubes-vpn.rules": self.udev_rules[0],
             "nftables-service.conf": "/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf",
+            "mullvad-services.conf": "/etc/systemd/system/mullvad-.service.d/50-qubes-vpn.conf",
         }
         found = {path: sources / name for name, path in places.items()}
         found |= {f"{LIBRARY}/{path.name}": path for path in core("qubes_vpn_killswitch")}

@@ -9,6 +9,7 @@ import yaml
 import qubes_vpn_model
 import qubes_vpn_relays
 import qubes_vpn_schema
+from qubes_vpn_mullvad_pillar import MULLVAD
 from qubes_vpn_problem import PillarError
 from qubes_vpn_types import Keys, ListOf, MapOf
 
@@ -285,7 +286,8 @@ def _keys(kind, value, path=()):
 def test_example_has_every_key_and_no_other(pillar_example):
     """It cannot go stale.  A firewall's template and a relay list's keys are comments there."""
     known, there = _keys(qubes_vpn_schema.PILLAR, EXAMPLE)
-    assert known - there == {("firewalls", "*", "template"), ("tunnels", "*", "relays")}
+    commented = {("tunnels", "*", "relays"), ("tunnels", "*", "mullvad")}
+    assert known - there == {("firewalls", "*", "template"), *commented}
     assert there - known == set()
     assert "# template: left out, it is dom0's default template" in pillar_example
 
@@ -300,6 +302,47 @@ def test_example_has_every_key_of_a_relay_list(pillar_example):
     problems = []
     assert qubes_vpn_relays.RELAYS.read(relays, (), problems)
     assert problems == []
+
+
+def test_example_shows_the_apps_settings_and_their_defaults(pillar_example):
+    """As a comment, because the tunnel there is of another kind."""
+    lines = [line.strip() for line in pillar_example.splitlines()]
+    begin = lines.index("# mullvad:")
+    end = next(place for place in range(begin, len(lines)) if lines[place].startswith("# The qube"))
+    shown = yaml.safe_load("\n".join(line[2:] for line in lines[begin:end]))["mullvad"]
+    assert set(shown) == set(MULLVAD.fields)
+    for key in ("location", "entry", "obfuscation_port"):  # "left out"
+        assert MULLVAD.fields[key][0].read(shown.pop(key), (), [])
+    for settings in (shown, None):
+        given = {} if settings is None else {"mullvad": settings}
+        app = tunnel(kind="mullvad", profile=..., **given)
+        del app["profile"]
+        model = build(tunnels={"sys-vpn": app})
+        assert model.services["sys-vpn"].mullvad == {
+            **MULLVAD.read({}, (), []),
+            "wireguard_port": 51820,
+        }
+
+
+def test_the_app_is_pinned_to_the_port_that_its_relays_were_chosen_for():
+    """R36. One place says it."""
+    model, _ = qubes_vpn_model.read(
+        pillar(
+            tunnels={
+                "sys-vpn": {
+                    "kind": "mullvad",
+                    "endpoints": ["203.0.113.7:53/udp"],
+                    "relays": {
+                        "list": "mullvad",
+                        "port": 53,
+                        "taken": "2026-11-22",
+                        "sha256": "0" * 64,
+                    },
+                }
+            }
+        )
+    )
+    assert model.services["sys-vpn"].mullvad["wireguard_port"] == 53
 
 
 def test_example_shows_the_defaults():

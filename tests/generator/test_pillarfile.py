@@ -127,7 +127,7 @@ def test_check_reports_all_files(tmp_path, capsys):
     """Every problem of every file, by line; files that cannot be read are among them."""
     good, bad, worse = (tmp_path / name for name in ("good.sls", "bad.sls", "worse.sls"))
     good.write_text(
-        "qubes_vpn:\n  tunnels:\n    sys-vpn: {kind: mullvad, endpoints: [192.0.2.1:1/udp]}\n"
+        "qubes_vpn:\n  tunnels:\n    sys-vpn: {kind: mullvad, endpoints: [192.0.2.1:51820/udp]}\n"
     )
     bad.write_text("qubes_vpn:\n  whonix: never\n  tunels: {}\n  topology: dns\n  topology: dns\n")
     worse.write_bytes(b"qubes_vpn: \xff\n")

@@ -592,6 +592,8 @@ def test_a_plain_list(write, pillar):
     data = [dict(zip(columns, row, strict=True)) for row in rows]
     data = [one | {"port": int(one["port"]), "active": one["active"] != "false"} for one in data]
     assert texts(write({"relays": data}, "acme.json"), ipv6=True) == texts(path, ipv6=True)
+    acme = PILLAR.replace("kind: mullvad", "kind: openvpn\n      profile: acme.ovpn")
+    write(acme, "pillar.sls")
     assert relays("--from", path, "--into", pillar, "--country", "ch") == 0
     assert tunnel(pillar)["relays"]["list"] == "plain"
     assert relays("--from", path, "--diff", pillar) == 0

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a pillar may say of the Mullvad app (R30), and how that must fit a tunnel's endpoints."""
+
+import ipaddress
+import re
+
+from qubes_vpn_problem import Problem, show
+from qubes_vpn_types import Choice, Keys, ListOf, Port, Switch, refuse
+
+#: api.mullvad.net, which the app asks for its login, its keys and its relay list.
+API = "45.83.223.196"
+API_PORT = 443
+
+BLOCKERS = ("ads", "trackers", "malware", "adult_content", "gambling", "social_media")
+_WIREGUARD = 51820
+#: Where Mullvad's relays take WireGuard in TCP (mullvadvpn-app: relay selector, udp2tcp ports).
+_UDP2TCP = (80, 443, 5001)
+_QUIC = 443
+_LOCATION = re.compile(
+    r"any|[a-z]{2}( [a-z]{3}( [a-z]{2}-[a-z]{3}-[a-z0-9-]+)?)?|[a-z]{2}-[a-z]{3}-[a-z0-9-]+"
+)
+
+
+class Location:
+    """Where relays are: ``se``, ``se got``, one relay as ``se-got-wg-001``, or ``any``."""
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and _LOCATION.fullmatch(value):
+            return value
+        what = f"{show(value)} is no location"
+        fix = "Write se, se got, se-got-wg-001, or any; `mullvad relay list` has them all."
+        if value is False:
+            what, fix = "YAML reads this word as false", "Write 'no' in quotes: it is Norway."
+        refuse(value, path, problems, what, fix)
+        return None
+
+
+MULLVAD = Keys(
+    {
+        "location": (Location(), None),
+        "entry": (Location(), None),
+        "blockers": (ListOf(Choice(*BLOCKERS)), ()),
+        "lan": (Switch(), True),
+        "lockdown": (Switch(), True),
+        "auto_connect": (Switch(), True),
+        "wireguard_port": (Port(), None),
+        "obfuscation": (Choice("off", "udp2tcp", "shadowsocks", "lwo", "quic", false="off"), "off"),
+        "obfuscation_port": (Port(), None),
+        "quantum_resistant": (Switch(), True),
+        "daita": (Switch(), False),
+    }
+)
+
+
+def settings(values, relays):
+    """What a tunnel of this kind has: *values*, as they were read, or none, with all defaults.
+
+    relays: by what its endpoints were chosen, or None: that says the port too.
+    """
+    values = MULLVAD.read({}, (), []) if values is None else values
+    if values["wireguard_port"]:
+        return values
+    chosen = relays["port"] if relays and relays["list"] == "mullvad" else None
+    return {**values, "wireguard_port": chosen or _WIREGUARD}
+
+
+def problems(at, tunnel):
+    """What does not fit in the *tunnel* at the path *at*, as :class:`qubes_vpn_problem.Problem`."""
+    if tunnel.kind != "mullvad":
+        what = "these are settings of the Mullvad app"
+        fix = "Remove them, or write 'kind: mullvad'."
+        return [Problem((*at, "mullvad"), what, fix)] if tunnel.kind and tunnel.mullvad else []
+    method, port = (tunnel.mullvad[key] for key in ("obfuscation", "obfuscation_port"))
+    here = (*at, "mullvad", "obfuscation_port")
+    if method in ("off", "quic") and port:
+        own = "its port is wireguard_port" if method == "off" else f"it is always {_QUIC}"
+        return [Problem(here, f"obfuscation '{method}' has no such port: {own}", "Remove it.")]
+    if method not in ("off", "quic") and not port:
+        what = f"missing, and {method} would use any port"
+        return [Problem(here, what, "Write the one that the endpoints have.")]
+    if method == "udp2tcp" and port not in _UDP2TCP:
+        known = ", ".join(map(str, _UDP2TCP))
+        return [Problem(here, f"no relay takes udp2tcp on port {port}", f"Write one of: {known}.")]
+    return _endpoints(at, tunnel, method)
+
+
+def _endpoints(at, tunnel, method):
+    """The one port that the app may use for a relay must be that of an endpoint."""
+    key, proto, port = "obfuscation_port", "udp", tunnel.mullvad["obfuscation_port"]
+    if method == "off":
+        key, port = "wireguard_port", tunnel.mullvad["wireguard_port"]
+    elif method == "quic":
+        key, port = "obfuscation", _QUIC
+    elif method == "udp2tcp":
+        proto = "tcp"
+    if not tunnel.endpoints or any(
+        found.proto == proto
+        and found.first <= port <= found.last
+        and found.host.partition("/")[0] != API  # takes no WireGuard
+        for found in tunnel.endpoints
+    ):
+        return []
+    what = f"none has the port {port}/{proto}, and the app uses no other: mullvad.{key}"
+    return [Problem((*at, "endpoints"), what, "Add relays with that port, or change it.")]
+
+
+def reaches_api(endpoint):
+    """Whether Mullvad's API is in *endpoint*, a :class:`qubes_vpn_net.Destination`."""
+    return (
+        (endpoint.version, endpoint.proto) == (4, "tcp")
+        and endpoint.first <= API_PORT <= endpoint.last
+        and ipaddress.ip_address(API) in ipaddress.ip_network(endpoint.host)
+    )

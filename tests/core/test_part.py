@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a VPN qube gets of the pillar, and what it does not."""
+
+import json
+
+import pytest
+
+import qubes_vpn_model
+import qubes_vpn_part
+
+from .pillars import pillar
+
+RELAY, API = "203.0.113.7:51820/udp", "45.83.223.196:443/tcp"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "api"),
+    [([RELAY], False), ([RELAY, API], True), ([RELAY, "45.83.223.0/24:1-1000/tcp"], True)],
+)
+def test_a_qube_with_the_app_gets_its_settings(endpoints, api):
+    """R30. In the order killswitch, app; as Salt can carry them."""
+    app = {"kind": "mullvad", "endpoints": endpoints, "mullvad": {"location": "se"}}
+    model = qubes_vpn_model.build(pillar(tunnels={"sys-vpn": app}))
+    role, states = qubes_vpn_part.part(model, "sys-vpn")
+    assert (role, list(states)) == ("qube", ["killswitch", "mullvad"])
+    assert states["mullvad"]["api"] is api
+    settings = json.loads(json.dumps(states["mullvad"]["settings"]))
+    assert (settings["location"], settings["wireguard_port"]) == ("se", 51820)
+
+
+def test_another_tunnel_gets_none():
+    model = qubes_vpn_model.build(pillar())
+    assert "mullvad" not in qubes_vpn_part.part(model, "sys-vpn")[1]
