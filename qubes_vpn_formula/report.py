@@ -67,10 +67,12 @@ def _dom0(pillar, targets):
 def _mullvad_app(tunnel, port):
     return [
         {
-            "do": f"In {tunnel}, never in its template: log in, and pin the app to its port.",
+            "do": f"In {tunnel}, never in its template: write the account number where only root can "
+            "read it. That logs the app in when the formula is applied to this qube the next time; "
+            f"it is then pinned to port {port}. Or log in by hand: mullvad account login",
             "type": [
-                "mullvad account login",
-                f"mullvad anti-censorship set wireguard-port --port {port}",
+                f"sudo install -d -m 0700 {_CREDENTIALS}",
+                f"sudo install -m 0600 /dev/stdin {_CREDENTIALS}/mullvad-account",
             ],
         }
     ]
