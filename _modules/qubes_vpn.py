@@ -52,7 +52,8 @@ def check(pillar=None):
 def plan(pillar=None, part="network", live=None):
     """The ordered steps that dom0 takes for *pillar*, or why there are none.
 
-    part: ``network`` (``qubes.network.sys-vpn``) or ``layout`` (``qubes.layout``).
+    part: ``network`` (``qubes.network.sys-vpn``), ``layout`` (``qubes.layout``) or ``templates``
+    (``qubes.network.template-netvm``).
     live: whether the machine is asked what each step would change, which writes nothing.  Default:
     unless a *pillar* is handed in, as an SLS does.
     Returns ``{"problems": [text...], "steps": [{"id", "state", "args", "why"}...], "targets":
@@ -67,7 +68,8 @@ def plan(pillar=None, part="network", live=None):
     model, problems = qubes_vpn_model.read(_document(pillar))
     if problems:
         return {"problems": [problem.text() for problem in problems], "steps": []}
-    steps = {"network": qubes_vpn_plan.plan, "layout": qubes_vpn_plan.layout}[part](model)
+    plans = {"network": "plan", "layout": "layout", "templates": "templates"}
+    steps = getattr(qubes_vpn_plan, plans[part])(model)
     if live or (live is None and pillar is None):
         told = _ask(lambda machine, last: qubes_vpn_foretell.foretell(machine, steps, last))
     else:

@@ -42,6 +42,21 @@ def template(name, clone_of, guard):
     return _state("template", name, clone_of=clone_of, guard=guard)
 
 
+def template_offline(name):
+    """Template *name*, if it is there, has no netvm, and its firewall list lets nothing through."""
+    return _state("template_offline", name)
+
+
+def template_software(name, netvm, in_clear, guard):
+    """Template *name* has its software: by the SLS applied in it, with *netvm* if need be.
+
+    The netvm is there only after a failure without it, for a limited time, and is taken away
+    whatever happens.  in_clear: whether the pillar says that it leads past the VPN.
+    """
+    args = {"netvm": netvm, "in_clear": in_clear, "guard": guard}
+    return _state("template_software", name, **args)
+
+
 def present(name, label, template=None, settings=None):
     """A qube *name* exists.
 

@@ -9,6 +9,7 @@ or not safe.
 import qubes_vpn_installing
 import qubes_vpn_making
 import qubes_vpn_restore
+import qubes_vpn_software
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import (
@@ -166,6 +167,8 @@ def _features(machine, changes, name, features):
 #: Which function does a step: by the name of its state, as the plan has it.
 STEPS = {
     "template": template,
+    "template_offline": qubes_vpn_software.template_offline,
+    "template_software": qubes_vpn_software.template_software,
     "present": present,
     "disposable": disposable,
     "firewall": firewall,

@@ -386,8 +386,7 @@ class Machine:
         except qubes_vpn_qvm_template.NotInstalled as error:
             raise Refused(f"template '{name}' could not be installed: {error}") from error
         finally:
-            # Another process made a qube, and started some.
-            self._cloner = self._looked = None
+            self._cloner = None
             self.forget_names()
 
     def installing(self):
@@ -430,7 +429,8 @@ class Machine:
         return f"{_MAKING}{name}"
 
     def forget_names(self):
-        """Forgets which qubes there are, when another connection made or removed one."""
+        """Forgets which qubes there are and run: another connection or process changed that."""
+        self._looked = None
         self.app.domains.clear_cache()
 
     def remove(self, name):

@@ -58,6 +58,7 @@ class Model(NamedTuple):
     topology: str
     uplink: str
     templates: dict  # name -> the template it is cloned from
+    template_netvms: dict  # name -> its netvm while its software is installed, if any
     services: dict  # name -> Service
     default: str  # default_netvm, "none" or "keep"
     routes: dict  # client -> netvm or "none"
@@ -173,6 +174,11 @@ def _model(values):
         topology=values["topology"],
         uplink=values["uplink"],
         templates=templates,
+        template_netvms={
+            name: keys["netvm_while_installing"]
+            for name, keys in values["templates"].items()
+            if keys["netvm_while_installing"] != "none"
+        },
         services=services,
         default=values["routes"]["default"] or head,
         routes=values["routes"]["qubes"],

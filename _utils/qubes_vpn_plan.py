@@ -29,7 +29,8 @@ class Step(NamedTuple):
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
     promise, routes = guard(model), _routes(model)
-    steps = [
+    steps = _templates_offline(model)
+    steps += [
         _template(name, model.templates[name], promise)
         for name in sorted(model.templates, key=lambda name: len(model.sources(name)))
     ]
@@ -58,7 +59,7 @@ def plan(model):
 def layout(model):
     """The steps of ``qubes.layout`` in dom0: the user's own qubes, created when missing (R10)."""
     promise = guard(model)
-    steps = []
+    steps = _templates_offline(model)
     for name, qube in model.layout.items():
         settings = {"memory": qube.memory, "maxmem": qube.maxmem}
         if qube.disposable_template:
@@ -74,7 +75,27 @@ def layout(model):
 def _named(model):
     """Whatever a step of ours may make."""
     templates = {*model.templates, *model.templates.values()}
-    return sorted({*templates, *model.services, *model.layout})
+    return sorted({*templates, *model.services, *model.homes(), *model.layout})
+
+
+def templates(model):
+    """The steps of ``qubes.network.template-netvm`` in dom0: templates' software, by a netvm."""
+    steps = _templates_offline(model)
+    for name, netvm in model.template_netvms.items():
+        args = {"name": name, "netvm": netvm, "in_clear": model.in_clear(netvm)}
+        way = " -> ".join(model.path(netvm))
+        why = f"without a netvm first; if that fails, by {way}, for as long as it takes"
+        args["guard"] = guard(model)
+        steps.append(Step(f"{name}: its software", "template_software", args, why))
+    return steps
+
+
+def _templates_offline(model):
+    why = "what an interrupted qubes.network.template-netvm left comes off before anything else"
+    return [
+        Step(f"{name}: no netvm", "template_offline", {"name": name}, why)
+        for name in model.template_netvms
+    ]
 
 
 def _with_restarts(steps, model):

@@ -11,24 +11,21 @@ repository that is switched on has such a template.  One of them runs at a time.
 takes a template without a system away again; killed, it leaves what there is.
 """
 
-import contextlib
 import fcntl
-import os
 import re
 import shutil
-import signal
-import subprocess
-import tempfile
 from pathlib import Path
+
+import qubes_vpn_program
 
 _PROGRAM = "qvm-template"
 #: The feature that it sets last: a template that has it is whole.
 LAST_FEATURE = "template-description"
 LOCK = "run/qubes/qvm-template.lock"
-#: Seconds for a download of up to some GiB, perhaps through Tor; and for ending when told to.
-_PATIENCE, _GRACE = 2 * 3600, 60
-#: Bytes of its output that are looked at, and characters of them that are repeated.
-_READ, _SHOWN = 65536, 400
+#: Seconds for a download of up to some GiB, perhaps through Tor.
+_PATIENCE = 2 * 3600
+#: Characters of its output that are repeated.
+_SHOWN = 400
 
 
 class NotInstalled(Exception):
@@ -37,15 +34,15 @@ class NotInstalled(Exception):
 
 def install(name):
     """Installs template *name*.  Raises :class:`NotInstalled`; then some of it may be there."""
-    program = shutil.which(_PROGRAM)
-    if program is None:
+    if shutil.which(_PROGRAM) is None:
         raise NotInstalled(f"there is no program {_PROGRAM} in dom0")
     if name.endswith(".rpm"):
         raise NotInstalled(f"{_PROGRAM} would take {name} for a file")
-    with tempfile.TemporaryFile() as output:
-        code = _run([program, *arguments(name)], output)
-        output.seek(max(0, output.tell() - _READ))
-        said = _words(output.read().decode(errors="replace"))
+    try:
+        code, lines = qubes_vpn_program.run([_PROGRAM, *arguments(name)], _PATIENCE)
+    except qubes_vpn_program.TooLong as error:
+        raise NotInstalled(str(error)) from None
+    said = _words(lines)
     if code != 0:
         raise NotInstalled(f"{_PROGRAM} said: {said}" if said else f"{_PROGRAM} ended with {code}")
     if "already installed" in said:
@@ -69,44 +66,11 @@ def busy(root):
     return False
 
 
-def _run(command, output):
-    # A session of its own: whatever it started is stopped with it.
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        return process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        raise NotInstalled(f"{_PROGRAM} did not end within {_PATIENCE} seconds") from None
-    finally:
-        _stop(process)
-
-
-def _stop(process):
-    """Ends it and all that it started, if it still runs: as by Ctrl-C, so that it tidies up."""
-    if process.poll() is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _words(output):
+def _words(lines):
     """The last things that it said, on one line, without its usage (indented) and its own name.
 
     Some of it comes from the updatevm.
     """
-    lines = []
-    for line in re.split(r"[\r\n]+", output):
-        text = "".join(mark for mark in line if mark.isprintable())
-        if text and not text.startswith((" ", "usage:")):
-            lines.append(re.sub(rf"^({_PROGRAM}: error|ERROR): ", "", text).strip().rstrip("."))
-    return ". ".join(lines[-3:])[-_SHOWN:]
+    told = [line for line in lines if line and not line.startswith((" ", "usage:"))]
+    told = [re.sub(rf"^({_PROGRAM}: error|ERROR): ", "", line).strip().rstrip(".") for line in told]
+    return ". ".join(told[-3:])[-_SHOWN:]

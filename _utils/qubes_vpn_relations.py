@@ -61,6 +61,8 @@ def wiring(model):
         if model.templates.get(sources[-1]) == name == min(sources):  # each loop once
             loop = " from ".join([*sources, name])
             problems.append(Problem(path, f"a loop: {loop}", "Name a template to start from."))
+    for name, netvm in model.template_netvms.items():
+        problems += _netvm_while_installing(model, (_TOP, "templates", name), name, netvm)
     for name, qube in model.layout.items():
         problems += _template(model, (_TOP, "layout", name, "template"), qube.template)
         if qube.memory and qube.maxmem:
@@ -162,6 +164,19 @@ def _no_template(model, path, name):
         return []
     what = f"'{name}' is a template, which never has a netvm"
     return [Problem(path, what, "Remove it, or name a qube.")]
+
+
+def _netvm_while_installing(model, at, name, netvm):
+    path = (*at, "netvm_while_installing")
+    if name not in [model.services[tunnel].template for tunnel in model.tunnels()]:
+        what = f"'{name}' is no tunnel's template, so nothing is installed in it"
+        return [Problem(path, what, "Remove it.")]
+    if netvm not in _netvms(model):
+        what = f"there is no tunnel, resolver, firewall or uplink '{netvm}'"
+        return [Problem(path, what, suggest(netvm, _netvms(model)))]
+    if netvm == model.whonix_gateway:
+        return [_ignored(path, netvm)]
+    return []
 
 
 def _memory(at, qube):

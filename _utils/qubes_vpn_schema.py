@@ -70,7 +70,7 @@ PILLAR = Keys(
         "uplink": (Name(), "sys-net"),
         "templates": (
             MapOf(
-                Keys({"clone_of": (Name(), ...)}),
+                Keys({"clone_of": (Name(), ...), "netvm_while_installing": (Name("none"), "none")}),
                 "t-vpn: {clone_of: debian-13-minimal}",
                 new=True,
             ),

@@ -56,6 +56,19 @@ def test_dns():
     ]
 
 
+def test_a_template_with_a_netvm_while_it_is_installed():
+    """R23: nothing comes before what takes it away, and only one plan gives it."""
+    template = {"clone_of": "debian-13-minimal", "netvm_while_installing": "sys-net"}
+    document = pillar(templates={"t-vpn": template}, layout={"new": {"label": "red"}})
+    templates = qubes_vpn_plan.templates(qubes_vpn_model.build(document))
+    for steps in (plan(document), layout(document), templates):
+        assert (steps[0].id, steps[0].state) == ("t-vpn: no netvm", "template_offline")
+    assert ids(templates) == ["t-vpn: no netvm", "t-vpn: its software"]
+    assert templates[1].args["in_clear"] is True
+    gives = {step.id for step in (*plan(document), *layout(document)) if "its software" in step.id}
+    assert gives == set()
+
+
 def test_a_disposable_tunnel():
     """R85: its home is offline, limited and marked before it is made, offline, from it."""
     document = pillar(tunnels={"sys-vpn": tunnel(disposable=True)})
@@ -76,6 +89,7 @@ def test_a_disposable_tunnel():
     assert (home["settings"]["template"], made["settings"]["template"]) == ("t-vpn", "sys-vpn-dvm")
     assert home["features"] == made["features"]
     assert "autostart" not in home["settings"]
+    assert "sys-vpn-dvm" in find(steps, "left half made").args["known"]
     assert made["klass"] == "DispVM"
 
 

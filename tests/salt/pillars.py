@@ -16,6 +16,7 @@ PROMISE = {
     "services": ["sys-vpn", "sys-firewall"],
     "outside_vpn": [],
 }
+DISPOSABLE = {"topology": "simple", "tunnels": {"sys-vpn": {**WIREGUARD, "disposable": True}}}
 MULLVAD = {"kind": "mullvad", "endpoints": ["203.0.113.4:51820/udp"]}
 
 PILLARS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@
 from typing import Any
 
 #: differ between two machines on which the same was done in another order
-_INCIDENTAL = ("qid", "uuid")
+_INCIDENTAL = ("qid", "uuid", "dispid")
 
 
 def netvms(snapshot: dict[str, Any]) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from disturbed import Rerun, disturb, problems
-from pillars import LAYOUT, PILLARS, PROMISE
+from pillars import DISPOSABLE, LAYOUT, PILLARS, PROMISE
 from qubesd_errors import ERRORS, possible
 from snapshots import compared, in_clear, netvms, own
 
@@ -29,6 +29,7 @@ RUNS = {
     "dns": (PILLARS["dns"], "network"),
     "simple": (PILLARS["simple"], "network"),
     "layout": (LAYOUT, "layout"),
+    "disposable": (DISPOSABLE, "network"),
 }
 
 
@@ -71,7 +72,7 @@ def disturbed(states, embedded, run, faults, folder) -> tuple[list, list[str]]:
 @pytest.mark.parametrize(
     ("run", "release"),
     [("dns", "4.3"), ("simple", "4.2"), ("layout", "4.3")]
-    + [("dns", "4.2"), ("simple", "4.3"), ("layout", "4.2")] * EVERYTHING,
+    + [("dns", "4.2"), ("simple", "4.3"), ("layout", "4.2"), ("disposable", "4.3")] * EVERYTHING,
     indirect=["run"],
 )
 def test_killed_at_any_call_the_next_run_gets_there(states, embedded, run, tmp_path):
