@@ -11,6 +11,8 @@ import pytest
 from pillars import PILLARS
 from snapshots import compared, in_clear, netvms, own, put_back
 
+import qubes_vpn_guard as guard
+
 pytestmark = pytest.mark.usefixtures("whonix_gateway")
 
 SLS = "qubes.network.undo"
@@ -262,6 +264,19 @@ def test_no_write_of_an_undo_lets_anybody_out(states, embedded, after_each_write
             assert in_clear(snapshot) <= allowed
 
 
+def test_a_firewall_that_was_made_is_not_let_out_before_it_is_taken_off(
+    states, embedded, after_each_write
+):
+    """R12, R92. It sends something itself, and hangs on one that goes back in front of the VPN."""
+    firewalls = {"sys-firewall": {}, "sys-firewall-two": {"upstream": "sys-firewall"}}
+    assert refused(states.run({**PILLARS["dns"], "firewalls": firewalls})) == []
+    after_each_write.clear()
+    assert refused(states.undo()) == []
+    ways = [guard.path("sys-firewall-two", netvms(snapshot)) for snapshot in after_each_write]
+    assert ways[-1] == ["sys-firewall-two"]
+    assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
+
+
 def test_who_may_get_out_again_is_told_also_when_it_was_not_certain_before(states, embedded):
     """R69, R92. sys-old inherits "none" from the run: is it an uplink, or offline?"""
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-old label=red")
@@ -415,6 +430,17 @@ def test_undo_by_salt_needs_no_pillar_and_says_who_is_in_clear_again(salt_text, 
     again = salt_text("state.sls", SLS)
     assert (again.code, embedded.calls()) == (0, [])
     assert "The record has no change of a run that has not been undone." in told(again)
+
+
+def test_undo_by_salt_with_a_pillar_that_cannot_be_read(salt_text, embedded, minion):
+    """R69. Salt applies nothing then, unless it is told to."""
+    assert salt_text("state.sls", "qubes.network.sys-vpn", pillar=PILLARS["simple"]).code == 0
+    embedded.forget_calls()
+    assert salt_text("state.sls", SLS, pillar="qubes_vpn: [\n").code != 0
+    assert embedded.writes() == []
+    run = salt_text("state.sls", SLS, "force=True", 'pillar={"qubes_vpn_undo": {"to": "last"}}')
+    assert run.code == 0, run.stdout
+    assert netvms(embedded.snapshot())["personal"] == "sys-firewall"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@
 # Puts back what qubes.network.sys-vpn and qubes.layout replaced in dom0: netvms, default_netvm,
 # firewall lists, properties, features. What somebody has changed since is kept, and said. Qubes and
 # templates that were made are taken off the net and stay, unless their removal is asked for.
-# It needs no pillar; the options are those of qubes_vpn_undo:
+# It looks at no other pillar; one that Salt cannot read stops every state, this one too, unless you add
+# force=True. The options are those of qubes_vpn_undo:
 #   to      first (default): to before the first run; last: to before the last one
 #   remove  true: also remove the qubes and templates that these runs made
 #
