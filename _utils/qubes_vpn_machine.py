@@ -232,8 +232,8 @@ class Machine:
         """Forgets what is known of these qubes: a call that failed may have been done."""
         if not self.dry:
             self.app.clear_cache()
-            for name in names:
-                self.app.domains[name].clear_cache()
+            for vm in filter(None, map(self.app.domains.get, names)):  # an undo removes some
+                vm.clear_cache()
 
     def power(self, name):
         """The qube's power state, as qubesadmin names it."""
