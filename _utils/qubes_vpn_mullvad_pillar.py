@@ -12,10 +12,11 @@ API = "45.83.223.196"
 API_PORT = 443
 
 BLOCKERS = ("ads", "trackers", "malware", "adult_content", "gambling", "social_media")
-_WIREGUARD = 51820
+#: The WireGuard port that the app is pinned to when nothing else is said.
+WIREGUARD_PORT = 51820
 #: Where Mullvad's relays take WireGuard in TCP (mullvadvpn-app: relay selector, udp2tcp ports).
-_UDP2TCP = (80, 443, 5001)
-_QUIC = 443
+UDP2TCP_PORTS = (80, 443, 5001)
+QUIC_PORT = 443
 _LOCATION = re.compile(
     r"any|[a-z]{2}( [a-z]{3}( [a-z]{2}-[a-z]{3}-[a-z0-9-]+)?)?|[a-z]{2}-[a-z]{3}-[a-z0-9-]+"
 )
@@ -61,7 +62,7 @@ def settings(values, relays):
     if values["wireguard_port"]:
         return values
     chosen = relays["port"] if relays and relays["list"] == "mullvad" else None
-    return {**values, "wireguard_port": chosen or _WIREGUARD}
+    return {**values, "wireguard_port": chosen or WIREGUARD_PORT}
 
 
 def problems(at, tunnel):
@@ -73,13 +74,13 @@ def problems(at, tunnel):
     method, port = (tunnel.mullvad[key] for key in ("obfuscation", "obfuscation_port"))
     here = (*at, "mullvad", "obfuscation_port")
     if method in ("off", "quic") and port:
-        own = "its port is wireguard_port" if method == "off" else f"it is always {_QUIC}"
+        own = "its port is wireguard_port" if method == "off" else f"it is always {QUIC_PORT}"
         return [Problem(here, f"obfuscation '{method}' has no such port: {own}", "Remove it.")]
     if method not in ("off", "quic") and not port:
         what = f"missing, and {method} would use any port"
         return [Problem(here, what, "Write the one that the endpoints have.")]
-    if method == "udp2tcp" and port not in _UDP2TCP:
-        known = ", ".join(map(str, _UDP2TCP))
+    if method == "udp2tcp" and port not in UDP2TCP_PORTS:
+        known = ", ".join(map(str, UDP2TCP_PORTS))
         return [Problem(here, f"no relay takes udp2tcp on port {port}", f"Write one of: {known}.")]
     return _endpoints(at, tunnel, method)
 
@@ -90,7 +91,7 @@ def _endpoints(at, tunnel, method):
     if method == "off":
         key, port = "wireguard_port", tunnel.mullvad["wireguard_port"]
     elif method == "quic":
-        key, port = "obfuscation", _QUIC
+        key, port = "obfuscation", QUIC_PORT
     elif method == "udp2tcp":
         proto = "tcp"
     if not tunnel.endpoints or any(

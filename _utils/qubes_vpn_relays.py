@@ -13,8 +13,6 @@ import qubes_vpn_net
 from qubes_vpn_problem import Problem
 from qubes_vpn_types import Address, Choice, Day, Keys, ListOf, Pattern, Port, Switch, Word
 
-#: The WireGuard port that the Mullvad app is pinned to when nothing else is said.
-MULLVAD_PORT = 51820
 #: Mullvad's lists of December 2025 and June 2026: of 539 relays 32 went, 10 got another address.
 STALE_DAYS = 30
 

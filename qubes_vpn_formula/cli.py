@@ -19,6 +19,7 @@ exit codes:
 examples:
   qubes-vpn init --from wg-se.conf --route work --vault vault --output pillar.sls
   qubes-vpn check pillar.sls
+  qubes-vpn relays --from relays.json --refresh pillar.sls
   qubes-vpn set pillar.sls tunnels.sys-vpn.memory 500
 
 Each command has its own help: qubes-vpn COMMAND --help

@@ -7,8 +7,8 @@ import json
 import yaml
 
 import qubes_vpn_keyfile
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_profile
-import qubes_vpn_relays
 from qubes_vpn_formula import files, pillarfile, pillarnew, report, resolve
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say, tell
@@ -106,7 +106,7 @@ def run(args):
     template = args.template or pillarnew.DEFAULT_TEMPLATE
     output = args.output or "pillar.sls"
     refusals = _refusals(args, profile)
-    port = args.port or qubes_vpn_relays.MULLVAD_PORT
+    port = args.port or qubes_vpn_mullvad_pillar.WIREGUARD_PORT
     steps = report.next_steps(profile, args.tunnel, template, output, port)
     if args.json:
         data = _as_data(args.output, profile, text, steps)

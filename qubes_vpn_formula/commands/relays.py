@@ -11,7 +11,7 @@ from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.commands.set import BOM, new_problems, show_difference
 from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError, read_bytes
-from qubes_vpn_formula.relays import chosen, datafile, inpillar, options, reading, since
+from qubes_vpn_formula.relays import chosen, datafile, inpillar, inuse, options, reading, since
 
 _EPILOG = """\
 Nothing is fetched here. Mullvad's list is in a qube with its app, or at its API:
@@ -67,6 +67,11 @@ def add(subparsers):
         default=[],
         help="keep the endpoints with these addresses, which the VPN qube uses now",
     )
+    parser.add_argument(
+        "--status",
+        metavar="FILE",
+        help="keep the endpoints that are named in what 'mullvad status --json' printed there",
+    )
     parser.add_argument("--force", action="store_true", help="--output: overwrite what is there")
     parser.add_argument("--dry-run", action="store_true", help="show the difference, write nothing")
     json_option(parser)
@@ -74,9 +79,10 @@ def add(subparsers):
 
 
 def run(args):
-    if args.in_use and not (args.into or args.refresh):
-        what = "it is for --into and --refresh, which change a list that is in use"
-        raise UserError(what, "Leave it out.", key="--in-use")
+    for option, said in (("--in-use", args.in_use), ("--status", args.status)):
+        if said and not (args.into or args.refresh):
+            what = "it is for --into and --refresh, which change a list that is in use"
+            raise UserError(what, "Leave it out.", key=option)
     listed = reading.read(args.list)
     if args.diff:
         return _diff(args, listed)
@@ -109,11 +115,12 @@ def _edit(args, listed):
         return check.report([path])
     raw = read_bytes(path).decode()
     old = new = raw.removeprefix(BOM)
-    made = {}
-    for tunnel, wishes in _tunnels(args, before, listed):
-        in_use = args.in_use if args.into else _of(tunnel, args.in_use)
-        made[tunnel.name] = chosen.choose(listed, wishes, _today(), in_use, tunnel.endpoints)
-        new = inpillar.edited(new, tunnel.name, made[tunnel.name])
+    tunnels, made = _tunnels(args, before, listed), {}
+    in_use = _in_use(args, [tunnel for tunnel, _ in tunnels])
+    for tunnel, wishes in tunnels:
+        found = chosen.choose(listed, wishes, _today(), in_use, tunnel.endpoints)
+        new = inpillar.edited(path, new, tunnel.name, found)
+        made[tunnel.name] = found
     worse = new_problems(before, pillarfile.PillarFile(path, new))
     if worse:
         said = [problem.text(f"{path}, as it would be, line {line}") for line, problem in worse]
@@ -145,10 +152,6 @@ def _tunnels(args, file, listed):
         what = "the selection is the one in the pillar"
         raise UserError(what, "Leave it out, or choose anew by --into.", key=said[0])
     tunnels = inpillar.selected(file, listed.kind, args.tunnel)
-    for address in args.in_use:
-        if not any(_of(tunnel, [address]) for tunnel in tunnels):
-            what = f"{address} is no endpoint of {', '.join(each.name for each in tunnels)}"
-            raise UserError(what, "Look at the address again.", key="--in-use")
     for tunnel in tunnels:
         if not inpillar.is_as_taken(tunnel):
             tell(
@@ -159,9 +162,23 @@ def _tunnels(args, file, listed):
     return [(tunnel, inpillar.selection(tunnel)) for tunnel in tunnels]
 
 
-def _of(tunnel, addresses):
-    """Those of *addresses* that are the tunnel's."""
-    return [each for each in addresses if chosen.has(tunnel.endpoints, each)]
+def _in_use(args, tunnels):
+    """The addresses in use, all of them endpoints of *tunnels*; raises :class:`UserError`."""
+    names = ", ".join(tunnel.name for tunnel in tunnels)
+    endpoints = [each for tunnel in tunnels for each in tunnel.endpoints or ()]
+    addresses = [inuse.named(text) for text in args.in_use]
+    for address in addresses:
+        if not inuse.has(endpoints, address):
+            what = f"{address} is no endpoint of {names}, so it cannot be in use"
+            raise UserError(what, "Look at the address again.", key="--in-use")
+    if args.status:
+        said = [each for each in inuse.of_status(args.status) if inuse.has(endpoints, each)]
+        if not said:
+            what = f"no address in it is an endpoint of {names}"
+            fix = "Take it in the VPN qube while the tunnel is up, or leave --status out."
+            raise UserError(what, fix, file=args.status)
+        addresses += said
+    return dict.fromkeys(addresses)
 
 
 # --- what is different

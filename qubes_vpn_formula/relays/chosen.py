@@ -6,15 +6,13 @@ import ipaddress
 from typing import NamedTuple
 
 import qubes_vpn_endpoints
+import qubes_vpn_mullvad_pillar as mullvad
 import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.relays import mullvad
+from qubes_vpn_formula.relays import inuse
 from qubes_vpn_formula.relays.selection import fitting
-from qubes_vpn_problem import show
 from qubes_vpn_profile_data import Endpoint, endpoint, once
-
-IN_USE = "in use, no longer chosen"
 
 
 class Chosen(NamedTuple):
@@ -43,16 +41,17 @@ class Chosen(NamedTuple):
 def choose(listed, wishes, taken, in_use=(), before=()):
     """The :class:`Chosen` of the list *listed*; raises :class:`UserError`.
 
-    in_use: addresses that the tunnel uses now.  before: its destinations until now; what of
-    these is in use stays, alone and on its own port, wherever the selection leads.
+    in_use: addresses (of :mod:`ipaddress`) that the tunnel uses now.  before: its destinations
+    until now; what of these is in use stays, alone and on its own port, wherever the selection
+    leads.
     """
     relays = tuple(fitting(listed, wishes))
     found = [*_of_relays(relays, wishes, listed)]
     if listed.kind == "mullvad" and wishes.api:
-        found.append(endpoint(*mullvad.API, "api.mullvad.net"))
+        found.append(endpoint(mullvad.API, mullvad.API_PORT, "tcp", "api.mullvad.net"))
     found += [Endpoint(also.text, "of your own") for also in wishes.also]
     found = once(found)
-    kept = tuple(_kept(found, in_use, before))
+    kept = tuple(inuse.kept(found, in_use, before))
     every = (*found, *kept)
     destinations = tuple(qubes_vpn_net.endpoint(each.text) for each in every)
     chosen = Chosen(listed.kind, wishes, relays, every, kept, destinations, taken)
@@ -79,7 +78,13 @@ def _single(relay, wishes, listed):
     for address in relay.addresses:
         yield address, relay.port or wishes.mullvad_port, relay.proto, name
         if wishes.udp2tcp:
-            _refuse_port("udp2tcp", wishes.udp2tcp, mullvad.UDP2TCP_PORTS, name, listed)
+            _refuse_port(
+                "udp2tcp",
+                wishes.udp2tcp,
+                [(each, each) for each in mullvad.UDP2TCP_PORTS],
+                name,
+                listed,
+            )
             yield address, wishes.udp2tcp, "tcp", f"{name}, udp2tcp"
         if wishes.shadowsocks:
             # As the app chooses: one of the further addresses, if there are any, on any port.
@@ -111,48 +116,6 @@ def _collapsed(names, port, proto, path):
         single = network.prefixlen == network.max_prefixlen
         text = str(network.network_address if single else network)
         yield endpoint(text, port, proto, origin, file=path)
-
-
-def _kept(found, in_use, before):
-    """What is in use and not in *found*: :class:`Endpoint`, one for each port it had."""
-    new = [qubes_vpn_net.endpoint(each.text) for each in found] if in_use else []
-    for text in dict.fromkeys(in_use):
-        address = _address(text)
-        had = [each for each in before if _holds(each, address)]
-        if not had and not any(_holds(each, address) for each in new):
-            raise UserError(
-                f"{address} is no endpoint of this tunnel, so it cannot be in use",
-                "Look at the address again.",
-                key="--in-use",
-            )
-        for each in had:
-            if not any(_holds(one, address) and _ports(one, each) for one in new):
-                single = each._replace(host=f"{address}/{address.max_prefixlen}")
-                yield Endpoint(single.text, IN_USE)
-
-
-def has(destinations, text):
-    """Whether the address *text* is in one of *destinations*; raises :class:`UserError`."""
-    return any(_holds(each, _address(text)) for each in destinations)
-
-
-def _address(text):
-    try:
-        return ipaddress.ip_address(text.strip("[]"))
-    except ValueError:
-        fix = "Write it as in --in-use 185.65.135.68."
-        raise UserError(f"{show(text)} is not an address", fix, key="--in-use") from None
-
-
-def _holds(destination, address):
-    return destination.version == address.version and address in ipaddress.ip_network(
-        destination.host
-    )
-
-
-def _ports(new, old):
-    """Whether *new* has all the ports of *old*."""
-    return new.proto == old.proto and new.first <= old.first and old.last <= new.last
 
 
 def _refuse_size(chosen, path):

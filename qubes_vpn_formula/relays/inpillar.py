@@ -10,8 +10,15 @@ from qubes_vpn_formula.relays.selection import Selection
 from qubes_vpn_problem import suggest
 
 
-def edited(text, name, chosen):
-    """*text* with *chosen* as the endpoints and the selection of the tunnel *name*."""
+def edited(file, text, name, chosen):
+    """*text*, of *file*, with *chosen* as endpoints and selection of the tunnel *name*."""
+    try:
+        return _edited(text, name, chosen)
+    except UserError as error:
+        raise UserError(error.what, error.fix, file=file, key=error.key) from None
+
+
+def _edited(text, name, chosen):
     path = ("qubes_vpn", "tunnels", name)
     items = [(found.text, found.origin) for found in chosen.endpoints]
     text = pillaredit.put_list(text, (*path, "endpoints"), items)

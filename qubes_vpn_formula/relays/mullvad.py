@@ -9,13 +9,6 @@ caches (``countries[].cities[].relays[]``, ``mullvad-types/src/relay_list.rs``).
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.relays.relay import Relay, RelayList, Unusable, address, hostname, word
 
-#: api.mullvad.net, which the app asks for its account and relay list.
-API = ("45.83.223.196", 443, "tcp")
-
-#: Where every relay takes WireGuard in TCP, and where some take it in QUIC (mullvadvpn-app).
-UDP2TCP_PORTS = ((80, 80), (443, 443), (5001, 5001))
-QUIC_PORT = 443
-
 WHERE = (
     "Mullvad's, in a qube with the app: /var/cache/mullvad-vpn/relays.json; elsewhere: "
     "curl -o relays.json https://api.mullvad.net/app/v1/relays"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The options that choose relays: the same for every command."""
 
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_relays
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.relays.selection import Selection
@@ -55,7 +56,7 @@ def add(group):
         "--port",
         type=int,
         help="Mullvad: the port that the app is pinned to (default: "
-        f"{qubes_vpn_relays.MULLVAD_PORT}); another list: only what has this port",
+        f"{qubes_vpn_mullvad_pillar.WIREGUARD_PORT}); another list: only what has this port",
     )
     group.add_argument(
         "--shadowsocks",

@@ -4,6 +4,7 @@
 import fnmatch
 from typing import NamedTuple
 
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_relays
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_problem import suggest
@@ -43,7 +44,7 @@ class Selection(NamedTuple):
     @property
     def mullvad_port(self):
         """The app's port."""
-        return self.port or qubes_vpn_relays.MULLVAD_PORT
+        return self.port or qubes_vpn_mullvad_pillar.WIREGUARD_PORT
 
     def words(self):
         """It in words, or empty for all relays."""

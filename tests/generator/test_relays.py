@@ -432,6 +432,34 @@ def test_what_is_in_use_stays_until_it_is_not(write, listed, pillar, capsys):
     assert tunnel(pillar)["endpoints"] == ["203.0.113.0:51820/udp", "203.0.113.3:51820/udp", API]
 
 
+def test_what_is_in_use_by_a_status(write, listed, pillar, capsys):
+    """As `mullvad status --json` has it: the address with a port, among much else."""
+    assert relays("--from", listed, "--into", pillar) == 0
+    new = write(api_list([one for one in RELAYS if "got" not in one["hostname"]]), "new.json")
+    details = {"endpoint": {"address": "203.0.113.1:51820", "protocol": "udp"}, "quantum": True}
+    status = {"state": "connected", "details": {**details, "location": {"ipv4": "192.0.2.77"}}}
+    words = ["--from", new, "--refresh", pillar, "--status"]
+    assert relays(*words, write(status, "status.json")) == 0
+    found = tunnel(pillar)["endpoints"]
+    assert "203.0.113.1:51820/udp" in found
+    assert "192.0.2.77" not in str(found)
+    for text, said in (
+        ({"state": "disconnected"}, "no address in it is an endpoint of sys-vpn"),
+        ("Connected\n", "not JSON"),
+        ("[" * 200_000, "not JSON"),
+    ):
+        assert relays(*words, write(text, "status.json")) == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
+    assert tunnel(pillar)["endpoints"] == found
+
+
+@pytest.mark.parametrize("text", ["[2001:db8::1]:51820", "2001:db8::1", "[2001:db8::1]:51820/udp"])
+def test_in_use_with_ipv6(text, write, listed, pillar):
+    assert relays("--from", listed, "--into", pillar, "--ipv6") == 0
+    assert relays("--from", listed, "--into", pillar, "--in-use", text) == 0
+    assert tunnel(pillar)["endpoints"][-1] == "[2001:db8::1]:51820/udp"
+
+
 def test_what_is_in_use_and_chosen_is_nothing_special(listed, pillar, capsys):
     assert relays("--from", listed, "--into", pillar) == 0
     before = pillarfile.read(pillar).text
@@ -459,6 +487,7 @@ def test_nothing_else_is_kept(address, message, listed, pillar, capsys):
         assert message in capsys.readouterr().err
     assert pillarfile.read(pillar).text == before
     assert relays("--from", listed, "--in-use", address) == 2
+    assert relays("--from", listed, "--status", pillar) == 2
 
 
 # --- beside a pillar

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The execution module: what an SLS, or a user in dom0, asks about a pillar. It needs no qubesd."""
 
+import hashlib
 import inspect
 
 import pytest
@@ -69,3 +70,17 @@ def test_pillar_of_the_minion_is_read(salt_call, embedded):
     (problem,) = run.data
     assert problem.startswith("pillar: qubes_vpn.topolgy: unknown key.")
     assert embedded.calls() == []
+
+
+def test_a_date_in_the_pillar_is_what_salt_makes_of_it(modules):
+    """R36. Text, where PyYAML has a date; the day and the checksum fit either way."""
+    text = '{"list": "mullvad", "taken": "2026-11-22"}\n192.0.2.7:51820/udp'
+    right = hashlib.sha256(text.encode()).hexdigest()
+    document = salt.utils.yaml.safe_load(
+        "tunnels: {sys-vpn: {kind: mullvad, endpoints: ['192.0.2.7:51820/udp'], "
+        f"relays: {{list: mullvad, taken: 2026-11-22, sha256: '{right}'}}}}}}"
+    )
+    assert modules.qubes_vpn.plan(document)["problems"] == []
+    document["tunnels"]["sys-vpn"]["relays"]["taken"] = "2026-11-21"
+    (problem,) = modules.qubes_vpn.plan(document)["problems"]
+    assert "the selection or the endpoints were changed" in problem
