@@ -67,9 +67,9 @@ def _dom0(pillar, targets):
 def _mullvad_app(tunnel, port):
     return [
         {
-            "do": f"In {tunnel}, never in its template: write the account number where only root can "
-            "read it. That logs the app in when the formula is applied to this qube the next time; "
-            f"it is then pinned to port {port}. Or log in by hand: mullvad account login",
+            "do": f"In {tunnel}, never in its template: give the app its account number. Type it, "
+            "Enter, Ctrl-D; then apply the formula again. That logs the app in, and pins it to "
+            f"port {port}. `mullvad account login` by hand does as well.",
             "type": [
                 f"sudo install -d -m 0700 {_CREDENTIALS}",
                 f"sudo install -m 0600 /dev/stdin {_CREDENTIALS}/mullvad-account",

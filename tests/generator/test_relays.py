@@ -221,7 +221,7 @@ def test_init(listed, write, capsys):
     assert found["endpoints"] == ["203.0.113.0:51820/udp", "203.0.113.3:51820/udp", API]
     assert "# se-got-wg-001" in shown.out
     assert "mullvad-account" in shown.err
-    assert "pinned to port 51820" in shown.err
+    assert "pins it to port 51820" in shown.err
     pillar = write(shown.out, "made.sls")
     assert tunnel(pillar)["relays"]["countries"] == ["se"]
     assert relays("--from", listed, "--refresh", pillar) == 0
