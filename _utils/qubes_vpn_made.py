@@ -6,7 +6,8 @@ from typing import NamedTuple
 #: All names are asked for through the tunnel: a negative priority leaves out every other
 #: connection's resolvers, and ``~.`` means every domain (nm-settings(5), ipv4.dns-priority).
 DNS = {"dns-priority": "-50", "dns-search": "~.;"}
-#: An IP version that the tunnel does not have; nothing is left to another connection by it.
+#: An IP version that the tunnel does not have; what the uplink would carry of it instead is for
+#: the killswitch to stop.
 OFF = {"method": "disabled"}
 
 

@@ -279,11 +279,13 @@ class _Reader:
 
     def _asked(self, line, name):
         """A secret that OpenVPN would ask for."""
+        if name not in ("auth-user-pass", "askpass"):
+            raise self._error(line, name, "it names no file", "Download the profile again.")
         self.secrets.append(Secret(f"{name}: asked for at every start", line))
         if name == "auth-user-pass":
             what = "asks at every start; in the VPN qube a file of two lines answers, "
             self._find(line, name, what + login_file(self.path))
-        elif name == "askpass":
+        else:
             what = "asks at every start; name a file with the password"
             self._find(line, name, what, False, True)
 

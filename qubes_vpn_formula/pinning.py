@@ -20,7 +20,7 @@ def errors(pillar, profile, ask):
     tunnels = [
         tunnel
         for tunnel in pillarfile.read(pillar).model.services.values()
-        if name in (tunnel.profile, *getattr(tunnel, "profiles", ()))
+        if name in (tunnel.profile, *tunnel.profiles)
     ]
     if not tunnels:
         fix = f"Write 'profile: {name}' under its tunnel, or name the right file."

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path, PurePath, PureWindowsPath
 
 from qubes_vpn_formula.console import tell
+from qubes_vpn_openvpn import login_file
 
 _CREDENTIALS = "/rw/config/vpn/credentials"
 
@@ -81,6 +82,7 @@ def _mullvad_app(tunnel, port):
 def _profile(profile, tunnel):
     paths = [profile.name, *dict.fromkeys(reference.path for reference in profile.files)]
     incoming = [f"~/QubesIncoming/QUBE/{shlex.quote(_base(path))}" for path in paths]
+    asked = any(secret.what.startswith("auth-user-pass: asked") for secret in profile.secrets)
     return [
         {
             "do": f"In the qube that holds the profile: copy it to {tunnel}, never through dom0.",
@@ -94,7 +96,19 @@ def _profile(profile, tunnel):
                 f"rm {' '.join(incoming)}",
             ],
         },
+        *([_login(profile, tunnel)] if asked else []),
     ]
+
+
+def _login(profile, tunnel):
+    path = shlex.quote(f"{_CREDENTIALS}/{login_file(profile.name)}")
+    return {
+        "do": f"In {tunnel}: type the user's name, Enter, the password, Enter, and Ctrl-D.",
+        "type": [
+            f"sudo install -m 0600 -o root -g root /dev/null {path}",
+            f"sudo tee {path} >/dev/null",
+        ],
+    }
 
 
 def _base(path):

@@ -240,6 +240,16 @@ class TestOutput:
         assert "ca of the provider.crt" in copied
         assert "client.key" in shlex.split(steps[2]["type"][1])[-2 - 2].rsplit("/", 1)[-1]
 
+    def test_a_login_that_is_asked_for_gets_its_file(self, capsys):
+        """R32: two lines beside the profile, as the VPN qube reads them."""
+        assert init("ivpn-names.ovpn", *PINS["ivpn-names.ovpn"], "--json") == 0
+        steps = json.loads(capsys.readouterr().out)["next"]
+        assert steps[-1]["type"][-1] == (
+            "sudo tee /rw/config/vpn/credentials/ivpn-names.auth >/dev/null"
+        )
+        assert init("separate-files.ovpn", "--json") == 0
+        assert ".auth" not in capsys.readouterr().out
+
 
 @pytest.mark.parametrize(
     "words",

@@ -60,6 +60,7 @@ LINES = {
     "extra-certs '$(touch owned)'": "extra-certs: the pillar cannot hold this file's name",
     "extra-certs 'x;touch owned'": "extra-certs: the pillar cannot hold this file's name",
     "extra-certs folder/": "extra-certs: the pillar cannot hold this file's name",
+    "extra-certs": "extra-certs: it names no file",
     "extra-certs missing.crt": "extra-certs: there is no ",
     "extra-certs login.txt": "extra-certs: there is no '-----BEGIN ... CERTIFICATE ...-----' in it",
     "tls-auth client.crt": "tls-auth: there is no '-----BEGIN ... OpenVPN Static key",
