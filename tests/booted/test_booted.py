@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qubes_vpn_formula.lab.booted import updates
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 
 _SERVER = "198.51.100.3"
@@ -88,6 +89,18 @@ def test_a_template_reaches_debian_only_by_the_updates_proxy(template):
     assert template.run("apt-get --yes install no-such-package-here", check=False).returncode
     template.stop()
     assert "/usr/bin/ncal" in template.changed()
+
+
+def test_what_was_installed_once_is_there_for_the_next_template(lab, monkeypatch):
+    """Without asking Debian, and with dpkg knowing it."""
+    lab.template("t-first").install(["hostname", "ncal"])
+    second = lab.template("t-second")
+    monkeypatch.setattr(updates, "_fetched", None)
+    second.install(["ncal", "hostname"])
+    assert not second.running
+    assert second.run("ncal -h", check=False).returncode != 127
+    assert second.run("dpkg-query -W -f '${Status}' ncal").stdout == "install ok installed"
+    assert "/usr/bin/ncal" in second.changed()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])

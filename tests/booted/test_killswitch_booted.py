@@ -20,8 +20,6 @@ from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.senders import udp
 from qubes_vpn_formula.lab.traffic import send
 
-pytestmark = pytest.mark.timeout(600)
-
 _ENDPOINT = ("198.51.100.1", 51821)
 _ELSEWHERE = "198.51.100.7"
 _MARKER = b"leak-of-the-booted"
@@ -75,7 +73,7 @@ def machine(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     folder = tmp_path_factory.mktemp("salt")
     salt = Salt(folder / "master")
     template = lab.template("t-vpn")
-    template.install(["network-manager"])
+    template.install(["network-manager", "network-manager-openvpn", "openvpn"])
     template.write("/usr/lib/talker", _TALKS)
     template.write("/etc/systemd/system/talker.service", _TALKER)
     template.run("systemctl add-wants sysinit.target talker.service")

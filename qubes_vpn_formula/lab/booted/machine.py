@@ -43,9 +43,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from qubes_vpn_formula.lab import debian
 from qubes_vpn_formula.lab.agent import CLIENT_MAC, NETVM_MAC
 from qubes_vpn_formula.lab.agent.restated import Restated
-from qubes_vpn_formula.lab.booted import agent, root
+from qubes_vpn_formula.lab.booted import agent, layers, root
 from qubes_vpn_formula.lab.booted.inside.units import UPLINK, VOLUME
 from qubes_vpn_formula.lab.booted.room import Room
 from qubes_vpn_formula.lab.booted.updates import UpdatesProxy
@@ -279,10 +280,27 @@ class Template(Guest):
         super().__init__(lab, name, number)
         self.qubesdb |= {"/qubes-vm-type": "TemplateVM", "/qubes-vm-persistence": "full"}
         self._done: list[str] = []  # its layers, the oldest first
+        self._starts = 0
         self._proxy: UpdatesProxy | None = None
 
-    def install(self, packages: Sequence[str]) -> None:
-        """Debian packages, by the template's own apt; it runs for that."""
+    def install(self, packages: Iterable[str]) -> None:
+        """Debian packages, by the template's own apt; the layer that this makes is kept on disk.
+
+        In a template that has not run yet the same packages come from there another time.  For an
+        installation that a test is about, run apt-get: :meth:`run`.
+        """
+        if self._done or self.running:
+            self._apt(packages)
+            return
+        home = layers.home(packages)
+        with debian.alone(home):
+            if not layers.complete(home):
+                self._apt(packages)
+                self.stop()
+                layers.keep(home, self.lab.room.path(self._done.pop()))
+        self._done.append(str(home / "layer"))
+
+    def _apt(self, packages: Iterable[str]) -> None:
         words = ["apt-get", "--yes", "--quiet", "install", *packages]
         self.run(["env", "DEBIAN_FRONTEND=noninteractive", *words], timeout=600)
 
@@ -306,7 +324,7 @@ class Template(Guest):
         return found
 
     def _layers(self) -> tuple[Sequence[str], str]:
-        upper = f"layers/{self.name}-{len(self._done)}"
+        upper = f"layers/{self.name}-{self._starts}"
         self.lab.room.folder(upper)
         return self.layers(), f"/run/{upper}"
 
@@ -318,7 +336,8 @@ class Template(Guest):
             super()._ended()
         finally:
             self._proxy.close()
-            self._done.append(f"/run/layers/{self.name}-{len(self._done)}")
+            self._done.append(f"/run/layers/{self.name}-{self._starts}")
+            self._starts += 1
 
 
 class AppVM(Guest):

@@ -39,20 +39,24 @@ APT::Install-Recommends "false";
 """
 
 
+def made_by() -> str:
+    """What tells this root from one with other packages or options."""
+    made_of = repr((SUITE, PACKAGES, _APT, _DOCUMENTS))
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
 def build() -> Path:
-    """The root's folder, which nobody may write to.
+    """The root's folder, which nobody may write to and which is never made anew: it may be in use.
 
     Raises :class:`debian.NotReachable`.
     """
-    made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    home = debian.cache() / f"root-{SUITE}"
-    root, stamp = home / "root", home / "made-by"
+    home = debian.cache() / f"root-{SUITE}-{made_by()}"
+    root, complete = home / "root", home / "complete"
     with debian.alone(home):
-        if not stamp.exists() or stamp.read_text("ascii") != made_by:
-            stamp.unlink(missing_ok=True)
+        if not complete.exists():
             subprocess.run(["rm", "-rf", root], check=True)
             _make(root)
-            stamp.write_text(made_by, "ascii")
+            complete.touch()
     return root
 
 
