@@ -78,7 +78,10 @@ def _changes(settings, connections):
     differing = qubes_vpn_tunnel.differences(connections.made)
     if differing:
         changes["connections"] = differing
-    before, after = _up(), settings.profile if settings.profile in connections.made else "down"
+    before, after = (
+        _up(settings.interface),
+        settings.profile if settings.profile in connections.made else "down",
+    )
     if before != after or (before in differing and before != "down"):
         changes["tunnel"] = {"old": before, "new": after}
     return changes
@@ -88,12 +91,12 @@ def _changes(settings, connections):
 _KEYS = ("kind = ", "interface = ", "profile = ", "further = ")
 
 
-def _up():
+def _up(interface):
     """The profile whose connection is up, or ``down``."""
     seen = qubes_vpn_nm.active()
     up = [
         profile
         for uuid, profile in qubes_vpn_tunnel.uuids().items()
-        if qubes_vpn_tunnel.state(uuid, seen) == "up"
+        if qubes_vpn_tunnel.state(uuid, seen, interface) == "up"
     ]
     return ", ".join(up) or "down"

@@ -257,10 +257,16 @@ def lacking():
     return problems
 
 
-def state(uuid, seen):
-    """``up``, ``connecting`` or ``down``: a connection, by what NetworkManager has *seen*."""
+def state(uuid, seen, interface):
+    """``up``, ``connecting`` or ``down``: a connection, by what NetworkManager has *seen*.
+
+    Up is only what has its interface up: NetworkManager 1.52 goes on with the old one, and calls
+    that activated, when openvpn makes it anew because the server gave another address.
+    """
     states = {found.state for found in seen or () if found.uuid == uuid}
-    return "up" if states == {"activated"} else "connecting" if states else "down"
+    if states == {"activated"} and qubes_vpn_nft.is_up(interface):
+        return "up"
+    return "connecting" if states else "down"
 
 
 def up(profile=None):
@@ -294,7 +300,8 @@ def make(settings, made, profile):
 
 def _bring_up(uuid, settings):
     until = time.monotonic() + _PATIENCE
-    while (now := state(uuid, qubes_vpn_nm.active())) == "connecting":  # the watchdog is at it
+    while (now := state(uuid, qubes_vpn_nm.active(), settings.interface)) == "connecting":
+        # the watchdog is at it
         if time.monotonic() > until:
             raise Failed(f"no connection within {_PATIENCE} seconds")
         time.sleep(0.2)
@@ -344,7 +351,7 @@ def status():
     if seen is None:
         report["problems"].append("NetworkManager does not answer")
     for uuid, profile in names.items():
-        report["connections"][profile] = now = state(uuid, seen)
+        report["connections"][profile] = now = state(uuid, seen, settings.interface)
         if now != "down" or profile == settings.profile:
             report |= {"profile": profile, "state": now}
     for profile, what in stale.items():

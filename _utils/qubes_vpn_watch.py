@@ -31,6 +31,8 @@ _TOGETHER = 0.1
 FIRST, MOST = 5, 60
 #: So many packets sent over so many seconds, and none received: the other side is gone.
 UNANSWERED, FOR = 10, 180
+#: Seconds for which the interface of a connection that is up may be down.
+LOST = 4
 #: NetworkManager's reason for a connection that somebody took down (NMActiveConnectionStateReason).
 _BY_USER = 2
 _LISTEN = (
@@ -104,8 +106,8 @@ class Watch:
         self._failures = self._not_before = 0
 
 
-class Answers:
-    """Whether the other side of a tunnel that is up still answers.
+class Pulse:
+    """Whether a tunnel that NetworkManager calls activated is alive.  Times in seconds.
 
     Counted are the packets of its interface.  WireGuard counts its handshakes among them, so one
     whose handshakes are not answered is found as well.
@@ -113,12 +115,22 @@ class Answers:
 
     def __init__(self):
         self._received, self._sent, self._since = None, 0, 0
+        self._lost = None  # since when its interface is down
 
-    def missing(self, sent, received, now):
-        """Whether :data:`UNANSWERED` packets went out over :data:`FOR` seconds, and none came."""
+    def trouble(self, up, sent, received, now):
+        """Why it has to be made anew, in words; or None.
+
+        up: whether its interface is up.  sent, received: what that has counted.
+        """
+        self._lost = None if up else self._lost or now
+        if self._lost and now - self._lost >= LOST:
+            self._lost = None
+            return "its interface is down"
         if received != self._received or sent == self._sent:
             self._received, self._sent, self._since = received, sent, now
-        return sent - self._sent >= UNANSWERED and now - self._since >= FOR
+        if sent - self._sent >= UNANSWERED and now - self._since >= FOR:
+            return "no answers"
+        return None
 
 
 class Ears:
@@ -161,11 +173,11 @@ def stopped_by_user(line):
 
 def run():
     """The watchdog; never returns."""
-    watch, answers, notices, ears = Watch(), Answers(), Notices(), Ears()
+    watch, pulse, notices, ears = Watch(), Pulse(), Notices(), Ears()
     up, slept = False, False
     while True:
         try:
-            up = _turn(watch, answers, slept)
+            up = _turn(watch, pulse, slept)
         except (Failed, Unusable, OSError) as error:
             print(f"qubes-vpn: {error}", flush=True)  # systemd's journal
         notices.note(up, time.monotonic())
@@ -174,14 +186,13 @@ def run():
             watch.stopped(path)
 
 
-def _turn(watch, answers, slept):
+def _turn(watch, pulse, slept):
     """Looks once, and does what is to be done.  Returns whether the tunnel is up."""
     seen = qubes_vpn_nm.active()
-    if seen is None:  # no NetworkManager
+    settings = qubes_vpn_tunnel.configured()
+    if seen is None or settings is None:  # no NetworkManager, or nothing to do yet
         return False
-    now = time.monotonic()
-    settings, uuids = qubes_vpn_tunnel.configured(), qubes_vpn_tunnel.uuids()
-    wish = qubes_vpn_tunnel.wished()
+    now, uuids, wish = time.monotonic(), qubes_vpn_tunnel.uuids(), qubes_vpn_tunnel.wished()
     for action, uuid in watch.look(wish, uuids.keys(), seen, now):
         if action == "down":
             qubes_vpn_nm.down(uuid)
@@ -189,12 +200,13 @@ def _turn(watch, answers, slept):
             print(f"qubes-vpn: bringing up {uuids[uuid]}", flush=True)
             qubes_vpn_nm.end_abandoned(settings.interface)
             qubes_vpn_nm.up(uuid, wait=False)
-    if qubes_vpn_tunnel.state(watch.wanted, seen) != "up":
+    if not any(found.uuid == watch.wanted and found.state == "activated" for found in seen):
         return False
-    sent, received = qubes_vpn_nft.packets(settings.interface)
-    if slept or answers.missing(sent, received, now):
-        why = "the machine slept" if slept else "no answers"
+    up = qubes_vpn_nft.is_up(settings.interface)
+    trouble = pulse.trouble(up, *qubes_vpn_nft.packets(settings.interface), now)
+    if slept or trouble:
+        why = trouble or "the machine slept"
         print(f"qubes-vpn: {why}: making the tunnel anew", flush=True)
         watch.forget()
         qubes_vpn_nm.down(watch.wanted)
-    return True
+    return up

@@ -137,14 +137,15 @@ def test_a_signal_says_whether_it_was_a_user(line, path):
     assert watchdog.stopped_by_user(line) == path
 
 
-def answers(*counted):
-    """Whether answers are missing after each (sent, received), a minute apart."""
-    found = watchdog.Answers()
-    return [found.missing(*packets, 60 * minute) for minute, packets in enumerate(counted)]
+def trouble(*counted, up=True):
+    """What is said after each (sent, received), a minute apart."""
+    pulse = watchdog.Pulse()
+    return [pulse.trouble(up, *packets, 60 * minute) for minute, packets in enumerate(counted, 1)]
 
 
 def test_a_tunnel_that_only_sends_is_dead():
-    assert answers((0, 0), (20, 0), (40, 0), (60, 0), (80, 0)) == [False] * 3 + [True] * 2
+    said = trouble((0, 0), (20, 0), (40, 0), (60, 0), (80, 0))
+    assert said == [None] * 3 + ["no answers"] * 2
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,15 @@ def test_a_tunnel_that_only_sends_is_dead():
     ],
 )
 def test_a_tunnel_that_answers_or_is_idle_is_not(counted):
-    assert not any(answers(*counted))
+    assert not any(trouble(*counted))
+
+
+def test_a_tunnel_whose_interface_stays_down_is_dead():
+    pulse = watchdog.Pulse()
+    said = [pulse.trouble(up, 0, 0, now) for up, now in ((True, 1), (False, 2), (False, 3))]
+    assert said == [None] * 3
+    assert pulse.trouble(False, 0, 0, 2 + watchdog.LOST) == "its interface is down"
+    assert pulse.trouble(False, 0, 0, 3 + watchdog.LOST) is None  # it is being made
 
 
 def test_notices_are_what_is_new_and_few():

@@ -5,15 +5,18 @@ import pytest
 from conftest import MakeLab
 from peer import seen_as, server
 
-from qubes_vpn_formula.lab import boot, chains, udev
+from qubes_vpn_formula.lab import boot, chains, tunnelfiles, udev
 from qubes_vpn_formula.lab.boot import Unit, parse, play
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.machine import Lab
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.tunnels import Tunnel
 
 FIREWALL = "qubes-firewall.service"
 UPLINK = "qubes-network-uplink@eth0.service"
 CLOSED, OPEN = "qubes-vpn-closed.service", "qubes-vpn-open.service"
+TUNNEL, WATCH = "qubes-vpn-tunnel.service", "qubes-vpn-watch.service"
+MANAGER = "NetworkManager.service"
 
 
 def test_a_unit_file_is_read() -> None:
@@ -135,6 +138,53 @@ def test_the_tunnel_needs_no_qubes_firewall(make_lab: MakeLab, options) -> None:
     lab.tunnels["sys-vpn"].ready(lab.qubes["sys-vpn"])
     with server(lab):
         assert seen_as(lab, "client-1", 4).startswith("10.64.1.")
+
+
+class WithTunnel(Ours):
+    """With the tunnel's units too; their program notes whether it was called behind the rules."""
+
+    PROGRAM = (
+        "#!/bin/sh\nif nft list chain inet qubes_vpn output | grep -q 'policy drop'; then\n"
+        'echo "$1 behind" >>/run/called; else echo "$1 bare" >>/run/called; fi\n'
+    )
+
+    def __init__(self) -> None:
+        super().__init__(units=(*Ours().units, *tunnelfiles.UNITS))
+
+    def install(self, qube: Qube, tunnel: Tunnel) -> None:
+        super().install(qube, tunnel)
+        for path in tunnelfiles.UNITS:
+            qube.write(path, *tunnelfiles.files()[path])
+        qube.write("/usr/lib/qubes-vpn/tunnel", self.PROGRAM, 0o755)
+        qube.qubesdb["/qubes-service/network-manager"] = "1"
+
+
+@pytest.mark.parametrize("late", [(), (CLOSED,), (CLOSED, OPEN), (OPEN,), (TUNNEL,), (MANAGER,)])
+def test_no_order_lets_a_tunnel_start_before_the_rules(make_lab: MakeLab, late) -> None:
+    """R41, R83: connections come before NetworkManager, and who brings one up comes after it."""
+    lab = make_lab(chains.simple(), WithTunnel())
+    order = list(lab.boot("sys-vpn", late=set(late)))
+    places = [order.index(name) for name in (CLOSED, OPEN, TUNNEL, MANAGER, WATCH)]
+    assert places == sorted(places)
+    assert order.index("qubes-mount-dirs.service") < order.index(TUNNEL)
+    assert lab.qubes["sys-vpn"].read("/run/called") == "prepare behind\nwatch behind\n"
+
+
+def test_without_the_rules_there_is_no_tunnel(make_lab: MakeLab) -> None:
+    lab = make_lab(chains.simple(), WithTunnel())
+    lab.qubes["sys-vpn"].write("/usr/lib/qubes-vpn/closed.nft", "not nft\n")
+    outcomes = lab.boot("sys-vpn")
+    assert {outcomes[name] for name in (TUNNEL, MANAGER, WATCH)} == {boot.DEPENDENCY}
+    assert not lab.qubes["sys-vpn"].exists("/run/called")
+
+
+@pytest.mark.parametrize("service", ["qubes-vpn", "network-manager"])
+def test_without_its_services_a_qube_has_no_tunnel(make_lab: MakeLab, service) -> None:
+    """The Mullvad app's qube is one without NetworkManager."""
+    lab = make_lab(chains.simple(), WithTunnel())
+    del lab.qubes["sys-vpn"].qubesdb[f"/qubes-service/{service}"]
+    outcomes = lab.boot("sys-vpn", without={MANAGER})
+    assert outcomes[TUNNEL] == outcomes[WATCH] == boot.SKIPPED
 
 
 def test_without_the_flag_a_qube_of_the_same_template_has_its_network(make_lab: MakeLab) -> None:
