@@ -96,7 +96,9 @@ def client(lab: Booted, booted: AppVM) -> Iterator[Qube]:
 
 
 def said(qube: AppVM) -> dict[str, Any]:
-    return json.loads(qube.run([PROGRAM, "status", "--json"], check=False).stdout)
+    done = qube.run([PROGRAM, "status", "--json"], check=False)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
 
 
 def up(qube: AppVM, profile: str, timeout: float = 30) -> None:
@@ -204,6 +206,32 @@ def test_it_is_switched_and_back_by_its_own_program(qube):
         up(qube, profile, timeout=3)
         active = qube.run("nmcli -t -f NAME connection show --active").stdout
         assert active.count("qubes-vpn-") == 1
+
+
+@pytest.mark.slow
+def test_the_desktop_is_told(qube):
+    """R84: in the session of the qube's user. A stand-in for notify-send, which needs a desktop."""
+    qube.write(
+        "/usr/bin/notify-send",
+        '#!/bin/sh\necho "$(id -un) $DISPLAY $DBUS_SESSION_BUS_ADDRESS $*" >>/tmp/told\n',
+        0o755,
+    )
+    qube.run("id user || useradd user; install -d -o user /run/user/$(id -u user)")
+    qube.run("touch /run/user/$(id -u user)/bus; rm -f /tmp/told")
+    qube.run("systemctl restart qubes-vpn-watch")
+    number = qube.run("id -u user").stdout.strip()
+    session = f"user :0 unix:path=/run/user/{number}/bus --expire-time=8000"
+    for command, icon, text in (
+        ("true", "network-transmit-receive", "The VPN tunnel is up."),
+        (f"{PROGRAM} down", "network-offline", "The VPN tunnel is down. Clients are offline"),
+    ):
+        qube.run(command)
+        until = time.monotonic() + 50
+        while text not in (told := qube.run("cat /tmp/told", check=False).stdout):
+            assert time.monotonic() < until, told
+            time.sleep(0.5)
+        assert f"{session} --icon={icon} {text}" in told
+    assert told.count("\n") == 2
 
 
 @pytest.mark.slow

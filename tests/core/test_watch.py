@@ -109,6 +109,12 @@ def test_a_watchdog_that_starts_anew_takes_what_is_up_as_chosen():
     assert qube.look(after=1) == [("up", B)]
 
 
+def test_a_wish_for_none_takes_down_what_is_up(up):
+    up.wish = (2, None)
+    assert up.look(of(A, "/3")) == [("down", A)]
+    assert up.look(after=100) == []
+
+
 def test_without_a_usable_profile_nothing_is_brought_up():
     assert Qube(wish=None).look() == []
     assert Qube(wish="of a keyfile that is gone").look() == []
