@@ -6,6 +6,7 @@ are parsed from the files that it installed.  All units given count as enabled.
 """
 
 import shlex
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ class Unit:
     commands: ExecStart lines, run in the qube.  stops: ExecStop lines.
     action: what is done instead, for Qubes' own.
     default: DefaultDependencies; such a unit comes after sysinit.target, which it requires.
+    stays: Type=exec; its commands are started and not waited for.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Unit:
     stops: tuple[str, ...] = ()
     action: Callable[[], None] | None = None
     default: bool = True
+    stays: bool = False
 
 
 def parse(name: str, text: str) -> Unit:
@@ -64,6 +67,7 @@ def parse(name: str, text: str) -> Unit:
         commands=tuple(values["ExecStartPre"] + values["ExecStart"]),
         stops=tuple(values["ExecStop"]),
         default=values["DefaultDependencies"][-1:] != ["no"],
+        stays=values["Type"][-1:] == ["exec"],
     )
 
 
@@ -255,8 +259,11 @@ def _start(qube: Qube, unit: Unit) -> str:
         if unit.action:
             unit.action()
         for line in unit.commands:
-            may_fail = line.startswith("-")
-            qube.run(shlex.split(line.removeprefix("-")), check=not may_fail, timeout=120)
+            may_fail, words = line.startswith("-"), shlex.split(line.removeprefix("-"))
+            if unit.stays:
+                qube.popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            else:
+                qube.run(words, check=not may_fail, timeout=120)
     except CommandFailed:
         return FAILED
     return STARTED

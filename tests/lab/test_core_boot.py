@@ -167,7 +167,8 @@ def test_no_order_lets_a_tunnel_start_before_the_rules(make_lab: MakeLab, late) 
     places = [order.index(name) for name in (CLOSED, OPEN, TUNNEL, MANAGER, WATCH)]
     assert places == sorted(places)
     assert order.index("qubes-mount-dirs.service") < order.index(TUNNEL)
-    assert lab.qubes["sys-vpn"].read("/run/called") == "prepare behind\nwatch behind\n"
+    wait = "until grep -q watch /run/called; do sleep 0.01; done; cat /run/called"
+    assert lab.qubes["sys-vpn"].run(wait).stdout == "prepare behind\nwatch behind\n"
 
 
 def test_without_the_rules_there_is_no_tunnel(make_lab: MakeLab) -> None:
