@@ -138,13 +138,23 @@ def test_relays_are_kept_current(readme, qubes):
     assert "185.65.135.68" not in (folder / "mullvad.sls").read_text()
 
 
+def worked(ran):
+    """Whether all went well but the tunnel, whose profile is brought to the VPN qube by hand."""
+    said = ran.stdout + ran.stderr
+    failed = re.findall(r"Function: (\S+)\n +Name: .*\n +Result: False", said)
+    profile = "credentials/wg-se.conf: not there. In the qube that has the provider's file"
+    return ran.code == 0 or (
+        failed == ["qubes_vpn.tunnel"] and profile in re.sub(r"\s+", " ", said)
+    )
+
+
 class TestDom0:
     """In dom0: "Install it in dom0"."""
 
     def test_the_commands_work(self, installed):
         for ran in installed.values():
-            assert ran.code == 0, f"{ran.command}: {ran.stdout}{ran.stderr}"
-            assert ran.stderr == "", ran.command
+            assert worked(ran), f"{ran.command}: {ran.stdout}{ran.stderr}"
+            assert ran.code or ran.stderr == "", ran.command
 
     def test_the_check_line_prints_0(self, installed, check_line):
         assert installed[check_line].stdout == "0\n"
@@ -195,7 +205,7 @@ class TestDom0:
         (command,) = readme.commands(TOP)
         assert command == readme.commands(DOM0)[-2]
         again = dom0.run(command)
-        assert again.code == 0
+        assert worked(again)
         assert again.writes == 0
         assert ids(again.stdout) == ids(installed[command].stdout)
         assert "changed=" not in again.stdout
@@ -222,7 +232,7 @@ class TestDom0:
         rules = dom0.run(f"{IN_SYS_VPN} cmd.run 'nft list ruleset'").stdout
         assert rules.count("policy drop") == 5
         assert "elements" not in rules
-        assert dom0.run(readme.commands(TOP)[0]).code == 0
+        assert worked(dom0.run(readme.commands(TOP)[0]))
         rules = dom0.run(f"{IN_SYS_VPN} cmd.run 'nft list ruleset'").stdout
         assert ENDPOINT in rules
 
@@ -283,7 +293,7 @@ class TestDom0:
         assert not {"sys-vpn", "sys-dns", "t-vpn"} & set(qubes)
         assert dom0.run(clean).code == 0
         assert not (dom0.folder / "record").exists()
-        assert dom0.run(readme.commands(TOP)[0]).code == 0
+        assert worked(dom0.run(readme.commands(TOP)[0]))
         assert way() == routed
 
     @pytest.mark.parametrize(
@@ -305,7 +315,7 @@ class TestDom0:
         self, name, fresh_dom0, readme, check_line
     ):
         commands = readme.commands(DOM0)
-        assert fresh_dom0.run(commands[0]).code == 0
+        assert worked(fresh_dom0.run(commands[0]))
         assert fresh_dom0.run(check_line).stdout == "0\n"
         with tarfile.open(fresh_dom0.folder / "home/formula.tar", "a") as tar:
             tar.addfile(tarfile.TarInfo(name))
