@@ -24,6 +24,9 @@ from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.masterless import Masterless
 
+#: Where the lab's root has to be made first.
+pytestmark = pytest.mark.timeout(600)
+
 PROGRAM = "/usr/lib/qubes-vpn/tunnel"
 CREDENTIALS = "/rw/config/vpn/credentials"
 PACKAGES = [
