@@ -137,6 +137,7 @@ def _enforces(state, name):
     qube = state["qubes"][name]
     if qube["features"].get("service.qubes-firewall") == "":
         return False
-    template = state["qubes"].get(qube["properties"].get("template"), {"features": {}})
-    found = qube["features"].get("qubes-firewall", template["features"].get("qubes-firewall"))
-    return bool(found)
+    if (found := qube["features"].get("qubes-firewall")) is not None:
+        return bool(found)
+    template = qube["properties"].get("template")  # of a disposable: it has one too
+    return template in state["qubes"] and _enforces(state, template)

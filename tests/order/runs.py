@@ -100,6 +100,10 @@ class Watch:
         self._may = oracle.in_clear(self._state, self._truth) | outside(document)
         self._offline = oracle.offline_by_choice(self._state) - routed(document)
         self._listed = {name: ENDPOINTS.values() for name in document["tunnels"]}
+        homes = {
+            f"{name}-dvm" for name, keys in document["tunnels"].items() if "disposable" in keys
+        }
+        self._listed |= {name: ENDPOINTS.values() for name in homes}
         for name, entries in document["allowlists"].items():
             self._listed[name] = [ALLOWED[entry] for entry in entries]
         self._online = oracle.online(self._state, self._truth)

@@ -125,6 +125,22 @@ def test_nobody_is_let_out_by_the_order_alone():
     held(plain_cases(), nobody_is_let_out_by_the_order, 30)
 
 
+@st.composite
+def disposable_cases(draw):
+    """The same, where every tunnel that can be is a disposable."""
+    drawn, (part, *more) = draw(plain_cases())
+    for keys in part.document["tunnels"].values():
+        if keys["kind"] != "mullvad":
+            keys["disposable"] = True
+    return drawn, [part, *more]
+
+
+def test_nobody_is_let_out_where_tunnels_are_disposables():
+    """R85: by the order alone; and what a run says of them is true."""
+    held(disposable_cases(), nobody_is_let_out_by_the_order, 15)
+    held(disposable_cases(), runs_tell_the_truth, 10)
+
+
 def test_runs_tell_the_truth():
     """R69."""
     held(cases(), runs_tell_the_truth, 40)

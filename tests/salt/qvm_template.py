@@ -9,7 +9,8 @@ admin.vm.volume.Import; and nothing runs in the template, so what qubes.PostInst
 set here.
 
 QVM_TEMPLATE_LOCK: the lock's path.  QVM_TEMPLATE_FAILS: an error of the download.
-QVM_TEMPLATE_WAITS: while there is a file of this path, it waits before the root volume is written.
+QVM_TEMPLATE_WAITS: while there is a file of this path, it waits before the root volume is written,
+and says so by a file PATH.reached.
 """
 
 import argparse
@@ -62,7 +63,9 @@ def install(parser, app, name):
     print(f"Installing template '{name}'...", file=sys.stderr)
     vm = app.add_new_vm("TemplateVM", name, "black")
     try:
-        while Path(os.environ.get("QVM_TEMPLATE_WAITS", "/nonexistent")).exists():
+        waits = Path(os.environ.get("QVM_TEMPLATE_WAITS", "/nonexistent"))
+        while waits.exists():
+            waits.with_suffix(".reached").touch()
             time.sleep(0.05)
         vm.volumes["root"].clone(app.domains["debian-13-xfce"].volumes["root"])
     except:

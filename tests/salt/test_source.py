@@ -6,6 +6,7 @@ By a stand-in for qvm-template, see qvm_template.py for where it differs from Qu
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -273,6 +274,17 @@ def test_one_that_does_not_end_is_stopped(states, embedded, missing, tmp_path, m
     monkeypatch.setattr("qubes_vpn_qvm_template._PATIENCE", 3)
     waits = tmp_path / "waits"
     waits.touch()
+
+    class Program(subprocess.Popen):
+        """Time is over when it has come to where it waits, however long that takes here."""
+
+        def wait(self, timeout=None):
+            if timeout != 3:
+                return super().wait(timeout)
+            until(waits.with_suffix(".reached").exists)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr("qubes_vpn_program.subprocess.Popen", Program)
     monkeypatch.setenv("QVM_TEMPLATE_WAITS", str(waits))
     assert refused(states, embedded) == (
         f"template '{SOURCE}' could not be installed: qvm-template did not end within 3 seconds."
