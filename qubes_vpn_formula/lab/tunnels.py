@@ -89,6 +89,18 @@ def tunnel(kind: Kind, number: int, depth: int = 0, device: str | None = None) -
 class _WireGuard(Tunnel):
     """Routed by mark and table, as wg-quick and NetworkManager do."""
 
+    def profile(self) -> str:
+        """The client's file as a provider hands it out."""
+        server, client = _wireguard_keys()
+        host = self.endpoint.partition("/")[0]
+        return (
+            f"[Interface]\nPrivateKey = {client.private}"
+            f"Address = 10.64.{self.number}.2/32, fd64:{self.number}::2/128\n"
+            f"DNS = {self.inner[0]}\n\n"
+            f"[Peer]\nPublicKey = {server.public}"
+            f"AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {host}\n"
+        )
+
     def serve(self, internet: Qube) -> None:
         server, client = _wireguard_keys()
         device = f"wgs{self.number}"
