@@ -8,11 +8,13 @@ Format, version 1; every list of names below is the whole of what is copied::
      "policy": {file: [line about templates' updates]},
      "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
                       "properties": {key: {"value": ..., "inherited": bool}},
-                      "features": {key: text}, "tags": [text], "firewall": [rule]}},
+                      "features": {key: text}, "tags": [text], "firewall": [rule],
+                     "half_made": {"uuid": text, "written": [volume]}}},
      "written": {name: {key: value}}}
 
-``written`` is what earlier runs wrote last, from which one sees what was changed by hand.  Keys and
-values are as a plan's ``changes`` have them; dom0's are the machine's.
+``half_made``: of a template that a note in dom0 says is being made; which of its volumes hold
+anything.  ``written`` is what earlier runs wrote last, from which one sees what was changed by
+hand.  Keys and values are as a plan's ``changes`` have them; dom0's are the machine's.
 
 No free text of the user's is in it but the comments of firewall rules, and these are left out when
 they look like a secret.
@@ -54,6 +56,8 @@ FEATURES = re.compile(
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
+#: Those by which a half made template is known.
+VOLUMES = ("root", "private")
 #: Classes without a firewall list: no packets of theirs pass a netvm of this machine.
 NO_FIREWALL = ("AdminVM", "RemoteVM")
 
@@ -92,6 +96,9 @@ def _qube(machine, vm):
     }
     if vm.klass not in NO_FIREWALL:
         found["firewall"] = [without_secret(rule) for rule in machine.rules(vm.name)]
+    if vm.klass == "TemplateVM" and vm.name in machine.unfinished():
+        written = [volume for volume in VOLUMES if machine.written(vm.name, volume)]
+        found["half_made"] = {"uuid": machine.uuid(vm.name), "written": written}
     return found
 
 

@@ -10,13 +10,22 @@ from qubes_vpn_formula.embedded.qubesd.firewall_grammar import canonical
 from qubes_vpn_formula.embedded.qubesd.names import check_qube_name
 from qubes_vpn_formula.embedded.qubesd.releases import RELEASES
 from qubes_vpn_formula.errors import UserError, read_text
-from qubes_vpn_inventory import FORMAT, GLOBALS, NO_FIREWALL, PROPERTIES, QUBE, VERSION
+from qubes_vpn_inventory import (
+    FORMAT,
+    GLOBALS,
+    NO_FIREWALL,
+    PROPERTIES,
+    QUBE,
+    VERSION,
+    VOLUMES,
+)
 from qubes_vpn_problem import path_text, show
 
 _TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=$PWD/inventory.json"
 _KEYS = ("format", "version", "release", "globals", "policy", "qubes", "written")
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
 _POLICY_FILE = re.compile(r"[a-z0-9_-][a-z0-9_.-]*\.policy")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a qube cannot be without, by class; others: a label.
 _OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
 #: As `admin.vm.List` has them (qubes/vm/qubesvm.py, get_power_state).
@@ -116,6 +125,9 @@ def _check(inventory):
 def _check_qube(qube, name, qubes, release):
     at = ("qubes", name)
     keys = [key for key in _QUBE_KEYS if key != "firewall" or qube.get("class") not in NO_FIREWALL]
+    if qube.get("class") == "TemplateVM" and "half_made" in qube:
+        keys.append("half_made")
+        _check_half_made(qube["half_made"], (*at, "half_made"))
     _need(set(qube) == set(keys), at, f"the keys are {', '.join(keys)}")
     _need(qube["class"] in release.classes, (*at, "class"), "there is no such class")
     is_dom0 = (qube["class"] == "AdminVM") == (name == "dom0")
@@ -136,6 +148,13 @@ def _check_qube(qube, name, qubes, release):
             canonical(_text(rule, (*at, "firewall", place)), release)
         except ValueError:
             raise _Wrong((*at, "firewall", place), "this is no firewall rule") from None
+
+
+def _check_half_made(found, at):
+    _need(set(_mapping(found, at)) == {"uuid", "written"}, at, "the keys are uuid, written")
+    _need(_UUID.fullmatch(_text(found["uuid"], (*at, "uuid"))), (*at, "uuid"), "this is no uuid")
+    for volume in _list(found["written"], (*at, "written")):
+        _need(volume in VOLUMES, (*at, "written"), f"they are some of {', '.join(VOLUMES)}")
 
 
 def _check_property(key, found, qubes, at):

@@ -188,6 +188,21 @@ def test_a_comment_that_looks_like_a_secret_is_not_told_of(states, modules, embe
     assert "hunter2" not in str(told)
 
 
+@pytest.mark.parametrize("kill", ["before", "in"], ids=["half made", "whole"])
+def test_an_inventory_tells_a_half_made_template_from_a_whole_one(
+    states, modules, embedded, monkeypatch, tmp_path, kill
+):
+    """R69, R92. Killed before the system was copied, or after that and before the note went."""
+    embedded.fail(dest="t-vpn", method="admin.vm.volume.CloneTo", arg="root", kill=kill)
+    assert states.run_in_child(PILLARS["dns"]) == -9
+    embedded.snapshot()  # waits for a qubesd that goes on for nobody
+    live = without_words(modules.qubes_vpn.plan(PILLARS["dns"], live=True)["steps"])
+    (first,) = [step for step in live if step["args"]["name"] == "t-vpn" and step["changes"]]
+    new = {"before": "removed", "in": "completed"}[kill]
+    assert first["changes"]["left half made"]["new"] == new
+    assert of_inventory(modules, PILLARS["dns"], monkeypatch, tmp_path) == live
+
+
 def test_an_inventory_needs_a_whole_path(modules, tmp_path):
     with pytest.raises(CommandExecutionError, match="write the whole path, such as /tmp/in"):
         modules.qubes_vpn.inventory(path="in")

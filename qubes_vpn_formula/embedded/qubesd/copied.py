@@ -13,6 +13,8 @@ from .machine import Machine, Qube
 _ORDER = ("AdminVM", "TemplateVM", "StandaloneVM", "AppVM", "DispVM", "RemoteVM")
 #: what every qube is given when it is made
 _IDENTITY = ("qid", "dispid", "name", "uuid", "label", "template")
+#: bytes of a volume that is not empty
+_SOMETHING = 1024**3
 
 
 def state(inventory: dict) -> dict:
@@ -46,6 +48,10 @@ def _add(machine: Machine, name: str, taken: dict) -> None:
         # A new disposable takes over what its template has, and this one is not new.
         stored = data["properties"]
         data["properties"] = {key: stored[key] for key in stored if key in _IDENTITY} | own
+        if "half_made" in taken:
+            data["properties"]["uuid"] = taken["half_made"]["uuid"]
+            for volume in taken["half_made"]["written"]:
+                data["volumes"][volume]["used"] = _SOMETHING
     data["features"] = dict(taken["features"])
     data["tags"] = list(taken["tags"])
 
