@@ -217,7 +217,8 @@ class Policy:
         except OSError as error:
             raise NotPolicy(f"{self.path} cannot be written: {error}") from error
         finally:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing can be written, there is no draft
+                draft.unlink(missing_ok=True)
 
     def _remove(self):
         try:

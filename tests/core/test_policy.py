@@ -4,6 +4,7 @@
 With QUBES_SRC naming a folder with qubes-core-qrexec, its parser has to find the same.
 """
 
+import errno
 import os
 import stat
 import sys
@@ -258,3 +259,16 @@ def _domain(name, tags):
         "relayvm": None,
         "transport_rpc": None,
     }
+
+
+def test_what_cannot_be_written_is_said_in_words(tmp_path, monkeypatch):
+    """R69. On a read-only root Linux refuses to remove even what is not there."""
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for method in ("open", "unlink"):
+        monkeypatch.setattr(Path, method, read_only)
+    (tmp_path / "etc/qubes/policy.d").mkdir(parents=True)
+    with pytest.raises(NotPolicy, match=f"{FILE} cannot be written: .*Read-only file system"):
+        Policy(tmp_path, lambda _: None).write("text")
