@@ -34,6 +34,7 @@ qubes_vpn:
       endpoints:
         # in Sweden
         - 203.0.113.3:51820/udp   # the fast one
+        # my own
         - 192.0.2.9:51820/udp
       # about memory
       memory: 400
@@ -278,6 +279,25 @@ def test_into_a_pillar(listed, pillar, capsys):
     shown = capsys.readouterr()
     assert "+        - 203.0.113.0/31:51820/udp  # se-got-wg-001 and 1 more" in shown.out
     assert "sys-vpn: 3 relays, 4 endpoints" in shown.err
+
+
+def test_a_relay_that_was_renamed(write, listed, pillar):
+    """The comment beside its address is ours, and follows; a user's own stays."""
+    assert relays("--from", listed, "--into", pillar, "--country", "de") == 0
+    assert "# de-ber-wg-001\n" in pillarfile.read(pillar).text
+    new = write(api_list([relay("de-fra-wg-007", "198.51.100.5")]), "new.json")
+    assert relays("--from", new, "--refresh", pillar) == 0
+    assert "# de-fra-wg-007\n" in pillarfile.read(pillar).text
+    assert "de-ber-wg-001" not in pillarfile.read(pillar).text
+
+
+def test_what_would_be_a_problem_is_not_written(write, listed, capsys):
+    """WireGuard by NetworkManager speaks udp only."""
+    text = PILLAR.replace("kind: mullvad", "kind: wireguard\n      profile: wg0.conf")
+    pillar = write(text, "pillar.sls")
+    assert relays("--from", listed, "--into", pillar, "--udp2tcp", "443") == 2
+    assert "WireGuard speaks udp only" in capsys.readouterr().err
+    assert pillarfile.read(pillar).text == text
 
 
 def test_dry_run_writes_nothing(listed, pillar, capsys):
