@@ -6,6 +6,7 @@ Only connections of ours are ever named to it.  Nothing here takes or shows a se
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,12 +57,17 @@ def up(uuid, wait=True):
 
 
 def down(uuid):
-    """Takes a connection down; one that is not up is no error."""
+    """Takes a connection down, and looks whether it is; one that is not up is no error."""
+    told = "still up"  # nmcli ends with 0 also when NetworkManager refuses
     try:
         _nmcli("--wait=10", "connection", "down", "uuid", uuid)
-    except Failed:
-        if any(uuid == found.uuid for found in active() or ()):
-            raise
+    except Failed as error:
+        told = str(error)
+    until = time.monotonic() + 5
+    while any(uuid == found.uuid for found in active() or ()):
+        if time.monotonic() > until:
+            raise Failed(f"the connection {uuid} could not be taken down: {told}")
+        time.sleep(0.1)
 
 
 def end_abandoned(interface):

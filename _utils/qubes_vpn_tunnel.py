@@ -288,7 +288,9 @@ def make(settings, made, profile):
 
     What is up and differs is taken down first.
     """
-    differing, was = differences(made), uuids()
+    differing = differences(made)
+    # One that was edited with nmcli is no more among our files.
+    was = uuids() | {connection.uuid: name for name, connection in made.items()}
     down([uuid for uuid, name in was.items() if name in differing or name != profile])
     qubes_vpn_nm.load(map(keyfile, write(made)))
     try:

@@ -52,7 +52,9 @@ def run_in(qube: Qube, function: Callable[..., Any], *args: Any, uid: int = 0) -
 
 
 def _inside(qube: Qube, function: Callable[..., Any], args: tuple, uid: int) -> Any:
-    for kind in ("net", "mnt"):
+    # That of processes counts for what is started: NetworkManager obeys nobody whom it cannot see.
+    # First, because after that of mounts this /proc is out of reach.
+    for kind in ("pid", "net", "mnt"):
         with Path(f"/proc/{qube.pid}/ns/{kind}").open() as namespace:
             if _LIBC.setns(namespace.fileno(), 0):
                 raise OSError(ctypes.get_errno(), f"setns {kind}")
