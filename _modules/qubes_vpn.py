@@ -14,9 +14,11 @@ from salt.exceptions import CommandExecutionError
 import qubes_vpn_check
 import qubes_vpn_killswitch
 import qubes_vpn_model
+import qubes_vpn_packages
 import qubes_vpn_part
 import qubes_vpn_plan
 import qubes_vpn_record
+import qubes_vpn_template
 import qubes_vpn_undo
 
 try:
@@ -145,9 +147,10 @@ def _ask(question):
 def part(pillar, minion):
     """What the *minion*, a template or a qube, has to do with *pillar*; runs on that minion.
 
-    Returns ``{"problems": [text...], "role": "template" | "qube" | None, "args": {...}}``, and for
-    a qube ``in_template``, whether its template has the killswitch.  args: see
-    :func:`qubes_vpn_part.part`.  There is never a role when there are problems.
+    Returns ``{"problems": [text...], "role": "template" | "qube" | None, "args": {...}}``, for a
+    qube also ``in_template``, whether its template has the killswitch, and for a template
+    ``needs``, of :func:`qubes_vpn_packages.needs`.  args: see :func:`qubes_vpn_part.part`.  There
+    is never a role when there are problems.
 
     CLI Example::
 
@@ -164,8 +167,39 @@ def part(pillar, minion):
         here = ", ".join(qubes_vpn_part.targets(model))
         what = f"{minion} has no part in this pillar: only dom0, {here} have one"
         return {"problems": [what], "role": None}
-    in_template = qubes_vpn_killswitch.IN_TEMPLATE.exists()
-    return {"problems": [], "role": role, "args": args, "in_template": in_template}
+    told = {"problems": [], "role": role, "args": args}
+    if role == "qube":
+        return {**told, "in_template": qubes_vpn_killswitch.IN_TEMPLATE.exists()}
+    try:
+        return {**told, "needs": qubes_vpn_packages.needs(args["software"]["kinds"])}
+    except qubes_vpn_packages.Unsupported as error:
+        return {"problems": [f"{minion}: {error}."], "role": None}
+
+
+def template_ready(pillar=None, minion=None):
+    """Whether this template can carry its tunnels, and what it lacks; runs in the template.
+
+    pillar: default: this minion's ``qubes_vpn`` pillar.  minion: default: this minion's name.
+    Returns ``{"ready": True | False, "lacks": [text...]}``: each text says what is wrong and how
+    to put it right.
+
+    CLI Example::
+
+        qubesctl --skip-dom0 --targets=t-vpn qubes_vpn.template_ready
+    """
+    if HAS_QUBESADMIN:
+        fix = "qubesctl --skip-dom0 --targets=TEMPLATE qubes_vpn.template_ready"
+        raise CommandExecutionError(f"this is dom0, and a template looks at itself: {fix}")
+    model, problems = qubes_vpn_model.read(_document(pillar))
+    if problems:
+        raise CommandExecutionError("\n".join(problem.text() for problem in problems))
+    minion = minion or __opts__["id"]
+    role, args = qubes_vpn_part.part(model, minion)
+    if role != "template":
+        raise CommandExecutionError(f"{minion} is no tunnel's template in this pillar")
+    software = args["software"]
+    lacks = qubes_vpn_template.lacks(software["kinds"], software["minimal"])
+    return {"ready": not lacks, "lacks": [f"{lack.text}." for lack in lacks]}
 
 
 def status():

@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ``qubes_vpn`` states of a VPN qube.
+"""The ``qubes_vpn`` states of a VPN qube and of its template.
 
 Beside ``qubes_vpn.py``, whose states are dom0's: both go by the one name ``qubes_vpn``, and each
 loads where it can work.
 """
+
+import re
+
+from salt.exceptions import CommandExecutionError
 
 import qubes_vpn_configure
 import qubes_vpn_establish
 import qubes_vpn_killswitch
 import qubes_vpn_mullvad
 import qubes_vpn_mullvad_account
+import qubes_vpn_packages
+import qubes_vpn_proxy
+import qubes_vpn_repository
+import qubes_vpn_template
 import qubes_vpn_tunnel
 
 __virtualname__ = "qubes_vpn"
+
+#: How apt and dnf begin a line that says why.
+_REASON = re.compile(r"\s*(?:E|Error|ERROR): (.{1,200})")
 
 
 def __virtual__():
@@ -90,6 +101,94 @@ def mullvad(name, settings, api):
         told[0] = "The Mullvad app would be set so"
         return {**ret, "result": None, "changes": changes, "comment": _sentences(told)}
     return {**ret, "result": True, "changes": changes, "comment": _sentences(told)}
+
+
+def packages(name, packages, options=None):
+    """These *packages* of the distribution or a vendor are installed (R22, R23).
+
+    options: arguments of Salt's ``pkg.install``.  They are fetched through the updates proxy, a
+    template's only way out; when that fails the comment is a sentence, not the package manager's
+    sixty lines.  Salt's own ``pkg.installed`` would say those, and fetches lists in a dry run.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    try:
+        lacking = qubes_vpn_template.lacking(packages)
+        if not lacking:
+            return {**ret, "result": True, "comment": "All of them are installed."}
+        if __opts__["test"]:
+            ret["changes"] = {package: {"old": "", "new": "installed"} for package in lacking}
+            comment = f"Would be fetched through {qubes_vpn_proxy.in_words()}."
+            return {**ret, "result": None, "comment": comment}
+        qubes_vpn_proxy.check()
+        reasons = _install(lacking, options or {})
+        still = qubes_vpn_template.lacking(packages)
+    except (qubes_vpn_packages.Unsupported, qubes_vpn_template.Unknown) as error:
+        return {**ret, "comment": _sentences([str(error)])}
+    except qubes_vpn_proxy.Unreachable as error:
+        return {**ret, "comment": _sentences([f"Nothing can be fetched: {error}"])}
+    came = [package for package in lacking if package not in still]
+    ret["changes"] = {package: {"old": "", "new": "installed"} for package in came}
+    if still:
+        what = f"Not installed through {qubes_vpn_proxy.in_words()}: {', '.join(still)}"
+        return {**ret, "comment": _sentences([what, *reasons, qubes_vpn_proxy.FIX])}
+    comment = "Installed, with what they need and nothing that they only recommend."
+    return {**ret, "result": True, "comment": comment}
+
+
+def _install(lacking, options):
+    """Installs packages; returns the package manager's own reasons for not doing it."""
+    said = ""
+    try:
+        __salt__["pkg.refresh_db"]()
+        __salt__["pkg.install"](pkgs=lacking, refresh=False, **options)
+    except CommandExecutionError as error:
+        said = "\n".join([str(error), *map(str, (error.info or {}).get("errors", ()))])
+    reasons = (_REASON.match(line) for line in said.splitlines())
+    return list(dict.fromkeys(reason[1] for reason in reasons if reason))[:2]
+
+
+def repository(name, uri, key, fingerprint, only):
+    """The vendor's package repository is there, signed by the key that is known (R23).
+
+    name: the vendor.  uri: base of the repository.  key: the https address of its key.
+    fingerprint: the key's whole one; a file with another key, or more than this one, is not written
+    anywhere.  only: the packages that may come from there.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    wanted = qubes_vpn_repository.Repository(name, uri, key, fingerprint, tuple(only))
+    try:
+        system = qubes_vpn_packages.family()
+        if qubes_vpn_repository.present(wanted, system):
+            return {**ret, "result": True, "comment": f"{uri}, signed by {fingerprint}."}
+        path = str(qubes_vpn_repository.source(wanted, system))
+        ret["changes"] = {path: {"old": "not as it should be", "new": f"signed by {fingerprint}"}}
+        if __opts__["test"]:
+            fetched = f"The key would be fetched from {key}, and written if it is this one."
+            return {**ret, "result": None, "comment": fetched}
+        qubes_vpn_repository.write(wanted, qubes_vpn_repository.fetch(wanted), system)
+    except (qubes_vpn_packages.Unsupported, qubes_vpn_repository.Untrusted) as error:
+        return {**ret, "changes": {}, "comment": _sentences([str(error)])}
+    except OSError as error:
+        return {**ret, "comment": f"{error.filename}: {error.strerror}."}
+    return {**ret, "result": True, "comment": f"{uri}, signed by {fingerprint}."}
+
+
+def template_ready(name, kinds, minimal=False):
+    """This template can carry tunnels of these *kinds*, or the comment lists what it lacks (R25).
+
+    name: the template.  minimal: whether it was asked for without a desktop.  It changes nothing:
+    ``qubes.network.sys-vpn`` puts what can be put, and a dry run tells that from the rest.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    lacks = qubes_vpn_template.lacks(kinds, minimal)
+    if not lacks:
+        told = f"{name} can carry a tunnel: {', '.join(kinds)}."
+        return {**ret, "result": True, "comment": told}
+    lines = [f"{name} is not ready:", *(f"- {lack.text}." for lack in lacks)]
+    if __opts__["test"] and all(lack.ours for lack in lacks):
+        ret["result"] = None
+        lines[0] = f"{name} is not ready; this run would put what is missing:"
+    return {**ret, "comment": "\n".join(lines)}
 
 
 def _killswitch(ret, library, endpoints, interface, log_drops):

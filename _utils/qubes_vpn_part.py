@@ -14,13 +14,27 @@ def part(model, minion):
     """``(role, {what: arguments})`` of the *minion*.
 
     role: ``template`` (of a tunnel), ``qube`` (a tunnel), or None.  For a qube, *what* are the
-    states ``qubes_vpn.WHAT`` in the order in which they run, each only after the one before.
+    states ``qubes_vpn.WHAT`` in the order in which they run, each only after the one before; for
+    a template it is ``software``, of :func:`software`.
     A disposable tunnel has none: it is made anew at each start, from its home, which has it.
     """
     for name in model.tunnels():
         if minion == model.services[name].home():
             return "qube", _qube(model.services[name]._replace(name=minion))
-    return ("template" if minion in targets(model) else None), {}
+    if minion in targets(model):
+        return "template", {"software": software(model, minion)}
+    return None, {}
+
+
+def software(model, template):
+    """What the *template* is for: arguments of the state ``qubes_vpn.template_ready``."""
+    tunnels = [model.services[name] for name in model.tunnels()]
+    kinds = [tunnel.kind for tunnel in tunnels if tunnel.template == template]
+    return {
+        "name": template,
+        "kinds": list(dict.fromkeys(kinds)),
+        "minimal": any(name.endswith("-minimal") for name in model.sources(template)),
+    }
 
 
 def _qube(tunnel):

@@ -7,7 +7,8 @@ As in Qubes, a name that does not exist is passed over, a target is started for 
 after it, its pillar is rendered in dom0 and is all that it sees of the pillar, and the formula
 is a copy of dom0's /srv/salt.  The qubes are the lab's: the files and the network are private, and
 what stays when one is shut down is a template's root and any other qube's /rw, in DOM0_QUBES_OFF.
-At a start the formula's own units run, as far as they are enabled.  salt-call takes the place of
+At a start the formula's own units run, as far as they are enabled.  A template has its packages
+already: nothing is fetched here.  salt-call takes the place of
 salt-ssh; no management qube and no qrexec is on the way.
 """
 
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import qubesadmin
 import yaml
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from debian_13 import debian_13
 
 from qubes_vpn_formula.lab import boot
 from qubes_vpn_formula.lab.boot import Unit
@@ -65,6 +69,8 @@ def _started(vm: qubesadmin.vm.QubesVM) -> Iterator[Qube]:
     root = _OFF / f"{vm.name if is_template else vm.template.name}.root.tar"
     rw = _OFF / f"{vm.name}.rw.tar"
     with Qube(vm.name) as qube:
+        if is_template:
+            debian_13(qube)
         qube.run(["touch", _BEGIN])
         qube.run("mount -t tmpfs srv /srv")  # what was there is dom0's
         if vm.netvm:

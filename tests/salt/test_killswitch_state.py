@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 from both_modes import both_modes
+from debian_13 import debian_13
 from in_qube import run_in, skip_where_impossible
 from pillars import PILLARS
 from saltfactories.utils.functional import Loaders
@@ -43,6 +44,7 @@ def template_files(tmp_path_factory):
     skip_where_impossible()
     folder = tmp_path_factory.mktemp("template")
     with Qube("t-vpn") as qube:
+        debian_13(qube)
         before = written(qube)
         made = Minion(qube, folder, "t-vpn").apply(PILLARS["dns"])
         assert made.code == 0, made.text

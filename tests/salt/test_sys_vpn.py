@@ -174,7 +174,7 @@ def test_running_machine_is_rewired_with_its_qubes_on(salt_call, embedded):
 def test_run_says_what_this_version_does_not_do(salt_text, embedded):
     run = salt_text("state.sls", SLS, pillar=PILLARS["dns"])
     told = " ".join(run.stdout.split())
-    assert "dom0's part is done. The killswitch comes next" in told
+    assert "dom0's part is done. The templates' software and the killswitch come next" in told
     assert "--targets=t-vpn,sys-vpn state.sls qubes.network.sys-vpn;" in told
     assert "Not part of this version yet:" in told
     assert "Traceback" not in run.stdout + run.stderr

@@ -27,23 +27,26 @@
 "not done by this run":
   test.show_notification:
     - text: >-
-        dom0's part is done. The killswitch comes next, also after each change of endpoints:
+        dom0's part is done. The templates' software and the killswitch come next, also after each
+        change of endpoints:
         qubesctl --skip-dom0 --targets={{ plan.targets | join(",") }} state.sls qubes.network.sys-vpn;
         restart a VPN qube whose template it has changed, and a disposable one. Until then, what keeps clients from going
         out in clear is the VPN qube's firewall list alone, enforced by the qube upstream of it.
-        Not part of this version yet: the software in the templates, and DNS inside the tunnel. Until
-        you have set these up, clients of the VPN qube are offline.
+        Not part of this version yet: DNS inside the tunnel. Until you have set it up, clients of the
+        VPN qube have no names.
     - require:
       - qubes_vpn: said by this run
 {%- endif %}
 {%- else %}
 {%- from "qubes/network/killswitch.jinja" import template, qube %}
 {%- from "qubes/network/tunnel.jinja" import tunnel %}
+{%- from "qubes/network/software.jinja" import software %}
 {%- set part = salt["qubes_vpn.part"](pillar.get("qubes_vpn", {}), grains["id"]) %}
 {{ problems(part) }}
 {%- if part.role == "template" %}
 {{ template() }}
 {{ tunnel() }}
+{{ software(part) }}
 {%- elif part.role == "qube" %}
 {{ qube(part) }}
 {%- endif %}
