@@ -24,10 +24,11 @@ demo: $(READY)
 # Both at once, on a core each; the second Salt's output comes when it failed, and its summary in any case.
 test: $(READY_3006) $(READY)
 	@tools/apt.sh lab
-	@mkdir -p build; $(MAKE) --no-print-directory test-salt-3006 >build/salt-3006.log 2>&1 & second=$$!; \
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	$(MAKE) --no-print-directory test-salt-3006 >"$$log" 2>&1 & second=$$!; \
 	failed=0; $(MAKE) --no-print-directory test-main || failed=1; \
-	wait $$second || { failed=1; cat build/salt-3006.log; }; \
-	echo "Salt 3006: $$(tail -n 1 build/salt-3006.log)"; \
+	wait $$second || { failed=1; cat "$$log"; }; \
+	echo "Salt 3006: $$(tail -n 1 "$$log")"; \
 	exit $$failed
 
 test-main: $(READY)

@@ -47,7 +47,7 @@ def template(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Template:
     template.start()
     template.write("/run/qubes-service/updates-proxy-setup", "")
     folder = tmp_path_factory.mktemp("stand-ins")
-    inside = Path(f"/proc/{template.pid}/root/srv/qubes")
+    inside = Path("/proc", str(template.pid), "root", "srv/qubes")
     inside.mkdir()
     for name, depends in STAND_INS.items():
         control = folder / name / "DEBIAN/control"
@@ -73,10 +73,10 @@ def runs(template: Template, salt: Salt) -> dict[str, Applied]:
     """The same SLS: looked at, without a proxy, for real, once more."""
     runs = {"dry": salt.apply(template, PILLAR, test=True)}
     nowhere = {"HTTP": "http://127.0.0.1:9/"}
-    template.run("mv /etc/apt/apt.conf.d/01qubes-proxy /root")
+    template.run("mv /etc/apt/apt.conf.d/01qubes-proxy /srv")
     template.run(f"echo 'Acquire::http::Proxy \"{nowhere['HTTP']}\";' >/etc/apt/apt.conf.d/01no")
     runs["no way"] = salt.apply(template, PILLAR)
-    template.run("rm /etc/apt/apt.conf.d/01no; mv /root/01qubes-proxy /etc/apt/apt.conf.d")
+    template.run("rm /etc/apt/apt.conf.d/01no; mv /srv/01qubes-proxy /etc/apt/apt.conf.d")
     runs["real"] = salt.apply(template, PILLAR)
     runs["again"] = salt.apply(template, PILLAR)
     return runs

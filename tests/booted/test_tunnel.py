@@ -15,6 +15,7 @@ import salt.config
 import salt.loader
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
+from readme.document import IN_A_QUBE
 from saltfactories.utils.functional import Loaders
 
 from qubes_vpn_formula.lab import tunnelfiles
@@ -138,6 +139,18 @@ def test_it_is_up_after_a_start_by_itself(booted):
     everything = booted.journal() + booted.run("ps axww -o args").stdout
     everything += json.dumps(said(booted)) + booted.run("nmcli connection show").stdout
     assert (USER in everything, PASSWORD in everything) == (False, False)
+
+
+def test_the_readmes_commands(qube):
+    """R33. From where qvm-copy leaves the profile to where only root reads it; what status says."""
+    incoming = "/home/user/QubesIncoming/work"
+    qube.run(["install", "-d", incoming])
+    qube.write(f"{incoming}/wg-se.conf", "[Interface]\n")
+    _, install, status = (f'sudo() {{ "$@"; }}; HOME=/home/user; {line}' for line in IN_A_QUBE)
+    qube.run(install)
+    shown = qube.run(f"stat -c '%U %a' {CREDENTIALS} {CREDENTIALS}/wg-se.conf").stdout
+    assert shown == "root 700\nroot 600\n"
+    assert "state: up" in qube.run(status).stdout
 
 
 def slow(*values: Any) -> Any:

@@ -5,6 +5,16 @@ import re
 from dataclasses import dataclass
 
 
+#: Commands in sentences for a qube: how a profile gets there (needs Xen), where it goes, how the
+#: tunnel is.  tests/booted/test_tunnel.py runs the last two.
+IN_A_QUBE = (
+    "qvm-copy wg-se.conf",
+    "sudo install -d -m700 /rw/config/vpn/credentials; "
+    "sudo install -m600 ~/QubesIncoming/*/wg-se.conf /rw/config/vpn/credentials/",
+    "sudo /usr/lib/qubes-vpn/tunnel status",
+)
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of code.
