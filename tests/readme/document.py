@@ -4,7 +4,6 @@
 import re
 from dataclasses import dataclass
 
-
 #: Commands in sentences for a qube: how a profile gets there (needs Xen), where it goes, how the
 #: tunnel is.  tests/booted/test_tunnel.py runs the last two.
 IN_A_QUBE = (
