@@ -176,29 +176,25 @@ def part(pillar, minion):
         return {"problems": [f"{minion}: {error}."], "role": None}
 
 
-def template_ready(pillar=None, minion=None):
-    """Whether this template can carry its tunnels, and what it lacks; runs in the template.
+def template_ready(kinds, minimal=False):
+    """Whether this template can carry tunnels, and what it lacks; runs in the template.
 
-    pillar: default: this minion's ``qubes_vpn`` pillar.  minion: default: this minion's name.
+    kinds: a list of ``wireguard``, ``openvpn`` and ``mullvad``.  minimal: whether it should have no
+    desktop.  They are no pillar's, because a function that is called by salt-ssh has none.
     Returns ``{"ready": True | False, "lacks": [text...]}``: each text says what is wrong and how
     to put it right.
 
     CLI Example::
 
-        qubesctl --skip-dom0 --targets=t-vpn qubes_vpn.template_ready
+        qubesctl --skip-dom0 --targets=t-vpn qubes_vpn.template_ready '[wireguard]' minimal=True
     """
     if HAS_QUBESADMIN:
-        fix = "qubesctl --skip-dom0 --targets=TEMPLATE qubes_vpn.template_ready"
+        fix = "qubesctl --skip-dom0 --targets=TEMPLATE qubes_vpn.template_ready KINDS"
         raise CommandExecutionError(f"this is dom0, and a template looks at itself: {fix}")
-    model, problems = qubes_vpn_model.read(_document(pillar))
-    if problems:
-        raise CommandExecutionError("\n".join(problem.text() for problem in problems))
-    minion = minion or __opts__["id"]
-    role, args = qubes_vpn_part.part(model, minion)
-    if role != "template":
-        raise CommandExecutionError(f"{minion} is no tunnel's template in this pillar")
-    software = args["software"]
-    lacks = qubes_vpn_template.lacks(software["kinds"], software["minimal"])
+    known = ", ".join(qubes_vpn_packages.SERVICES)
+    if not isinstance(kinds, list) or not kinds or {*kinds} - {*qubes_vpn_packages.SERVICES}:
+        raise CommandExecutionError(f"kinds={kinds}: write a list, '[wireguard]', of: {known}")
+    lacks = qubes_vpn_template.lacks(kinds, minimal)
     return {"ready": not lacks, "lacks": [f"{lack.text}." for lack in lacks]}
 
 

@@ -6,6 +6,7 @@ Qubes' own packages are not Debian's: stand-ins with their names and what they b
 folder of the template.  network-manager-gnome, which Qubes' package brings too, is left out.
 """
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def template(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Template:
     for file in sorted(inside.glob("*.deb")):
         words = ["dpkg-deb", "--field", str(file)]
         said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        entries += f"{said}Filename: ./{file.name}\nSize: {file.stat().st_size}\n\n"
+        data = file.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        entries += f"{said}Filename: ./{file.name}\nSize: {len(data)}\nSHA256: {digest}\n\n"
     (inside / "Packages").write_text(entries)
     template.write("/etc/apt/sources.list.d/qubes.list", "deb [trusted=yes] file:/srv/qubes ./\n")
     return template
@@ -72,9 +75,8 @@ def template(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Template:
 def runs(template: Template, salt: Salt) -> dict[str, Applied]:
     """The same SLS: looked at, without a proxy, for real, once more."""
     runs = {"dry": salt.apply(template, PILLAR, test=True)}
-    nowhere = {"HTTP": "http://127.0.0.1:9/"}
     template.run("mv /etc/apt/apt.conf.d/01qubes-proxy /srv")
-    template.run(f"echo 'Acquire::http::Proxy \"{nowhere['HTTP']}\";' >/etc/apt/apt.conf.d/01no")
+    template.run("echo 'Acquire::http::Proxy \"http://127.0.0.1:9/\";' >/etc/apt/apt.conf.d/01no")
     runs["no way"] = salt.apply(template, PILLAR)
     template.run("rm /etc/apt/apt.conf.d/01no; mv /srv/01qubes-proxy /etc/apt/apt.conf.d")
     runs["real"] = salt.apply(template, PILLAR)
@@ -130,11 +132,13 @@ def test_a_second_run_is_silent(runs):
 
 def test_what_is_lost_later_is_missed_by_the_function_too(runs, template, salt):
     """R25: `qubes_vpn.template_ready`, and a login that somebody leaves there."""
-    assert '"ready": true' in salt.call(template, "qubes_vpn.template_ready").stdout
+    words = ("qubes_vpn.template_ready", "[openvpn]", "minimal=True")
+    assert '"ready": true' in salt.call(template, *words).stdout
     template.run("systemctl mask NetworkManager")
     template.write("/etc/mullvad-vpn/device.json", '{"logged_in": {"account": "SECRET"}}')
-    said = salt.call(template, "qubes_vpn.template_ready").stdout
+    said = salt.call(template, *words).stdout
     assert '"ready": false' in said
     assert "the service NetworkManager is masked. Apply the formula to this template." in said
     assert "/etc/mullvad-vpn/device.json holds a login" in said
     assert "SECRET" not in said
+    assert "write a list, '[wireguard]', of: " in salt.call(template, words[0], "vpn").stdout
