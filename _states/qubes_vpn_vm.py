@@ -49,13 +49,14 @@ def killswitch(name, endpoints, interface, log_drops=False):
         return _failed(ret, library, {"state": "altered"}, [str(error) or type(error).__name__])
 
 
-def tunnel(name, kind, interface, profile, endpoints, profiles=()):
+def tunnel(name, kind, interface, profile, endpoints, profiles=(), disposable=None):
     """NetworkManager has the tunnel's connections, and the active one is up (R31, R32, R34).
 
     kind: ``wireguard`` or ``openvpn``.  interface: name of the tunnel's interface.  profile: file
     name of the active profile in /rw/config/vpn/credentials; profiles: of others that are ready
     for ``nmcli connection up``.  endpoints: as the pillar has them; a profile with another one
-    cannot be used.
+    cannot be used.  disposable: of the qube that is made from this one, which has no netvm: then
+    nothing is brought up here; what is written and looked at is what that one starts with (R85).
 
     Nothing is done unless the killswitch is open.  A profile that is missing or cannot be used has
     no connection, and the state fails; what was up with it is taken down.
@@ -63,18 +64,35 @@ def tunnel(name, kind, interface, profile, endpoints, profiles=()):
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
     settings = qubes_vpn_tunnel.Settings(kind, interface, profile, tuple(profiles))
     try:
-        done = qubes_vpn_establish.establish(settings, endpoints, __opts__["test"])
+        done = qubes_vpn_establish.establish(
+            settings, endpoints, __opts__["test"], here=disposable is None
+        )
     except Exception as error:  # a sentence, and no traceback, which could show more than it should
         return {**ret, "comment": f"The tunnel could not be made: {type(error).__name__}."}
     if done.problems:
         return {**ret, "changes": done.changes, "comment": _sentences(done.problems)}
-    if __opts__["test"] and done.changes:
-        told = _sentences([f"{profile} would be brought up on {interface}", *done.told])
-        return {**ret, "result": None, "changes": done.changes, "comment": told}
-    told = [f"The tunnel {interface} is up with {profile}", *done.told]
+    dry = __opts__["test"] and done.changes
+    if disposable:
+        told = [f"{disposable} {'would start' if dry else 'starts'} with {profile} on {interface}"]
+        told += [*_copied(name, disposable), *done.told]
+    elif dry:
+        told = [f"{profile} would be brought up on {interface}", *done.told]
+    else:
+        told = [f"The tunnel {interface} is up with {profile}", *done.told]
+    if dry:
+        return {**ret, "result": None, "changes": done.changes, "comment": _sentences(told)}
     if profiles:
         told.insert(1, f"Ready as well: {', '.join(profiles)}")
     return {**ret, "result": True, "changes": done.changes, "comment": _sentences(told)}
+
+
+def _copied(name, disposable):
+    """What is true whatever changed: also a new profile of the same name has to get there."""
+    return [
+        f"No tunnel is made in {name}, which has no netvm",
+        f"Each start of {disposable} copies this qube's /rw as of its last shutdown. After a "
+        f"change shut {name} down, then restart {disposable}",
+    ]
 
 
 def mullvad(name, settings, api):

@@ -20,18 +20,20 @@ class Outcome(NamedTuple):
     told: tuple = ()
 
 
-def establish(settings, endpoints, dry):
+def establish(settings, endpoints, dry, here=True):
     """The tunnel is up with the active profile, and the others are ready; an :class:`Outcome`.
 
     settings: :class:`qubes_vpn_tunnel.Settings`.  endpoints: list of the pillar's texts.
     dry: nothing is changed; the outcome is what would be.
+    here: False in what a disposable is made from, where the profiles are only read: it has no
+    netvm, and of what is done here the disposable gets what is in /rw.
     A profile that cannot be used has no connection; one that it had is taken down.
     """
-    if problems := [*qubes_vpn_tunnel.lacking(), *([] if dry else _open())]:
+    if problems := [*qubes_vpn_tunnel.lacking(here), *([] if dry else _open())]:
         missing = qubes_vpn_tunnel.connections(settings, endpoints).problems.values()
         return Outcome({}, (*problems, *missing))
     connections = qubes_vpn_tunnel.connections(settings, endpoints)
-    changes = _changes(settings, connections)
+    changes = _changes(settings, connections, here)
     told = tuple(
         f"{profile}: {finding}"
         for profile, connection in connections.made.items()
@@ -42,13 +44,14 @@ def establish(settings, endpoints, dry):
         try:
             text = qubes_vpn_tunnel.write_settings(settings).encode()
             qubes_vpn_configure.replace(qubes_vpn_tunnel.CONF, text, 0o644)
-            usable = settings.profile in connections.made
-            qubes_vpn_tunnel.make(settings, connections.made, settings.profile if usable else None)
+            usable = settings.profile if settings.profile in connections.made else None
+            if here:
+                qubes_vpn_tunnel.make(settings, connections.made, usable)
         except Failed as error:
             problems += (f"{error}. What NetworkManager says: {_JOURNAL}",)
         except OSError as error:
             problems += (f"{error.filename}: {error.strerror}",)
-        after = _changes(settings, connections)
+        after = _changes(settings, connections, here)
         changes = {key: change for key, change in changes.items() if key not in after}
     return Outcome(changes, problems, told)
 
@@ -61,7 +64,7 @@ def _open():
     return [f"the killswitch is {report['state']}: no tunnel without it", *report["problems"]]
 
 
-def _changes(settings, connections):
+def _changes(settings, connections, here):
     path, text = qubes_vpn_tunnel.CONF, qubes_vpn_tunnel.write_settings(settings)
     changes = {}
     try:
@@ -75,6 +78,8 @@ def _changes(settings, connections):
             "old": [line for line in lines if line not in new],
             "new": [line for line in new if line not in lines],
         }
+    if not here:
+        return changes
     differing = qubes_vpn_tunnel.differences(connections.made)
     if differing:
         changes["connections"] = differing

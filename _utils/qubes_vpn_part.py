@@ -20,7 +20,7 @@ def part(model, minion):
     """
     for name in model.tunnels():
         if minion == model.services[name].home():
-            return "qube", _qube(model.services[name]._replace(name=minion))
+            return "qube", _qube(model.services[name], minion)
     if minion in targets(model):
         return "template", {"software": software(model, minion)}
     return None, {}
@@ -37,11 +37,11 @@ def software(model, template):
     }
 
 
-def _qube(tunnel):
+def _qube(tunnel, minion):
     endpoints = [found.text for found in tunnel.endpoints]
     states = {
         "killswitch": {
-            "name": tunnel.name,
+            "name": minion,
             "endpoints": endpoints,
             "interface": tunnel.interface,
             "log_drops": tunnel.log_drops,
@@ -49,17 +49,18 @@ def _qube(tunnel):
     }
     if tunnel.kind == "mullvad":
         states["mullvad"] = {
-            "name": tunnel.name,
+            "name": minion,
             "settings": tunnel.mullvad,
             "api": any(map(qubes_vpn_mullvad_pillar.reaches_api, tunnel.endpoints)),
         }
     else:
         states["tunnel"] = {
-            "name": tunnel.name,
+            "name": minion,
             "kind": tunnel.kind,
             "interface": tunnel.interface,
             "profile": tunnel.profile,
             "profiles": list(tunnel.profiles),
             "endpoints": endpoints,
+            "disposable": tunnel.name if tunnel.disposable else None,
         }
     return states

@@ -251,7 +251,9 @@ def _home(service, guard):
         "maxmem": service.maxmem,
         "template_for_dispvms": True,
     }
-    args = {"name": home, "settings": settings, "features": _features(service)}
+    # Without network-manager: nothing looks for a tunnel in it.
+    features = {f"service.{FLAG}": "1"}
+    args = {"name": home, "settings": settings, "features": features}
     why = "whatever is made from it has its list from the first moment on"
     return [
         _present(home, service.template, service.label, {}),

@@ -241,18 +241,21 @@ def wished():
         return 0, None
 
 
-def lacking():
-    """What is missing in this qube for a tunnel to be made, at this start and the next."""
+def lacking(here=True):
+    """What is missing for a tunnel to be made, at this start and the next.
+
+    here: in this qube, and not only in what is made from it, which has other services.
+    """
     if not (IN_TEMPLATE / "tunnel").exists():
         return [
             "this qube's template has no tunnel: apply the formula to the template, restart this "
             "qube, and run this again"
         ]
     problems = [f"{path} is not there. Apply the formula" for path in _NEEDED if not path.exists()]
-    if not (SERVICES / "network-manager").exists():
+    if here and not (SERVICES / "network-manager").exists():
         problems.append(
             "the service network-manager is off. In dom0: qvm-service QUBE network-manager on; "
-            "then restart this qube"
+            "then restart this qube. Not in one that a disposable is made from: it has no tunnel"
         )
     return problems
 

@@ -4,40 +4,33 @@
 Not here: NetworkManager with WireGuard needs the kernel's WireGuard, which the lab's kernel lacks.
 """
 
-import codecs
 import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import salt.config
-import salt.loader
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
 from readme.document import IN_A_QUBE
-from saltfactories.utils.functional import Loaders
+from vpn_qube import (
+    CREDENTIALS,
+    PROGRAM,
+    openvpn,
+    put_profiles,
+    said,
+    state_functions,
+    template,
+    up,
+)
 
-from qubes_vpn_formula.lab import tunnelfiles
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted
 from qubes_vpn_formula.lab.capture import Capture
-from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
-from qubes_vpn_formula.masterless import Masterless
 
 #: Where the lab's root has to be made first.
 pytestmark = pytest.mark.timeout(600)
 
-PROGRAM = "/usr/lib/qubes-vpn/tunnel"
-CREDENTIALS = "/rw/config/vpn/credentials"
-PACKAGES = [
-    "network-manager",
-    "network-manager-openvpn",
-    "conntrack",
-    "dbus",
-    "nftables",
-    "python3",
-]
 SERVERS = ("198.51.100.1", "198.51.100.2")
 PILLAR = {
     "name": "sys-vpn",
@@ -61,22 +54,12 @@ def provider(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Provider:
 @pytest.fixture(scope="module")
 def booted(lab: Booted, provider: Provider) -> AppVM:
     """A VPN qube whose template has all that the formula puts there, and its profiles in /rw."""
-    template = lab.template("t-vpn")
-    template.install(["--no-install-recommends", *PACKAGES])
-    for path, (text, mode) in (Ours().files() | tunnelfiles.files()).items():
-        template.write(path, text, mode)
-    units = (*Ours().units, *tunnelfiles.UNITS)
-    template.run(["systemctl", "enable", *(unit.rpartition("/")[2] for unit in units)])
-    template.stop()
-    qube = lab.appvm("sys-vpn", template, services=["qubes-vpn", "network-manager"])
+    qube = lab.appvm("sys-vpn", template(lab), services=["qubes-vpn", "network-manager"])
     qube.start()
     qube.write("/rw/config/vpn/endpoints.txt", "\n".join(PILLAR["endpoints"]))
     qube.write("/rw/config/vpn/killswitch.conf", "interface = tun0\nlog = no\n")
     qube.write("/rw/config/vpn/tunnel.conf", CONF)
-    qube.run(["install", "-d", "-m700", CREDENTIALS])
-    for number, name in enumerate(("one", "two"), 1):
-        qube.write(f"{CREDENTIALS}/{name}.ovpn", provider.profile(number), 0o600)
-        qube.write(f"{CREDENTIALS}/{name}.auth", f"{USER}\n{PASSWORD}\n", 0o600)
+    put_profiles(qube, provider)
     qube.stop()
     qube.start()
     return qube
@@ -97,33 +80,6 @@ def qube(booted: AppVM) -> AppVM:
 @pytest.fixture(scope="module")
 def client(lab: Booted, booted: AppVM) -> Iterator[Qube]:
     return lab.client("work", netvm=booted)
-
-
-def said(qube: AppVM) -> dict[str, Any]:
-    done = qube.run([PROGRAM, "status", "--json"], check=False)
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
-
-
-def up(qube: AppVM, profile: str, timeout: float = 30) -> None:
-    """Waits until the tunnel is up with this profile, and its server answers in it."""
-    number = {"one.ovpn": 1, "two.ovpn": 2}[profile]
-    until = time.monotonic() + timeout
-    while True:
-        status = said(qube)
-        if (status["state"], status["profile"]) == ("up", profile) and pings(qube, number):
-            return
-        assert time.monotonic() < until, (status, qube.journal("-u", "NetworkManager")[-3000:])
-        time.sleep(0.2)
-
-
-def pings(qube: Qube, number: int) -> bool:
-    words = ["ping", "-c1", "-W1", "-n", f"10.64.{number}.1"]
-    return qube.run(words, check=False).returncode == 0
-
-
-def openvpn(qube: AppVM) -> str:
-    return qube.run("pidof openvpn", check=False).stdout.strip()
 
 
 def test_it_is_up_after_a_start_by_itself(booted):
@@ -323,21 +279,12 @@ def _ipv4(frame: Any) -> bytes:
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """`qubes_vpn.tunnel`, the function itself, run in a qube."""
-    minion = Masterless(tmp_path_factory.mktemp("salt")).prepare(id="sys-vpn")
-    loaders = Loaders(salt.config.minion_config(str(minion.folder / "minion")))
-    functions = {
-        test: salt.loader.states(
-            {**loaders.opts, "test": test}, loaders.modules, loaders.utils, loaders.serializers
-        )["qubes_vpn.tunnel"]
-        for test in (False, True)
-    }
-
-    # In the qube's files there is no Python of this version to load them from.
-    for codec in ("ascii", "utf-8-sig", "idna"):
-        codecs.lookup(codec)
+    functions = state_functions(tmp_path_factory.mktemp("salt"))
 
     def run(qube: AppVM, test: bool = False, **changed: Any) -> dict[str, Any]:
-        done = run_in(qube, lambda: dict(functions[test](**{**PILLAR, **changed})))
+        done = run_in(
+            qube, lambda: dict(functions[test]["qubes_vpn.tunnel"](**{**PILLAR, **changed}))
+        )
         assert (USER in str(done), PASSWORD in str(done), "BEGIN" in str(done)) == (False,) * 3
         return done
 

@@ -87,7 +87,8 @@ def test_a_disposable_tunnel():
     home, made = find(steps, "sys-vpn-dvm: settings").args, find(steps, "sys-vpn: settings").args
     assert home["settings"]["template_for_dispvms"] is True
     assert (home["settings"]["template"], made["settings"]["template"]) == ("t-vpn", "sys-vpn-dvm")
-    assert home["features"] == made["features"]
+    assert home["features"] == {"service.qubes-vpn": "1"}  # nothing looks for a tunnel in it
+    assert made["features"] == {"service.qubes-vpn": "1", "service.network-manager": "1"}
     assert "autostart" not in home["settings"]
     assert "sys-vpn-dvm" in find(steps, "left half made").args["known"]
     assert made["klass"] == "DispVM"
@@ -99,6 +100,8 @@ def test_what_a_disposable_tunnel_has_is_put_in_its_home():
     assert qubes_vpn_part.targets(model) == ["t-vpn", "sys-vpn-dvm"]
     role, states = qubes_vpn_part.part(model, "sys-vpn-dvm")
     assert (role, states["killswitch"]["name"]) == ("qube", "sys-vpn-dvm")
+    told = [states["tunnel"][key] for key in ("name", "disposable")]
+    assert told == ["sys-vpn-dvm", "sys-vpn"]
     assert qubes_vpn_part.part(model, "sys-vpn") == (None, {})
 
 

@@ -17,6 +17,7 @@
   nothing else, by the updates proxy at 127.0.0.1:8082 as in Qubes (:mod:`.updates`).
 - An *AppVM* starts from its template as that was at its last shutdown, and forgets at its own what
   it wrote, but for /rw, /home, /usr/local and bind-dirs.
+- A *disposable* starts from an AppVM, with a copy of its /rw, and forgets that too.
 - A *client* is a qube of the lab's other layer, :class:`qubes_vpn_formula.lab.qube.Qube`: a network
   behind a netvm, nothing that boots.
 - The *internet* is one too.  All that is beyond a qube's uplink is there: any address answers, and
@@ -98,13 +99,22 @@ class Booted:
         netvm: "AppVM | None" = None,
         provides: bool = True,
         services: Iterable[str] = (),
+        online: bool = True,
     ) -> "AppVM":
         """A new qube, not started.
 
         netvm: None is the internet itself.  provides: whether it may have clients, and has the
         services that Qubes gives such a qube.  services: others that are on, such as `qubes-vpn`.
+        online: False for a qube that has no netvm.
         """
-        qube = AppVM(self, name, next(self._numbers), template, netvm, provides, services)
+        number = next(self._numbers)
+        qube = AppVM(self, name, number, template, netvm, provides, services, online)
+        self._qubes[name] = qube
+        return qube
+
+    def disposable(self, name: str, home: "AppVM", services: Iterable[str] = ()) -> "Disposable":
+        """A new named disposable of *home*, not started; on the internet, for clients."""
+        qube = Disposable(self, name, next(self._numbers), home, services)
         self._qubes[name] = qube
         return qube
 
@@ -352,11 +362,14 @@ class AppVM(Guest):
         netvm: "AppVM | None",
         provides: bool,
         services: Iterable[str],
+        online: bool = True,
     ) -> None:
         super().__init__(lab, name, number)
         self.template, self.netvm, self.vif = template, netvm, f"vif{number}.0"
+        self.online = online
         self._clients: dict[int, Qube] = {}
-        self.qubesdb |= _addresses(number, netvm.number if netvm else 0)
+        if online:
+            self.qubesdb |= _addresses(number, netvm.number if netvm else 0)
         self.qubesdb |= {"/qubes-vm-type": "AppVM", "/qubes-vm-persistence": "rw-only"}
         if provides:
             self.qubesdb |= {"/qubes-vm-type": "NetVM", **_provider(number)}
@@ -410,6 +423,12 @@ class AppVM(Guest):
         return self.template.layers(), ""
 
     def _wire(self, pid: int) -> None:
+        if self.online:
+            self._wire_uplink(pid)
+        for number in self._clients:
+            self._plug(pid, number)
+
+    def _wire_uplink(self, pid: int) -> None:
         upstream = self.netvm.pid if self.netvm else self.lab.internet.pid
         _links(upstream, [_cable(self.vif, UPLINK, pid)])
         if self.netvm is None:
@@ -417,8 +436,6 @@ class AppVM(Guest):
         else:
             words = ["/usr/lib/qubes/agent", "vif", "online", self.vif, *_own(self.number)]
             self.netvm.run(words)
-        for number in self._clients:
-            self._plug(pid, number)
 
     def _ended(self) -> None:
         try:
@@ -442,6 +459,30 @@ class AppVM(Guest):
         client = self._clients[number]
         _links(pid, [_cable(f"vif{number}.0", UPLINK, client.pid)])
         Restated().uplink(client, UPLINK)
+
+
+class Disposable(AppVM):
+    """See the module.  home: the AppVM that it is made from.
+
+    To systemd and the agent it is as an AppVM: dom0 tells both that /rw alone is kept, and the
+    agent asks whether it is a disposable only to make a filesystem (core-admin
+    `create_qdb_entries`, core-agent-linux `setup-rwdev.sh`).  Not as in Qubes: a home that runs is
+    shut down first, where Qubes takes what was there at its last shutdown.
+    """
+
+    def __init__(
+        self, lab: Booted, name: str, number: int, home: AppVM, services: Iterable[str]
+    ) -> None:
+        super().__init__(lab, name, number, home.template, None, True, services)
+        self.home = home
+        self.qubesdb["/type"] = "DispVM"
+
+    def _layers(self) -> tuple[Sequence[str], str]:
+        self.home.stop()
+        volume = self.volume
+        shutil.rmtree(volume)
+        subprocess.run(["cp", "--archive", str(self.home.volume), str(volume)], check=True)
+        return super()._layers()
 
 
 def _own(number: int) -> tuple[str, str]:
