@@ -35,6 +35,11 @@ _FIRST_LINE = re.compile(
 #: A file and a key direction, or the word "dir".
 _TWO_WORDS = ("tls-auth", "tls-crypt", "tls-crypt-v2", "secret", "crl-verify")
 
+#: Options of whose word a user may take the login itself to be meant; what looks like a file's name
+#: has an ending, or no digit.
+_LOGINS = ("auth-user-pass", "askpass")
+_FILE_NAME = re.compile(r"(^|[/\\])([\w.-]+\.[A-Za-z]{2,4}|[A-Za-z_.-]+)$", re.ASCII)
+
 _CIPHERS = ("cipher", "data-ciphers", "data-ciphers-fallback", "ncp-ciphers")
 
 
@@ -260,6 +265,13 @@ class _Reader:
                 if name == "auth-user-pass"
                 else "Put a name with blanks in quotes.",
             )
+        if name in _LOGINS and not _FILE_NAME.search(words[0]):
+            raise self._error(
+                line,
+                name,
+                "its word (not shown) may be the secret itself and not the name of a file",
+                "Put the secret into a file whose name ends in .txt, and write that name here.",
+            )
         self.files.append(Reference(name, words[0], line))
         if FILES[name]:
             self.secrets.append(Secret(f"{name}, in the file {words[0]}", line))
@@ -279,7 +291,7 @@ class _Reader:
 
     def _asked(self, line, name):
         """A secret that OpenVPN would ask for."""
-        if name not in ("auth-user-pass", "askpass"):
+        if name not in _LOGINS:
             raise self._error(line, name, "it names no file", "Download the profile again.")
         self.secrets.append(Secret(f"{name}: asked for at every start", line))
         if name == "auth-user-pass":

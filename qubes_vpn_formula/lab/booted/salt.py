@@ -66,10 +66,13 @@ def _patched(folder: Path) -> None:
 
 
 class Salt:
-    """A master in a folder.  Raises FileNotFoundError when there is no Salt."""
+    """A master in a folder.  Raises FileNotFoundError when there is no Salt.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    log_level: of what it prints to standard error.
+    """
+
+    def __init__(self, folder: Path, log_level: str = "error") -> None:
+        self._folder, self._log_level = folder, log_level
         self._programs, self._patched = folder / "programs", folder / "patched"
         _patched(self._patched)
         states, pillar = folder / "states", folder / "pillar"
@@ -93,11 +96,15 @@ class Salt:
 
     def apply(self, qube: Guest, document: Any, test: bool = False, sls: str = SLS) -> Applied:
         """`state.sls`, with the pillar `qubes_vpn`; a template runs for that."""
+        self.give(document)
+        done = self.call(qube, "state.sls", sls, f"test={test}")
+        return Applied.read(done, qube.name)
+
+    def give(self, document: Any) -> None:
+        """The pillar `qubes_vpn` of the calls to come."""
         (self._folder / "pillar/qubes_vpn.sls").write_text(
             yaml.safe_dump({"qubes_vpn": document}), encoding="utf-8"
         )
-        done = self.call(qube, "state.sls", sls, f"test={test}")
-        return Applied.read(done, qube.name)
 
     def call(self, qube: Guest, *words: str) -> subprocess.CompletedProcess[str]:
         """`salt-ssh -w QUBE WORDS`, its answer as JSON."""
@@ -108,7 +115,8 @@ class Salt:
         roster = {qube.name: {"host": qube.name}}
         (self._folder / "roster").write_text(yaml.safe_dump(roster))
         path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
-        options = [f"--config-dir={self._folder}", "--out=json", "--log-level=error", "-w"]
+        options = [f"--config-dir={self._folder}", "--out=json", "-w"]
+        options.append(f"--log-level={self._log_level}")
         return subprocess.run(
             [salt_program("salt-ssh"), *options, qube.name, *words],
             env={**os.environ, "PATH": path, "PYTHONPATH": str(self._patched)},
