@@ -78,15 +78,16 @@ def end_abandoned(interface):
     """
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "comm").read_text() == "openvpn\n" and _has(process, interface):
+            # Any process may give itself any bytes as a name.
+            if (process / "comm").read_bytes() == b"openvpn\n" and _has(process, interface):
                 os.kill(int(process.name), signal.SIGTERM)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just ended
 
 
 def _has(process, interface):
-    said = f"iff:\t{interface}"
-    return any(said in path.read_text().splitlines() for path in (process / "fdinfo").iterdir())
+    said = b"iff:\t" + os.fsencode(interface)
+    return any(said in path.read_bytes().splitlines() for path in (process / "fdinfo").iterdir())
 
 
 def _nmcli(*words):

@@ -15,6 +15,8 @@ import select
 import signal
 import subprocess
 import time
+import traceback
+from pathlib import Path
 
 import qubes_vpn_nft
 import qubes_vpn_nm
@@ -174,23 +176,41 @@ def stopped_by_user(line):
 def run():
     """The watchdog; never returns."""
     watch, pulse, notices, ears = Watch(), Pulse(), Notices(), Ears()
-    up, slept = False, False
+    slept = False
     while True:
+        up = False
         try:
-            up = _turn(watch, pulse, slept)
+            done = turn(watch, pulse, slept)
+            up, slept = bool(done), slept and done is None
         except (Failed, Unusable, OSError) as error:
             print(f"qubes-vpn: {error}", flush=True)  # systemd's journal
+        except Exception as error:  # whatever it was: without a watchdog a lost tunnel stays lost
+            print(f"qubes-vpn: {_where(error)}", flush=True)
         notices.note(up, time.monotonic())
-        slept, lines = ears.hear(_EVERY[up])
+        woke, lines = ears.hear(_EVERY[up])
+        slept = slept or woke
         for path in filter(None, map(stopped_by_user, lines)):
             watch.stopped(path)
 
 
-def _turn(watch, pulse, slept):
-    """Looks once, and does what is to be done.  Returns whether the tunnel is up."""
+def _where(error):
+    """What went wrong, and where, without the text of *error*: that may hold what was read."""
+    steps = traceback.extract_tb(error.__traceback__)
+    places = (f"{Path(step.filename).name}:{step.lineno}" for step in steps)
+    return f"{type(error).__name__} at {', '.join(places)}"
+
+
+def turn(watch, pulse, slept):
+    """Looks once, and does what is to be done.
+
+    Returns whether the tunnel is up; None when NetworkManager did not say, so that nothing could
+    be done.  slept: whether the machine slept since the last turn that could do something.
+    """
     seen = qubes_vpn_nm.active()
+    if seen is None:
+        return None
     settings = qubes_vpn_tunnel.configured()
-    if seen is None or settings is None:  # no NetworkManager, or nothing to do yet
+    if settings is None:  # nothing to do yet
         return False
     now, uuids, wish = time.monotonic(), qubes_vpn_tunnel.uuids(), qubes_vpn_tunnel.wished()
     for action, uuid in watch.look(wish, uuids.keys(), seen, now):

@@ -2,10 +2,14 @@
 """What the watchdog decides (R34), and when the desktop is told (R84)."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 
+import qubes_vpn_nm
 import qubes_vpn_watch as watchdog
+from qubes_vpn_nft import Failed
 from qubes_vpn_nm import Active
 from qubes_vpn_notice import APART, Notices
 
@@ -193,3 +197,89 @@ def test_nothing_is_said_of_a_tunnel_that_is_not_up_yet():
     said = []
     Notices(said.append).note(up=False, now=0.0)
     assert said == []
+
+
+# --- nothing ends it
+
+
+NAMED = r"""
+import ctypes
+ctypes.CDLL(None).prctl(15, b"\xff\xc3", 0, 0, 0)
+print(flush=True)
+input()
+"""
+
+
+def test_the_name_of_another_process_may_be_any_bytes():
+    """Every unprivileged process can give itself one that is no UTF-8."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", NAMED], **pipes) as process:
+        process.stdout.readline()
+        qubes_vpn_nm.end_abandoned("tun0")
+        process.communicate(b"\n")
+    assert process.returncode == 0
+
+
+class End(BaseException):
+    """Of a test."""
+
+
+class Ears:
+    """What is heard after each turn; the bus and the signals are not of this test."""
+
+    def __init__(self, *heard):
+        self._heard = iter(heard)
+
+    def hear(self, _seconds):
+        for slept in self._heard:
+            return slept, []
+        raise End
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """What `run` gives to each turn and tells of it, when the turns go so."""
+
+    def run(heard, *outcomes):
+        seen, told, left = [], [], list(outcomes)
+
+        def turn(_watch, _pulse, slept):
+            seen.append(slept)
+            outcome = left.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        class Noted:
+            def note(self, up, _now):
+                told.append(up)
+
+        monkeypatch.setattr(watchdog, "turn", turn)
+        monkeypatch.setattr(watchdog, "Ears", lambda: Ears(*heard))
+        monkeypatch.setattr(watchdog, "Notices", Noted)
+        with pytest.raises(End):
+            watchdog.run()
+        return seen, told
+
+    return run
+
+
+def test_a_turn_that_fails_is_said_and_is_not_the_last(turns, capsys):
+    """And never with the exception's own text, which may hold what was read."""
+    wrong = UnicodeDecodeError("utf-8", b"hunter2\xff", 7, 8, "hunter2 is wrong")
+    _, told = turns([False] * 4, True, wrong, Failed("nmcli: no answer"), OSError(28, "full"), True)
+    assert told == [True, False, False, False, True]
+    said = capsys.readouterr().out
+    assert "UnicodeDecodeError at qubes_vpn_watch.py:" in said
+    assert "nmcli: no answer" in said
+    assert "hunter2" not in said
+
+
+def test_a_sleep_is_remembered_until_networkmanager_answers(turns):
+    seen, _ = turns([True, False, False, False], True, None, Failed("no answer"), True, True)
+    assert seen == [False, True, True, True, False]
+
+
+def test_a_turn_without_networkmanager_is_none(monkeypatch):
+    monkeypatch.setattr(qubes_vpn_nm, "active", lambda: None)
+    assert watchdog.turn(watchdog.Watch(), watchdog.Pulse(), slept=True) is None
