@@ -35,7 +35,7 @@ def establish(settings, endpoints, dry, here=True):
     connections = qubes_vpn_tunnel.connections(settings, endpoints)
     changes = _changes(settings, connections, here)
     told = tuple(
-        f"{profile}: {finding}"
+        f"{profile}:{finding.line}: {finding.key}: {finding.what}"
         for profile, connection in connections.made.items()
         for finding in connection.findings
     )

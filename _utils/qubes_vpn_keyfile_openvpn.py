@@ -10,6 +10,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+import qubes_vpn_net
 from qubes_vpn_credentials import Folder
 from qubes_vpn_error import UserError, text_of
 from qubes_vpn_made import DNS, OFF, Made
@@ -20,7 +21,8 @@ from qubes_vpn_profile import refuse_name
 from qubes_vpn_profile_data import Finding, is_address, is_host_name, shown
 
 _SERVICE = "org.freedesktop.NetworkManager.openvpn"
-_PLAIN = re.compile(r"[A-Za-z0-9:._+@!?=-]{1,2000}\Z")
+#: What NetworkManager puts among OpenVPN's words: with a - in front it would be an option.
+_PLAIN = re.compile(r"(?!-)[A-Za-z0-9:._+@!?=-]{1,2000}\Z")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 #: What stands in the file of an option, so that another file in its place is named as such.
 _CONTENT = {
@@ -174,7 +176,11 @@ class _Reader:
     def _dhcp_option(self, option):
         kind, value = (*option.words, "", "")[:2]
         if kind in ("DNS", "DNS6") and is_address(value):
-            self.resolvers.append(ipaddress.ip_address(value))
+            found = ipaddress.ip_address(value)
+            if why := qubes_vpn_net.not_in_a_tunnel(found):
+                what = f"{found} cannot be inside a tunnel: {why}"
+                raise self._error(option, what, "Write it as the provider gives it.")
+            self.resolvers.append(found)
         elif kind in ("DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX") and is_host_name(value):
             self.domains.append(value)
         else:
@@ -204,7 +210,8 @@ class _Reader:
     def _verify_x509_name(self, option):
         name, kind = (*option.words, "", "")[:2]
         kind = kind or "subject"
-        if kind not in ("subject", "name", "name-prefix") or not name.isprintable() or not name:
+        proper = name.isprintable() and name and not name.startswith("-")
+        if kind not in ("subject", "name", "name-prefix") or not proper:
             raise self._error(
                 option, "not 'verify-x509-name NAME [subject|name|name-prefix]'", "Write it so."
             )

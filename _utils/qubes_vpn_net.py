@@ -25,6 +25,7 @@ WIDEST_ENDPOINT = {4: 16, 6: 32}
 #: NAT64: its last 32 bits are an IPv4 address, so a prefix there counts as one of IPv4.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
+_LINK_LOCAL = "link-local"
 #: Where no VPN server is.  Qubes' own: qubes-core-admin ``qubes/vm/mix/net.py`` and, for IPv6,
 #: ``qubes/config.py``.  Private networks may hold one.
 _NO_SERVER = {
@@ -36,8 +37,8 @@ _NO_SERVER = {
     "::/128": "it means this machine",
     "127.0.0.0/8": "it means this machine",
     "::1/128": "it means this machine",
-    "169.254.0.0/16": "link-local",
-    "fe80::/10": "link-local",
+    "169.254.0.0/16": _LINK_LOCAL,
+    "fe80::/10": _LINK_LOCAL,
     "224.0.0.0/4": "multicast",
     "ff00::/8": "multicast",
     "240.0.0.0/4": "reserved",
@@ -134,6 +135,17 @@ def endpoint(text):
                 f"Write the server's own address, as in {_EXAMPLE}.",
             )
     return found
+
+
+def not_in_a_tunnel(address):
+    """Why *address* (of :mod:`ipaddress`) is neither a tunnel's nor that of a resolver in it.
+
+    Empty when it may be: link-local ones may, and private ones.
+    """
+    for version, first, last, other, why in _NO_SERVER:
+        if address.version == version and first <= int(address) <= last and why != _LINK_LOCAL:
+            return f"{other}, {why}"
+    return ""
 
 
 def destination(text):

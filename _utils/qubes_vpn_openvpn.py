@@ -13,6 +13,7 @@ from typing import NamedTuple
 from qubes_vpn_error import UserError
 from qubes_vpn_openvpn_lines import options
 from qubes_vpn_openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, REFUSED, SERVER
+from qubes_vpn_openvpn_weak import weakened
 from qubes_vpn_profile_data import (
     Finding,
     Host,
@@ -39,8 +40,6 @@ _TWO_WORDS = ("tls-auth", "tls-crypt", "tls-crypt-v2", "secret", "crl-verify")
 #: has an ending, or no digit.
 _LOGINS = ("auth-user-pass", "askpass")
 _FILE_NAME = re.compile(r"(^|[/\\])([\w.-]+\.[A-Za-z]{2,4}|[A-Za-z_.-]+)$", re.ASCII)
-
-_CIPHERS = ("cipher", "data-ciphers", "data-ciphers-fallback", "ncp-ciphers")
 
 
 #: Options whose names may be shown wherever they stand.
@@ -316,6 +315,8 @@ class _Reader:
         """What the user should know of an option: (text, danger, refused), or None."""
         name, words = option.name, option.words
         first = words[0] if words else ""
+        if weak := weakened(name, first):
+            return weak
         if name in NAMED:
             quiet = (name == "compress" and first in ("", "stub", "stub-v2", "migrate")) or (
                 name == "comp-lzo" and first == "no"
@@ -336,8 +337,6 @@ class _Reader:
                 True,
                 True,
             )
-        if name in _CIPHERS and "none" in first.lower().split(":"):
-            return "'none' means no encryption", True, True
         if name == "remote-cert-tls" and first != "server":
             return "only 'server' makes sure that no other client poses as the server", True, True
         if name == "redirect-gateway" and {"!ipv4", "bypass-dns"} & set(words):

@@ -102,7 +102,7 @@ NAMED = {
     ),
     **dict.fromkeys(
         _words("""
-            compat-mode dns ecdh-curve inactive no-replay session-timeout tls-cert-profile
+            compat-mode dns ecdh-curve inactive session-timeout tls-cert-profile
             tls-ciphersuites tls-groups
         """),
         (_ELSEWHERE, False),
@@ -128,6 +128,7 @@ NAMED = {
         "the server may send names that the qube would look up; it is not taken over",
         False,
     ),
+    "no-replay": ("packets could be sent again by others; it is not taken over", True),
     "float": ("answers may come from other addresses; the killswitch drops those", False),
     "remote-random-hostname": (
         "a random part before the host name; the plain name is what gets pinned",

@@ -14,6 +14,9 @@ import qubes_vpn_net
 from qubes_vpn_error import UserError
 from qubes_vpn_problem import show
 
+#: Kinds of tunnel that are made from a profile, and how its file's name ends.
+ENDINGS = {"wireguard": ".conf", "openvpn": ".ovpn"}
+
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*"
     r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?\Z"

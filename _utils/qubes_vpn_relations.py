@@ -9,8 +9,11 @@ import qubes_vpn_mullvad_pillar
 import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_problem import Problem, suggest
+from qubes_vpn_profile_data import ENDINGS
 
 _TOP = "qubes_vpn"
+#: Of a missing profile's name.
+_EXAMPLES = {"wireguard": "wg0.conf", "openvpn": "se.ovpn"}
 _ROLES = ("tunnels", "resolvers", "firewalls", "templates", "layout")
 
 
@@ -240,13 +243,14 @@ def _tunnel(at, tunnel):
                 "Remove it, or write 'kind: wireguard' to use Mullvad's profile without the app.",
             )
         )
-    if tunnel.kind in ("wireguard", "openvpn") and not tunnel.profile:
+    problems += _endings(at, tunnel)
+    if tunnel.kind in ENDINGS and not tunnel.profile:
         problems.append(
             Problem(
                 (*at, "profile"),
                 "missing",
-                f"Name the provider's file in {tunnel.home()}:"
-                "/rw/config/vpn/credentials/, for example 'profile: wg0.conf'.",
+                f"Name the provider's file in {tunnel.home()}:/rw/config/vpn/credentials/, "
+                f"for example 'profile: {_EXAMPLES[tunnel.kind]}'.",
             )
         )
     if tunnel.kind == "wireguard":
@@ -262,6 +266,20 @@ def _tunnel(at, tunnel):
     problems += qubes_vpn_relays.problems((*at, "relays"), tunnel)
     problems += qubes_vpn_mullvad_pillar.problems(at, tunnel)
     return problems + _endpoints((*at, "endpoints"), tunnel.endpoints or ())
+
+
+def _endings(at, tunnel):
+    """A profile that the qube would not read, because its name is that of another kind."""
+    ending = ENDINGS.get(tunnel.kind)
+    named = [(("profile",), tunnel.profile)] if tunnel.profile else []
+    named += [(("profiles", place), name) for place, name in enumerate(tunnel.profiles)]
+    what = f"the name of a profile of kind {tunnel.kind} ends in {ending}"
+    fix = "Name the provider's file for that kind, or change 'kind'."
+    return [
+        Problem((*at, *key), f"'{name}': {what}", fix)
+        for key, name in named
+        if ending and not name.lower().endswith(ending)
+    ]
 
 
 def _endpoints(path, endpoints):

@@ -24,6 +24,7 @@ from qubes_vpn_error import UserError
 from qubes_vpn_killswitch import CONFIG, IN_TEMPLATE, SERVICES, Unusable
 from qubes_vpn_nft import Failed
 from qubes_vpn_problem import show
+from qubes_vpn_profile_data import ENDINGS
 
 #: What the pillar says of the tunnel; no secret.
 CONF = CONFIG / "tunnel.conf"
@@ -35,8 +36,6 @@ WISH = FILES / "wish"
 #: NetworkManager looks here before it looks into /etc (seen with 1.52).
 KEYFILES = Path("/run/NetworkManager/system-connections")
 _PREFIX, _SUFFIX = "qubes-vpn-", ".nmconnection"
-#: Kinds of tunnel that NetworkManager makes, and how their profiles' names end.
-ENDINGS = {"wireguard": ".conf", "openvpn": ".ovpn"}
 #: Seconds for which a connection that is being made is waited for.
 _PATIENCE = 60
 

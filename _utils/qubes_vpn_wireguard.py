@@ -10,6 +10,7 @@ import ipaddress
 import re
 from pathlib import Path
 
+import qubes_vpn_net
 from qubes_vpn_error import UserError
 from qubes_vpn_profile_data import (
     Endpoint,
@@ -61,6 +62,7 @@ _REMARKS = {
 #: Numbers: the least that is possible, and the word that may stand instead.
 _NUMBERS = {"ListenPort": (0, None), "MTU": (576, None), "PersistentKeepalive": (0, "off")}
 _AGAIN = "Download the profile again, or copy the whole key."
+_AS_GIVEN = "Write it as the provider gives it."
 
 _PROTON = re.compile(
     r"#\s*(key for |bouncing\s*=|netshield\s*=|nat-pmp|vpn accelerator|moderate nat)", re.I
@@ -222,7 +224,8 @@ class _Reader:
     def _numbers(self, section):
         for key, (least, word) in _NUMBERS.items():
             for line, value in section.get(key, ()):
-                plain = value.isascii() and value.isdigit() and least <= int(value) <= 65535
+                plain = value.isascii() and value.isdigit() and len(value) < 6
+                plain = plain and least <= int(value) <= 65535
                 if not plain and value.lower() != word:
                     raise self._error(
                         line,
@@ -234,16 +237,21 @@ class _Reader:
     def _addresses(self, line, key, value):
         for item in items(value) or [""]:
             try:
-                ipaddress.ip_interface(item)
+                found = None if "%" in item else ipaddress.ip_interface(item)
             except ValueError:
-                if key == "DNS" and is_host_name(item):
-                    continue  # a search domain
-                raise self._error(
-                    line,
-                    key,
-                    f"{shown(item)} is not an IP address",
-                    "Write it as the provider gives it.",
-                ) from None
+                found = None
+            if found:
+                self._inside(line, key, item, found)
+            elif key != "DNS" or not is_host_name(item):  # which may be a search domain
+                raise self._error(line, key, f"{shown(item)} is not an IP address", _AS_GIVEN)
+
+    def _inside(self, line, key, item, found):
+        """Refuses what no tunnel can have at its end."""
+        why = qubes_vpn_net.not_in_a_tunnel(found.ip)
+        if not why and key == "Address" and not found.network.prefixlen:
+            why = "it is the whole internet"
+        if why:
+            raise self._error(line, key, f"{item} cannot be inside a tunnel: {why}", _AS_GIVEN)
 
     def _peers(self):
         for peer in self.peers:

@@ -13,7 +13,7 @@ import yaml
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_problem import path_text
 
-_STEP = re.compile(r'\[(\d+)\]|(?:^|\.)(?:(["\'])(.*?)\2|([^."\'\[\]]+))')
+_STEP = re.compile(r'\[(\d{1,9})\]|(?:^|\.)(?:(["\'])(.*?)\2|([^."\'\[\]]+))')
 #: A comment that `put_list` wrote beside an item of a relay list.
 _BESIDE = re.compile(
     r"( # )([a-z0-9][a-z0-9.-]*(, [a-z0-9]+)?( and \d+ more)?"

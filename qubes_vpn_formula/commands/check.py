@@ -3,6 +3,7 @@
 
 import json
 
+import qubes_vpn_profile
 import qubes_vpn_relays
 from qubes_vpn_formula import pillarfile, pinning
 from qubes_vpn_formula.commands.parser import command, json_option
@@ -17,7 +18,8 @@ dom0 makes the same checks before it changes anything. Endpoints that were chose
 long ago are a remark, not a problem.
 
 With --profile also what the VPN qube would refuse that profile for: above all a server that is not
-among the endpoints of its tunnel. Addresses are pinned when the pillar is made, so one that has
+among the endpoints of its tunnel; what is dangerous in it and taken all the same is a remark.
+Addresses are pinned when the pillar is made, so one that has
 changed since then shows up here, or in the qube, and never as a connection to somewhere else.
 --resolve asks this machine's resolver, now, in clear, whether the profile's host names still have
 the pinned addresses.
@@ -64,6 +66,7 @@ def report(paths, as_json=False, profile=None, resolve=False):
     code = 2 if bad else 0
     if profile and not bad:
         errors = [error for path in paths for error in pinning.errors(path, profile, resolve)]
+        found += _findings(profile)
         found += [_error_line(profile, error) for error in errors]
         bad, code = ({profile}, 1) if errors else (bad, 0)
     if as_json:
@@ -97,6 +100,14 @@ def _remarks(file):
             fix = "Get a new list: qubes-vpn relays --from LIST --refresh FILE."
             problem = Problem(key, f"the relays were chosen {days} days ago", fix)
             yield {**_located(file.path, file.line(key), problem), "remark": True}
+
+
+def _findings(path):
+    """What is dangerous in a profile that the VPN qube takes all the same, as JSON has it."""
+    for found in qubes_vpn_profile.read(path).findings:
+        if found.danger and not found.refused:
+            text = f"{path}:{found.line}: {found.key}: {found.what}"
+            yield {**_line(path, found.line, found.key, found.what, "", text), "remark": True}
 
 
 def _located(path, line, problem):

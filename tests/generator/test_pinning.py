@@ -38,6 +38,34 @@ def check(pillar, profile, *words):
     return main(["check", str(pillar), "--profile", str(profile), *words])
 
 
+@pytest.fixture
+def weak(tmp_path):
+    """A profile that the qube takes, and whose encryption can be read in part."""
+    path = tmp_path / "weak.ovpn"
+    good = (PROFILES / "separate-files.ovpn").read_text()
+    path.write_text(f"{good}data-ciphers AES-256-GCM:BF-CBC\ntls-version-min 1.0\n")
+    return path
+
+
+class TestWeakened:
+    """R32: a profile with less encryption than OpenVPN has by itself is not taken in silence."""
+
+    def test_init(self, weak, capsys):
+        assert main(["init", "--from", str(weak)]) == 0
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert "data-ciphers: a cipher of 64-bit blocks, which can be read in part" in said
+        assert "tls-version-min: allows TLS 1.0, which is broken" in said
+
+    def test_check(self, weak, tmp_path, capsys):
+        pillar = tmp_path / "p.sls"
+        assert main(["init", "--from", str(weak), "--output", str(pillar)]) == 0
+        capsys.readouterr()
+        assert check(pillar, weak) == 0
+        said = capsys.readouterr().out.replace("\n", " ")
+        assert "data-ciphers: a cipher of 64-bit blocks" in said
+        assert "tls-version-min: allows TLS 1.0" in said
+
+
 class TestInit:
     def test_says_what_the_qube_will_refuse(self, capsys):
         assert main(["init", "--from", str(PROFILES / "home.conf")]) == 0

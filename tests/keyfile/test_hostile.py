@@ -84,7 +84,17 @@ LINES = {
     "http-proxy 192.0.2.1 8080": "http-proxy: a proxy stands between",
     "cipher none": "cipher: 'none' means no encryption",
     "data-ciphers AES-256-GCM:none": "data-ciphers: 'none' means no encryption",
-    # What NetworkManager would read in its own way.
+    "data-ciphers AES-256-GCM:?none": "data-ciphers: 'none' means no encryption",
+    "auth none": "auth: packets are not authenticated",
+    "tls-version-max 1.1": "tls-version-max: TLS 1.1 at most, which is broken",
+    "tls-cipher DEFAULT:@SECLEVEL=0": "tls-cipher: TLS ciphers without authentication",
+    "tls-cipher ECDHE-RSA-AES256-GCM-SHA384:aNULL": "tls-cipher: TLS ciphers without",
+    "tls-cipher TLS-ECDH-anon-WITH-AES-256-CBC-SHA": "tls-cipher: TLS ciphers without",
+    "dhcp-option DNS 10.139.1.1": "dhcp-option: 10.139.1.1 cannot be inside a tunnel: 10.139.0.0/",
+    # What NetworkManager would read in its own way, or OpenVPN as an option more.
+    "cipher --float": "cipher: not one plain word",
+    "auth -x": "auth: not one plain word",
+    "verify-x509-name --log name": "verify-x509-name: not 'verify-x509-name NAME",
     "auth 'SHA1\\n[connection]'": "auth: not one plain word",
     "cipher 'AES;touch owned'": "cipher: not one plain word",
     "dev tap": "dev: only 'tun' is supported",

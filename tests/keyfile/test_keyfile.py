@@ -73,6 +73,36 @@ def test_says_what_a_user_should_know(folder):
     ]
 
 
+#: A line that weakens OpenVPN and with which it is taken; what is named, None for nothing.
+WEAK = {
+    "cipher BF-CBC": "64-bit blocks",
+    "data-ciphers AES-256-GCM:DES-EDE3-CBC": "64-bit blocks",
+    "auth MD5": "an old hash",
+    "tls-version-min 1.0": "TLS 1.0, which is broken",
+    "tls-version-min 1.1 or-highest": "TLS 1.1, which is broken",
+    "tls-cipher DEFAULT:@SECLEVEL=1": "weaker keys and hashes",
+    "tls-cert-profile insecure": "a weak certificate; it is not taken over",
+    "tls-cert-profile legacy": "a weak certificate; it is not taken over",
+    "no-replay": "packets could be sent again",
+    "cipher AES-256-CBC": None,
+    "data-ciphers ?AES-256-GCM:CHACHA20-POLY1305": None,
+    "auth SHA1": None,
+    "tls-version-min 1.2": None,
+    "tls-version-max 1.3": None,
+    "tls-cipher DEFAULT:!EXP:!LOW:!aNULL:-RC4:@SECLEVEL=2": None,
+    "tls-cipher TLS-ECDHE-RSA-WITH-AES-256-GCM-SHA384": None,
+}
+
+
+@pytest.mark.parametrize("line", WEAK)
+def test_says_what_weakens_the_tunnel(folder, line):
+    """What takes the protection away altogether is refused: test_hostile.py."""
+    put(folder, "x.ovpn", f"{OPENVPN}{line}\n")
+    dangers = [found.what for found in made(folder, "x.ovpn", [PINNED]).findings if found.danger]
+    assert len(dangers) == bool(WEAK[line])
+    assert (WEAK[line] or "") in "".join(dangers)
+
+
 def test_same_names_on_every_machine(folder, tmp_path_factory):
     other = credentials.folder(tmp_path_factory.mktemp("other"))
     name = "proton-se-12.conf"
