@@ -3,11 +3,15 @@
 
 import errno
 import os
+import shlex
 import stat
 from contextlib import contextmanager
 
 from qubes_vpn_error import UserError, too_large
 from qubes_vpn_profile import MOST
+
+#: The folder, in the VPN qube.
+PLACE = "/rw/config/vpn/credentials"
 
 
 class Folder:
@@ -94,3 +98,17 @@ def _not_opened(error, path, asked_by):
 
 def _quoted(path):
     return f"'{path}'" if " " in str(path) else path
+
+
+def bring(names):
+    """The command lines with which a user puts files from qvm-copy into ``credentials/``.
+
+    names: of the files.  They take whatever qube sent them, leave no copy behind, and may be typed
+    again: they do nothing then.
+    """
+    files = " ".join(f"~/QubesIncoming/*/{shlex.quote(name)}" for name in names)
+    return [
+        f"sudo install -d -m700 {PLACE}",
+        f'for file in {files}; do if [ -f "$file" ]; then '
+        f'sudo install -m600 "$file" {PLACE}/ && rm "$file"; fi; done',
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import qubes_vpn_configure
+import qubes_vpn_credentials
 import qubes_vpn_endpoints
 import qubes_vpn_keyfile
 import qubes_vpn_killswitch
@@ -138,8 +139,7 @@ def _connection(settings, profile, endpoints):
         raise UserError(
             "not there",
             f"In the qube that has the provider's file: qvm-copy {profile}  Then in this one: "
-            f"sudo install -d -m700 {CREDENTIALS}; "
-            f"sudo install -m600 ~/QubesIncoming/*/{profile} {CREDENTIALS}/",
+            + "; ".join(qubes_vpn_credentials.bring([profile])),
             file=path,
         )
     ending = ENDINGS[settings.kind]

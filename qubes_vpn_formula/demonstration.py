@@ -71,8 +71,9 @@ class Demonstration:
         self._title("The machine now")
         self._draw(_guard(pillar))
         self.console.print(
-            "\nThis was dom0's part.  The VPN qube's killswitch is attacked by: qubes-vpn lab.\n"
-            "Not part of this version: the software in the templates, DNS inside the tunnel.",
+            "\nThis was dom0's part.  The same state puts the software into the template, and the\n"
+            "killswitch and the tunnel into the VPN qube; qubes-vpn lab attacks the killswitch.\n"
+            "Not part of this version: DNS inside the tunnel.",
             style="yellow",
         )
 

@@ -4,10 +4,10 @@
 import shlex
 from pathlib import Path, PurePath, PureWindowsPath
 
+import qubes_vpn_credentials
+from qubes_vpn_credentials import PLACE
 from qubes_vpn_formula.console import tell
 from qubes_vpn_openvpn import login_file
-
-_CREDENTIALS = "/rw/config/vpn/credentials"
 
 
 def tell_profile(profile, refusals):
@@ -44,7 +44,12 @@ def next_steps(profile, tunnel, template, pillar, port):
     software = (
         _mullvad_app(tunnel, port) if profile.kind == "mullvad" else _profile(profile, tunnel)
     )
-    return [_dom0(pillar, [template, tunnel]), *software]
+    targets = [template, tunnel]
+    again = {
+        "do": "In dom0, when that is there: apply it again. That brings the tunnel up.",
+        "type": [_apply(targets)],
+    }
+    return [_dom0(pillar, targets), *software, again]
 
 
 def _dom0(pillar, targets):
@@ -60,20 +65,24 @@ def _dom0(pillar, targets):
             f"echo 'base: {{{top}}}' | sudo tee /srv/pillar/qubes_vpn/init.top",
             "sudo qubesctl top.enable qubes_vpn pillar=True",
             "sudo qubesctl state.sls qubes.network.sys-vpn test=True",
-            f"sudo qubesctl --targets={','.join(targets)} state.sls qubes.network.sys-vpn",
+            _apply(targets),
         ],
     }
+
+
+def _apply(targets):
+    return f"sudo qubesctl --targets={','.join(targets)} state.sls qubes.network.sys-vpn"
 
 
 def _mullvad_app(tunnel, port):
     return [
         {
             "do": f"In {tunnel}, never in its template: give the app its account number. Type it, "
-            "Enter, Ctrl-D; then apply the formula again. That logs the app in, and pins it to "
-            f"port {port}. `mullvad account login` by hand does as well.",
+            "Enter, Ctrl-D. The formula logs the app in with it, and pins it to port "
+            f"{port}. `mullvad account login` by hand does as well.",
             "type": [
-                f"sudo install -d -m 0700 {_CREDENTIALS}",
-                f"sudo install -m 0600 /dev/stdin {_CREDENTIALS}/mullvad-account",
+                f"sudo install -d -m700 {PLACE}",
+                f"sudo install -m600 /dev/stdin {PLACE}/mullvad-account",
             ],
         }
     ]
@@ -81,7 +90,6 @@ def _mullvad_app(tunnel, port):
 
 def _profile(profile, tunnel):
     paths = [profile.name, *dict.fromkeys(reference.path for reference in profile.files)]
-    incoming = [f"~/QubesIncoming/QUBE/{shlex.quote(_base(path))}" for path in paths]
     asked = any(secret.what.startswith("auth-user-pass: asked") for secret in profile.secrets)
     return [
         {
@@ -90,18 +98,14 @@ def _profile(profile, tunnel):
         },
         {
             "do": f"In {tunnel}: put it where only root can read it.",
-            "type": [
-                f"sudo install -d -m 0700 {_CREDENTIALS}",
-                f"sudo install -m 0600 -o root -g root {' '.join(incoming)} {_CREDENTIALS}/",
-                f"rm {' '.join(incoming)}",
-            ],
+            "type": qubes_vpn_credentials.bring(map(_base, paths)),
         },
         *([_login(profile, tunnel)] if asked else []),
     ]
 
 
 def _login(profile, tunnel):
-    path = shlex.quote(f"{_CREDENTIALS}/{login_file(profile.name)}")
+    path = shlex.quote(f"{PLACE}/{login_file(profile.name)}")
     return {
         "do": f"In {tunnel}: type the user's name, Enter, the password, Enter, and Ctrl-D.",
         "type": [

@@ -7,12 +7,13 @@ Not here: NetworkManager with WireGuard needs the kernel's WireGuard, which the 
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
-from readme.document import IN_A_QUBE
+from readme.document import IN_A_QUBE, LOGIN, Document
 from vpn_qube import (
     CREDENTIALS,
     PROGRAM,
@@ -99,14 +100,18 @@ def test_it_is_up_after_a_start_by_itself(booted):
 
 def test_the_readmes_commands(qube):
     """R33. From where qvm-copy leaves the profile to where only root reads it; what status says."""
-    incoming = "/home/user/QubesIncoming/work"
-    qube.run(["install", "-d", incoming])
-    qube.write(f"{incoming}/wg-se.conf", "[Interface]\n")
-    _, install, status = (f'sudo() {{ "$@"; }}; HOME=/home/user; {line}' for line in IN_A_QUBE)
-    qube.run(install)
+    readme = Document((Path(__file__).parents[2] / "README.md").read_text())
+    folder, take, _ = readme.commands(LOGIN)
+    for sender in ("work", "dev"):
+        qube.run(["install", "-d", f"/home/user/QubesIncoming/{sender}"])
+        qube.write(f"/home/user/QubesIncoming/{sender}/wg-se.conf", "[Interface]\n")
+    status = IN_A_QUBE[-1]
+    for line in (folder, take, folder, take):
+        qube.run(f'sudo() {{ "$@"; }}; HOME=/home/user; {line}')
+        assert line == folder or not qube.run("find /home/user/QubesIncoming -type f").stdout
     shown = qube.run(f"stat -c '%U %a' {CREDENTIALS} {CREDENTIALS}/wg-se.conf").stdout
     assert shown == "root 700\nroot 600\n"
-    assert "state: up" in qube.run(status).stdout
+    assert "state: up" in qube.run(f'sudo() {{ "$@"; }}; {status}').stdout
 
 
 def slow(*values: Any) -> Any:

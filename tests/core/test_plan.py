@@ -150,6 +150,7 @@ def test_the_tunnels_list():
 def test_what_a_tunnel_is_told(kind, network_manager):
     """R01, R30-R32: settings, the killswitch's flag, NetworkManager where it is the tunnel."""
     document = tunnel(kind=kind, memory=500, maxmem=700, label="red", autostart=False)
+    document["profile"] = "x.ovpn" if kind == "openvpn" else "x.conf"
     if kind == "mullvad":
         del document["profile"]
     step = find(plan(pillar(tunnels={"sys-vpn": document})), "sys-vpn: settings")

@@ -238,13 +238,16 @@ class TestOutput:
         copied = shlex.split(steps[1]["type"][0])
         assert copied[:2] == ["qvm-copy", "separate-files.ovpn"]
         assert "ca of the provider.crt" in copied
-        assert "client.key" in shlex.split(steps[2]["type"][1])[-2 - 2].rsplit("/", 1)[-1]
+        taken = steps[2]["type"][1]
+        assert "/client.key" in taken
+        assert "*/'ca of the provider.crt'" in taken
+        assert steps[-1]["type"] == [steps[0]["type"][-1]]  # and applied again
 
     def test_a_login_that_is_asked_for_gets_its_file(self, capsys):
         """R32: two lines beside the profile, as the VPN qube reads them."""
         assert init("ivpn-names.ovpn", *PINS["ivpn-names.ovpn"], "--json") == 0
         steps = json.loads(capsys.readouterr().out)["next"]
-        assert steps[-1]["type"][-1] == (
+        assert steps[-2]["type"][-1] == (
             "sudo tee /rw/config/vpn/credentials/ivpn-names.auth >/dev/null"
         )
         assert init("separate-files.ovpn", "--json") == 0

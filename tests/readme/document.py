@@ -4,14 +4,11 @@
 import re
 from dataclasses import dataclass
 
-#: Commands in sentences for a qube: how a profile gets there (needs Xen), where it goes, how the
-#: tunnel is.  tests/booted/test_tunnel.py runs the last two.
-IN_A_QUBE = (
-    "qvm-copy wg-se.conf",
-    "sudo install -d -m700 /rw/config/vpn/credentials; "
-    "sudo install -m600 ~/QubesIncoming/*/wg-se.conf /rw/config/vpn/credentials/",
-    "sudo /usr/lib/qubes-vpn/tunnel status",
-)
+#: Commands in sentences for a qube: how a profile gets there (needs Xen), how the tunnel is.
+#: tests/booted/test_tunnel.py runs the second, and what :data:`LOGIN` has.
+IN_A_QUBE = ("qvm-copy wg-se.conf", "sudo /usr/lib/qubes-vpn/tunnel status")
+#: The section with the commands for `sys-vpn`: two that put a profile there, one for the account.
+LOGIN = "Bring the login into the VPN qube"
 
 
 @dataclass(frozen=True)

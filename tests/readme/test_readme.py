@@ -12,9 +12,11 @@ import pytest
 from generator.cases import secrets_of
 from generator.relay_lists import api_list, relay
 from in_qube import skip_where_impossible
-from readme.document import IN_A_QUBE
+from readme.document import IN_A_QUBE, LOGIN
 from readme.dom0 import STAND_INS
 from readme.shell import sh
+
+import qubes_vpn_credentials
 
 TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
@@ -37,7 +39,7 @@ def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
-        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, ASK, UNDO,
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, ASK, UNDO,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
@@ -77,6 +79,51 @@ def test_the_lab_prints_what_the_readme_shows(readme, in_checkout, qubes):
     done = sh(f"PATH={shlex.quote(str(STAND_INS))}:$PATH; {command}", folder)
     assert (done.returncode, done.stdout) == (0, readme.output(LAB)), done.stdout + done.stderr
     assert len(list((folder / "build/report/captures").iterdir())) >= 6
+
+
+class TestLogin:
+    """R33. "Bring the login into the VPN qube", with a stand-in for sudo and for /rw.
+
+    tests/booted/test_tunnel.py does it in a qube.
+    """
+
+    @pytest.fixture
+    def home(self, tmp_path):
+        made = tmp_path / "home"
+        for sender in ("dev", "work"):
+            (made / "QubesIncoming" / sender).mkdir(parents=True)
+        return made
+
+    @staticmethod
+    def type(command, home, typed=""):
+        rw = home.parent / "rw"
+        setup = f'sudo() {{ "$@"; }}; HOME={shlex.quote(str(home))}; '
+        command = command.replace("/rw/", f"{rw}/")
+        done = sh(f"{setup} printf '%s' {shlex.quote(typed)} | {{ {command}; }}", home)
+        assert (done.returncode, done.stderr) == (0, "")
+        return rw / "config/vpn/credentials"
+
+    def test_a_profile(self, readme, home):
+        """Typed twice, with a file from two qubes: it is there, and nowhere else."""
+        folder, take, _ = readme.commands(LOGIN)
+        assert [folder, take] == qubes_vpn_credentials.bring(["wg-se.conf"])
+        copies = [home / "QubesIncoming" / qube / "wg-se.conf" for qube in ("dev", "work")]
+        for copy in copies:
+            copy.write_text("[Interface]\n")
+        for _ in range(2):
+            self.type(folder, home)
+            place = self.type(take, home)
+            assert [copy for copy in copies if copy.exists()] == []
+            assert (place / "wg-se.conf").read_text() == "[Interface]\n"
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in (place, place / "wg-se.conf")]
+            assert modes == [0o700, 0o600]
+
+    def test_an_account(self, readme, home):
+        folder, _, account = readme.commands(LOGIN)
+        self.type(folder, home)
+        place = self.type(account, home, "1234123412341234\n")
+        assert (place / "mullvad-account").read_text() == "1234123412341234\n"
+        assert stat.S_IMODE((place / "mullvad-account").stat().st_mode) == 0o600
 
 
 class TestPillar:
