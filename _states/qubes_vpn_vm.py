@@ -106,12 +106,12 @@ def mullvad(name, settings, api):
     """
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
     try:
-        changes, problems = qubes_vpn_mullvad.apply(settings, api, __opts__["test"])
+        changes, problems, more = qubes_vpn_mullvad.apply(settings, api, __opts__["test"])
     except Exception as error:  # a traceback could hold what somebody typed
         return {**ret, "comment": f"the Mullvad app: {type(error).__name__}"}
     if problems:
         return {**ret, "changes": changes, "comment": _sentences(problems)}
-    told = ["The Mullvad app is as the pillar says"]
+    told = ["The Mullvad app is as the pillar says", *more]
     if not api:
         no_api = qubes_vpn_mullvad_account.NO_API
         told.append(f"Mullvad's API is not among the endpoints: {no_api}")
@@ -174,6 +174,7 @@ def repository(name, uri, key, fingerprint, only):
     """
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
     wanted = qubes_vpn_repository.Repository(name, uri, key, fingerprint, tuple(only))
+    written = {}
     try:
         system = qubes_vpn_packages.family()
         if qubes_vpn_repository.present(wanted, system):
@@ -183,11 +184,13 @@ def repository(name, uri, key, fingerprint, only):
         if __opts__["test"]:
             fetched = f"The key would be fetched from {key}, and written if it is this one."
             return {**ret, "result": None, "comment": fetched}
-        qubes_vpn_repository.write(wanted, qubes_vpn_repository.fetch(wanted), system)
+        for file in qubes_vpn_repository.write(wanted, qubes_vpn_repository.fetch(wanted), system):
+            written[str(file)] = {"old": "", "new": "written"}
     except (qubes_vpn_packages.Unsupported, qubes_vpn_repository.Untrusted) as error:
         return {**ret, "changes": {}, "comment": _sentences([str(error)])}
     except OSError as error:
-        return {**ret, "comment": f"{error.filename}: {error.strerror}."}
+        where = f"{error.filename}: " if error.filename else ""
+        return {**ret, "changes": written, "comment": f"{where}{error.strerror}."}
     return {**ret, "result": True, "comment": f"{uri}, signed by {fingerprint}."}
 
 

@@ -57,7 +57,7 @@ def found():
         told |= {path for path in _files(place) if not _QUBES_OWN.match(path.name)
                  and _SECRET.search(_read(path))}  # fmt: skip
     for folder in _MULLVAD:
-        told |= {path for path in _files(f"{folder}/device.json") if _is_logged_in(_read(path))}
+        told |= {path for path in _files(f"{folder}/device.json") if is_logged_in(_read(path))}
         history = _files(f"{folder}/account-history.json")
         told |= {path for path in history if re.search(rb"\d", _read(path))}
     return sorted(str(path) for path in told)
@@ -82,7 +82,7 @@ def _read(path):
         return b"password = ?"
 
 
-def _is_logged_in(data):
+def is_logged_in(data):
     """Whether *data* is anything but what the app writes when nobody is logged in."""
     try:
         return json.loads(data) != "logged_out"

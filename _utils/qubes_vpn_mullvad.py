@@ -7,6 +7,7 @@ them (R40).
 """
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +27,20 @@ _NEEDED = {
 #: Seconds for which the daemon's first answer, and a connection, are waited for.
 _DAEMON_PATIENCE = 30
 _TUNNEL_PATIENCE = 60
-_STATES = ("Connected", "Connecting", "Disconnected", "Disconnecting", "Blocked")
+#: Seconds for which it must be connected after a change: a new setting makes the app connect anew.
+_HOLDS = 1
+_STATE = re.compile(r"^(Connected|Connecting|Disconnected|Disconnecting|Blocked)\b", re.MULTILINE)
 
 
 class Outcome(NamedTuple):
-    """changes: as a state gives them.  problems: why it is not as it should be, in words."""
+    """changes: as a state gives them.  problems: why it is not as it should be, in words.
+
+    told: what else is so, in words.
+    """
 
     changes: dict
     problems: list
+    told: tuple = ()
 
 
 def apply(pillar, api, dry):
@@ -45,14 +52,20 @@ def apply(pillar, api, dry):
     try:
         _ready_to_begin()
         _keep(changes, dry)
+        if dry and keep.DAEMON in changes:
+            return Outcome(changes, [], ["What it is set to is seen once its daemon runs"])
         wait()
         _set(changes, pillar, dry)
         _log_in(changes, api, dry)
+        if changes and not dry:
+            _look_again(pillar)
         if pillar["auto_connect"]:
             _connect(changes, dry)
+            return Outcome(changes, [])
+        now = status()
     except (cli.Failed, keep.NotKept) as error:
         return Outcome(changes, [str(error)])
-    return Outcome(changes, [])
+    return Outcome(changes, [], [f"Nothing is connected here, as auto_connect is off: {now}"])
 
 
 def _ready_to_begin():
@@ -92,10 +105,8 @@ def wait(patience=_DAEMON_PATIENCE):
 
 def status():
     """The tunnel's state, as the first word of `mullvad status`."""
-    said = cli.run("status")
-    for line in said.splitlines():
-        if line.startswith(_STATES):
-            return line.split()[0].rstrip(":")
+    if found := _STATE.search(cli.run("status")):
+        return found[1]
     raise cli.Failed(f"`mullvad status`: no answer. {cli.DAEMON}")
 
 
@@ -122,6 +133,16 @@ def _log_in(changes, api, dry):
     changes["account"] = {"old": now, "new": "logged in"}
 
 
+def _look_again(pillar):
+    """Whether all settings hold, after the login and one another."""
+    told = settings.said()
+    for name, value in settings.wanted(pillar).items():
+        if settings.differs(name, value, told) is not False:
+            now = settings.shown(settings.SETTINGS[name].value(told))
+            what = f"{name} was set to {settings.shown(value)}, and is {now} again"
+            raise cli.Failed(f"{what}: somebody else sets it too, or the app does. {cli.DAEMON}")
+
+
 def _connect(changes, dry):
     """Connects, unless the app does so by itself already, and waits for it."""
     before = now = status()
@@ -130,6 +151,9 @@ def _connect(changes, dry):
             cli.run("connect")
         changes["tunnel"] = {"old": before, "new": "Connected"}
     until = time.monotonic() + _TUNNEL_PATIENCE
+    if changes and not dry:
+        time.sleep(_HOLDS)
+        now = status()
     while not dry and now != "Connected":
         if time.monotonic() >= until:
             changes.pop("tunnel", None)

@@ -64,7 +64,7 @@ def login(account, api):
     try:
         cli.run("account", "login", typed=f"{account}\n", patience=_PATIENCE)
     except cli.Failed as error:
-        raise cli.Failed(_why(str(error), api)) from None
+        raise cli.Failed(_why(error, api)) from None
     if state() != "logged in":
         raise cli.Failed(
             f"`mullvad account login` was taken for done, and nobody is logged in. {cli.DAEMON}"
@@ -79,9 +79,9 @@ def revoked():
     )
 
 
-def _why(text, api):
+def _why(failed, api):
     """The sentence of a failed login; the app's own texts are the same in every version."""
-    low = text.lower()
+    low = failed.said.lower()
     if "too many devices" in low:
         return (
             "the Mullvad account has all the devices that it may have. Revoke one: on mullvad.net, "
@@ -91,8 +91,10 @@ def _why(text, api):
     if "account does not exist" in low:
         return f"Mullvad knows no account of the number in {FILE}. Correct it"
     if not api:
-        return f"{text}. Mullvad's API is not among the endpoints: {NO_API}"
-    return text
+        return f"{failed}. Mullvad's API is not among the endpoints: {NO_API}"
+    if "cannot reach the api" in low:
+        return "the Mullvad app cannot reach Mullvad's API, so it is not logged in. Run this again"
+    return f"{failed}. To see it: {_BY_HAND}"
 
 
 #: What goes without the API among the endpoints.

@@ -15,11 +15,20 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "H
 _PATIENCE = 20
 #: The exit code of a command line that the program does not understand; it has done nothing then.
 _NOT_UNDERSTOOD = 2
-_NUMBER = re.compile(r"\d[\d ]{9,}\d|[A-Za-z0-9+/]{42,}=?")
+#: Eight digits or more, whatever stands between them that is no letter; a key.
+_NUMBER = re.compile(r"\d(?:[\W_]*\d){7,}|[A-Za-z0-9+/]{42,}=?")
 
 
 class Failed(Exception):
-    """A command was not done; the text is for users, and has no secret."""
+    """A command was not done; the text is for users, and has no secret.
+
+    said: what the app itself said, to look for known sentences in it.  It may hold the account
+    number in any form, and is never shown.
+    """
+
+    def __init__(self, text, said=""):
+        super().__init__(text)
+        self.said = said
 
 
 class Unknown(Failed):
@@ -35,7 +44,8 @@ def run(*words, typed=None, patience=_PATIENCE):
     if code == _NOT_UNDERSTOOD:
         raise Unknown(f"`mullvad {' '.join(words)}`: this version knows no such command")
     if code:
-        raise Failed(f"`mullvad {' '.join(words)}`: {without_secret(_reason(error or said))}")
+        said = error or said
+        raise Failed(f"`mullvad {' '.join(words)}`: {_reason(words, said)}", said)
     return said
 
 
@@ -50,8 +60,8 @@ def ask(*words, patience=_PATIENCE):
     if code == _NOT_UNDERSTOOD:
         raise Unknown(f"`mullvad {' '.join(words)}`: this version knows no such command")
     if not said.strip():
-        reason = without_secret(_reason(error)) if error.strip() else "no answer"
-        raise Failed(f"`mullvad {' '.join(words)}`: {reason}. {DAEMON}")
+        reason = _reason(words, error) if error.strip() else "no answer"
+        raise Failed(f"`mullvad {' '.join(words)}`: {reason}. {DAEMON}", error)
     found, section = {}, ""
     for line in said.lower().splitlines():
         label, colon, value = line.partition(":")
@@ -70,7 +80,7 @@ DAEMON = "Look at: journalctl -u mullvad-daemon"
 def version():
     """Its version as it says it (``2026.4``), or ``of an unknown version``."""
     try:
-        return run("--version").split()[-1]
+        return without_secret(run("--version").split()[-1])
     except (Failed, IndexError):
         return "of an unknown version"
 
@@ -100,8 +110,15 @@ def _called(words, typed, patience):
     return done.returncode, done.stdout, done.stderr
 
 
-def _reason(error):
-    """The first and the last line of an error: what failed, and the cause at its bottom."""
+def _reason(words, error):
+    """The first and the last line of an error: what failed, and the cause at its bottom.
+
+    What is said about the account is not told: it may name the number, in any form.
+    """
     lines = [line.strip() for line in error.splitlines() if line.strip()]
-    first = lines[0].removeprefix("Error: ") if lines else "it failed and said nothing"
-    return f"{first} ({lines[-1]})" if len(lines) > 1 else first
+    if not lines:
+        return "it failed and said nothing"
+    if words[0] == "account":
+        return "it failed, and why is not told here, as that may hold the account number"
+    first = lines[0].removeprefix("Error: ")
+    return without_secret(f"{first} ({lines[-1]})" if len(lines) > 1 else first)

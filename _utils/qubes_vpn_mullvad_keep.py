@@ -4,13 +4,18 @@
 qubes-core-agent-linux `vm-systemd/bind-dirs.sh` reads `binds+=( ... )` from
 `/rw/config/qubes-bind-dirs.d/*.conf` at each start, and mounts `/rw/bind-dirs/PATH` on PATH.  The
 first time the same is done here while the qube runs, with the daemon stopped meanwhile: what it
-had written would be lost at the next start, its login and so one of the account's few devices too.
+had written would be lost at the next start, its settings and relay list too.
+
+A login that is not in /rw is not taken over.  It may be the template's, and nothing in the qube
+tells: times depend on a clock that may be wrong at the start.
 """
 
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+import qubes_vpn_logins as logins
 
 CONF = Path("/rw/config/qubes-bind-dirs.d/50-qubes-vpn.conf")
 #: Login, device key, settings; relay list and the API's address.
@@ -19,10 +24,11 @@ DEVICE = FOLDERS[0] / "device.json"
 DAEMON = "mullvad-daemon.service"
 _KEPT = Path("/rw/bind-dirs")
 _SERVICES = Path("/run/qubes-service")
-_FLAG = _SERVICES / "qubes-vpn"
 _TEXT = "# Written by the qubes_vpn formula: what the Mullvad app must keep.\n" + "".join(
     f"binds+=( '{folder}' )\n" for folder in FOLDERS
 )
+#: Of a unit: it runs, or will by itself.
+_RUNNING = ("active", "activating", "reloading")
 #: Seconds for a unit to stop or to start.
 _PATIENCE = 90
 
@@ -32,7 +38,12 @@ class NotKept(Exception):
 
 
 def hindrances():
-    """Why nothing can be kept."""
+    """Why nothing can be kept, or the daemon not be started."""
+    unit = _unit()
+    if unit["LoadState"] == "masked":
+        return [f"{DAEMON} is masked. In this qube, or its template: systemctl unmask {DAEMON}"]
+    if unit["ActiveState"] == "failed":
+        return [f"{DAEMON} has failed. See journalctl -u {DAEMON}, and: systemctl restart {DAEMON}"]
     unbound = [folder for folder in FOLDERS if not _is_bound(folder)]
     if not unbound:
         return []
@@ -41,11 +52,12 @@ def hindrances():
             f"custom-persist is on, so Qubes does not read {CONF}, and the Mullvad app would lose "
             "its login at each restart. In dom0: qvm-service QUBE custom-persist off"
         ]
-    if FOLDERS[0] in unbound and _of_the_template(DEVICE) and not _kept(FOLDERS[0]).exists():
+    if FOLDERS[0] in unbound and not _kept(FOLDERS[0]).exists() and _holds_login(DEVICE):
         return [
-            f"{DEVICE} comes from the template: every qube of it would be the same device of the "
-            "account. Delete it in the template, revoke that device on mullvad.net, shut the "
-            "template down, and restart this qube"
+            f"{DEVICE} holds a login that is not kept in /rw, and may have come from the template: "
+            "every qube of that would be the same device of the account. In this qube: `mullvad "
+            "account logout`, which gives the device back. Look for the same file in the template, "
+            "and delete it there. Then run this again"
         ]
     return []
 
@@ -59,17 +71,21 @@ def differences():
     for folder in FOLDERS:
         if not _is_bound(folder):
             told[str(folder)] = {"old": "lost at a restart", "new": str(_kept(folder))}
+    if _unit()["ActiveState"] not in _RUNNING:
+        told[DAEMON] = {"old": "stopped", "new": "running"}
     return told
 
 
 def keep():
-    """Does it; raises :class:`NotKept`.  The daemon runs afterwards if it did before, or can."""
+    """Does it; raises :class:`NotKept`.  The daemon runs afterwards, if it can.
+
+    It may be stopped already: by a run that was killed before it started the daemon again.
+    """
     try:
         _write(CONF, _TEXT)
         unbound = [folder for folder in FOLDERS if not _is_bound(folder)]
-        if not unbound:
-            return
-        _run("systemctl", "stop", DAEMON)
+        if unbound:
+            _run("systemctl", "stop", DAEMON)
         try:
             for folder in unbound:
                 _bind(folder)
@@ -108,12 +124,23 @@ def _is_bound(folder):
         return False
 
 
-def _of_the_template(path):
-    """Whether *path* is older than this start of the qube: Qubes makes the flag at each."""
+def _holds_login(path):
+    """Whether somebody is logged in by *path*; what cannot be read may be that."""
     try:
-        return path.lstat().st_ctime < _FLAG.lstat().st_mtime
+        return logins.is_logged_in(path.read_bytes())
     except FileNotFoundError:
         return False
+    except OSError:
+        return True
+
+
+def _unit():
+    """What systemd knows of the daemon, by the names of its properties."""
+    names = ("LoadState", "ActiveState")
+    shown = _run("systemctl", "show", f"--property={','.join(names)}", DAEMON)
+    return dict.fromkeys(names, "") | dict(
+        line.split("=", 1) for line in shown.splitlines() if "=" in line
+    )
 
 
 def _read(path):
@@ -150,3 +177,4 @@ def _run(*words):
         raise NotKept(f"{' '.join(words)}: not done in {_PATIENCE} seconds") from None
     if done.returncode:
         raise NotKept(f"{' '.join(words)}: {' '.join(done.stderr.split())}")
+    return done.stdout

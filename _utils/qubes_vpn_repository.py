@@ -125,10 +125,14 @@ def fetch(repository):
 
 
 def write(repository, key, family):
-    """Writes what names the repository; raises :class:`OSError`."""
+    """Writes what names the repository: an iterator over the files, each once it is written.
+
+    Raises :class:`OSError`.
+    """
     for path, text in files(repository, key, family).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         qubes_vpn_configure.replace(path, text.encode("ascii"), 0o644)
+        yield path
 
 
 def _trusted(repository, text):

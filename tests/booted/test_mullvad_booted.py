@@ -18,6 +18,11 @@ from qubes_vpn_formula.paths import formula_root
 pytestmark = pytest.mark.timeout(600)
 
 _APP = Path(__file__).parents[1] / "mullvad_app"
+_PROGRAMS = {
+    "mullvad": "/usr/bin/mullvad",
+    "daemon": "/usr/bin/mullvad-daemon",
+    "commands.py": "/usr/lib/mullvad-app/commands.py",
+}
 _ACCOUNT = "1234123412341234"
 _DAEMON = """[Unit]
 After=mullvad-early-boot-blocking.service NetworkManager.service systemd-resolved.service
@@ -53,8 +58,8 @@ def template(lab: Booted) -> Template:
     template.start()
     for path, (text, mode) in Ours().files().items():
         template.write(path, text, mode)
-    for source, path in (("mullvad", "mullvad"), ("daemon", "mullvad-daemon")):
-        template.write(f"/usr/bin/{path}", (_APP / source).read_text(), 0o755)
+    for source, path in _PROGRAMS.items():
+        template.write(path, (_APP / source).read_text(), 0o755)
     for name, text in _UNITS.items():
         template.write(f"/usr/lib/systemd/system/{name}.service", text)
     template.run(["systemctl", "daemon-reload"])
@@ -89,7 +94,7 @@ def _when(qube: AppVM, unit: str, what: str) -> int:
 
 def test_login_and_settings_outlive_a_restart(qube):
     """R24, R30, R81: kept at the first run already, and seen by the app's first unit at a boot."""
-    changes, problems = _applied(qube)
+    changes, problems, _ = _applied(qube)
     assert problems == []
     assert changes["account"] == {"old": "logged out", "new": "logged in"}
     assert qube.read("/run/early-boot") == ""
@@ -97,10 +102,12 @@ def test_login_and_settings_outlive_a_restart(qube):
     qube.stop()
     qube.start()
     assert json.loads(qube.read("/run/early-boot"))["lockdown_mode"] is True
-    assert json.loads(qube.read("/etc/mullvad-vpn/device.json")) == ["in", _ACCOUNT]
+    assert json.loads(qube.read("/etc/mullvad-vpn/device.json")) == {
+        "logged_in": {"account_number": _ACCOUNT}
+    }
     assert qube.exists("/var/cache/mullvad-vpn/relays.json")
-    assert _applied(qube, dry=True) == [{}, []]
-    assert _applied(qube) == [{}, []]
+    assert _applied(qube, dry=True) == [{}, [], []]
+    assert _applied(qube) == [{}, [], []]
     assert "qubes-vpn-closed.service" not in qube.failed()
 
 

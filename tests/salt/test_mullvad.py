@@ -21,10 +21,18 @@ NOT_HERE = "the core is not installed here"
 pillar_of_app = pytest.importorskip("qubes_vpn_mullvad_pillar", reason=NOT_HERE)
 account = pytest.importorskip("qubes_vpn_mullvad_account", reason=NOT_HERE)
 cli = pytest.importorskip("qubes_vpn_mullvad_cli", reason=NOT_HERE)
+settings_of_app = pytest.importorskip("qubes_vpn_mullvad_settings", reason=NOT_HERE)
 
 APP = Path(__file__).parents[1] / "mullvad_app"
-VERSIONS = ("2024.8", "2025.14", "2026.4")
+#: What the pillar's `obfuscation: off` is in each.
+VERSIONS = {"2024.8": "off", "2025.14": "port", "2026.4": "wireguard-port"}
 ACCOUNT, FILE = "1234123412341234", "/rw/config/vpn/credentials/mullvad-account"
+PROGRAMS = {
+    "mullvad": "/usr/bin/mullvad",
+    "daemon": "/usr/bin/mullvad-daemon",
+    "commands.py": "/usr/lib/mullvad-app/commands.py",
+    "systemctl": "/usr/bin/systemctl",
+}
 WANTS = "/etc/systemd/system/multi-user.target.wants/mullvad-daemon.service"
 DROP_IN = "/etc/systemd/system/mullvad-.service.d/50-qubes-vpn.conf"
 CONF = "/rw/config/qubes-bind-dirs.d/50-qubes-vpn.conf"
@@ -73,7 +81,7 @@ class App:
     def calls(self, after=0):
         """What the command line was called with, so far."""
         said = self.qube.run("cat /run/mullvad-words || :").stdout.splitlines()
-        return [json.loads(line) for line in said[after:]]
+        return [line.split("\0") for line in said[after:]]
 
     def words(self, after=0):
         """All words of these calls."""
@@ -103,9 +111,8 @@ def qube():
     """A VPN qube whose template has the app; the account's number is in its file."""
     skip_where_impossible()
     with Qube("sys-vpn") as qube:
-        for name, path in (("mullvad", "mullvad"), ("daemon", "mullvad-daemon")):
-            qube.write(f"/usr/bin/{path}", (APP / name).read_text(), 0o755)
-        qube.write("/usr/bin/systemctl", (APP / "systemctl").read_text(), 0o755)
+        for name, path in PROGRAMS.items():
+            qube.write(path, (APP / name).read_text(), 0o755)
         qube.write("/run/qubes-service/qubes-vpn", "")
         qube.write(WANTS, "")
         qube.write(DROP_IN, "")
@@ -135,9 +142,8 @@ def settled(app):
 # --- all of it
 
 
-@pytest.mark.parametrize("app", VERSIONS, indirect=True)
 def test_first_run_sets_logs_in_connects_and_keeps(app):
-    """R24, R30, R40, R81. In each version's own words; the second run is silent."""
+    """R24, R30, R40, R81. The second run is silent."""
     before = app.written()
     dry = app.state(test=True)
     assert dry["result"] is None
@@ -157,12 +163,7 @@ def test_first_run_sets_logs_in_connects_and_keeps(app):
         "tunnel": {"old": "Disconnected", "new": "Connected"},
     }
     found = app.json("/rw/bind-dirs/etc/mullvad-vpn/settings.json")
-    assert (
-        found["mode"]
-        == {"2024.8": "off", "2025.14": "port", "2026.4": "wireguard-port"}[
-            app.json("/run/mullvad-app.json")["version"]
-        ]
-    )
+    assert found["mode"] == "wireguard-port"
     assert (found["wireguard_port"], found["lockdown_mode"]) == ("51820", True)
 
     after, number = app.written(), len(app.calls())
@@ -186,15 +187,16 @@ EVERY = {
 }
 
 
-@pytest.mark.parametrize("app", VERSIONS, indirect=True)
-def test_every_setting_is_changed_and_read_back(app):
-    """R30. Also those whose first value was right already."""
+@pytest.mark.parametrize(("app", "mode"), VERSIONS.items(), indirect=["app"])
+def test_every_setting_is_changed_and_read_back(app, mode):
+    """R30. In each version's own words; also those whose first value was right already."""
     done = app.state(**EVERY)
     assert done["result"] is True, done
-    found = app.json("/etc/mullvad-vpn/settings.json")
-    mode = found.pop("mode")
-    assert mode in ("off", "port", "wireguard-port")
-    assert found == {
+    assert done["comment"].endswith("as auto_connect is off: Disconnected.")
+    again = app.state(**EVERY)
+    assert (again["result"], again["changes"]) == (True, {})
+    assert app.json("/etc/mullvad-vpn/settings.json") == {
+        "mode": mode,
         "auto_connect": False,
         "lockdown_mode": False,
         "allow_lan": False,
@@ -209,6 +211,8 @@ def test_every_setting_is_changed_and_read_back(app):
         "quantum_resistant": "off",
         "daita": True,
     }
+    if mode != "wireguard-port":
+        return
     back = app.state(location="se")
     assert set(back["changes"]) == {
         *("lockdown", "lan", "blockers", "location", "multihop", "wireguard_port"),
@@ -229,13 +233,12 @@ def test_every_setting_is_changed_and_read_back(app):
 )
 def test_obfuscation_with_its_port(app, method, port, works):
     """R30. What a version does not know is an error that names it."""
-    keys = {"obfuscation": method, **({"obfuscation_port": port} if port else {})}
-    done = app.state(**keys)
+    for name, value in ((f"{method} port", port), ("obfuscation", method)):
+        said = value and run_in(app.qube, refusal, settings_of_app.change, name, value)
     if not works:
-        assert done["result"] is False
-        assert "the Mullvad app 2024.8 has no way to set obfuscation to quic" in done["comment"]
+        assert "the Mullvad app 2024.8 has no way to set obfuscation to quic" in said
         return
-    assert done["result"] is True, done
+    assert said == "it answered None"
     found = app.json("/etc/mullvad-vpn/settings.json")
     assert found["mode"] == method
     assert port is None or found[method] == str(port)
@@ -249,6 +252,7 @@ def test_off_that_means_any_port_is_not_taken_for_pinned(settled):
     )
     settled.qube.run(["mullvad", word, "set", "mode", "off"])
     assert settled.state()["changes"] == {"obfuscation": {"old": "off, to any port", "new": "off"}}
+    assert settled.state()["changes"] == {}
 
 
 def test_what_somebody_set_by_hand_is_put_right(settled):
@@ -263,6 +267,7 @@ def test_what_somebody_set_by_hand_is_put_right(settled):
         "blockers": {"old": "custom servers", "new": "none"},
         "multihop": {"old": "on", "new": "off"},
     }
+    assert settled.state()["changes"] == {}
 
 
 # --- an app that does not do what it says
@@ -296,7 +301,7 @@ def test_without_a_daemon_nothing_is_set(app, silent, monkeypatch):
     app.qube.write("/run/mullvad-app.json.down", "")
     for test in (True, False):
         done = app.state(test=test)
-        assert done["result"] is False
+        assert done["result"] is False, done
         assert "the Mullvad app's daemon did not answer in 0.6 seconds" in done["comment"]
         assert "journalctl -u mullvad-daemon" in done["comment"] or not silent
         assert set(done["changes"]) <= {CONF, "/etc/mullvad-vpn", "/var/cache/mullvad-vpn"}
@@ -323,6 +328,54 @@ def test_a_daemon_that_ends_on_the_way_is_an_error(app, at, silent):
     again = app.state()
     assert again["result"] is True, again
     assert not {*done["changes"]} & {*again["changes"]}
+
+
+def test_a_setting_that_the_login_puts_back_is_an_error(app):
+    """R24, R40. All are read once more at the end."""
+    app.plan(version="2026.4", undone="lockdown_mode")
+    done = app.state()
+    assert done["result"] is False
+    assert "lockdown was set to on, and is off again" in done["comment"]
+
+
+def test_a_tunnel_that_goes_down_with_a_change_is_not_taken_for_connected(settled, monkeypatch):
+    """The app says `Connected` for a moment after a setting that makes it connect anew."""
+    monkeypatch.setattr("qubes_vpn_mullvad._TUNNEL_PATIENCE", 1)
+    settled.plan(version="2026.4", drops=True)
+    done = settled.state(location="de")
+    assert set(done["changes"]) == {"location"}
+    assert done["result"] is False
+    assert "not connected after 1 seconds: Connecting" in done["comment"]
+
+
+def test_a_daemon_that_a_killed_run_left_stopped_is_started(settled):
+    """Killed after the folders were bound, before the daemon was started again."""
+    settled.daemon("stop")
+    before = settled.written()
+    dry = settled.state(test=True)
+    assert settled.written() == before
+    done = settled.state()
+    running = {"mullvad-daemon.service": {"old": "stopped", "new": "running"}}
+    assert (dry["result"], dry["changes"]) == (None, running)
+    assert "is seen once its daemon runs" in dry["comment"]
+    assert (done["result"], done["changes"]) == (True, running), done
+    assert settled.state()["changes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("load", "active", "fix"),
+    [
+        ("masked", "inactive", "systemctl unmask mullvad-daemon.service"),
+        ("loaded", "failed", "systemctl restart mullvad-daemon.service"),
+    ],
+)
+def test_a_unit_that_cannot_be_started_is_named(app, load, active, fix):
+    app.qube.write("/run/mullvad-unit", f"LoadState={load}\nActiveState={active}\n")
+    for test in (True, False):
+        done = app.state(test=test)
+        assert (done["result"], done["changes"]) == (False, {})
+        assert fix in done["comment"]
+    assert app.calls() == []
 
 
 def test_a_tunnel_that_does_not_come_up_is_an_error(app, monkeypatch):
@@ -364,15 +417,15 @@ def test_a_file_that_is_not_as_it_must_be(qube, name):
     """R33."""
     spoil, told = WRONG_FILES[name]
     qube.run(spoil)
-    said = run_in(qube, refusal, "number")
+    said = run_in(qube, refusal, account.number)
     assert told in said
     assert "hunter2" not in said
 
 
 def refusal(function, *args):
-    """Why that function of the account's does not work; for `run_in`."""
+    """Why that function does not work; for `run_in`."""
     try:
-        return f"it answered {getattr(account, function)(*args)}"
+        return f"it answered {function(*args)}"
     except cli.Failed as failed:
         return str(failed)
 
@@ -396,21 +449,45 @@ def test_without_a_file_the_settings_are_made_all_the_same(app):
             ACCOUNT,
             "`mullvad account revoke-device NAME`. Then run this again",
         ),
-        ({"api": False}, True, ACCOUNT, "Cannot reach the API"),
+        ({"api": False}, True, ACCOUNT, "cannot reach Mullvad's API"),
         ({"api": False}, False, ACCOUNT, "add 45.83.223.196:443/tcp to them"),
         ({}, True, "9999000099990000", f"knows no account of the number in {FILE}"),
     ],
 )
 def test_a_login_that_is_refused_says_what_to_do(app, plan, api, number, told):
     app.plan(version="2026.4", **plan)
-    said = run_in(app.qube, refusal, "login", number, api)
+    said = run_in(app.qube, refusal, account.login, number, api)
     assert told in said
     assert number not in said
 
 
+#: The account's number, whole and in parts, as an error could have it.
+DISGUISES = [
+    "no account {number}",
+    "account {number[0]}-{number[1]}-{number[2]}-{number[3]} bad",
+    "acct {number[0]} {number[1]}\u00a0{number[2]}.{number[3]}",
+    'acct "{number[0]}{number[1]}" ... "{number[2]}{number[3]}"',
+    "GET /accounts/{number[0]}{number[1]}/x{number[2]}{number[3]}y",
+    "{number[0]} of {number[1]} of {number[2]} of {number[3]}: cannot reach the api",
+]
+
+
+def test_no_part_of_the_number_is_told_in_whatever_form_the_app_says_it(app):
+    """R33."""
+    parts = [ACCOUNT[at : at + 4] for at in range(0, 16, 4)]
+    for disguise in DISGUISES:
+        whole = disguise.replace("{number}", ACCOUNT)
+        text = whole.format(number=parts)
+        app.plan(version="2026.4", refusal=text)
+        for api in (True, False):
+            said = run_in(app.qube, refusal, account.login, ACCOUNT, api)
+            assert "1234" not in said.replace("45.83.223.196", ""), text
+        assert parts[0] * 2 not in "".join(filter(str.isdigit, cli.without_secret(whole)))
+
+
 def test_a_revoked_device_is_left_to_the_user(settled):
     """Somebody revoked it: that is not undone by a run."""
-    settled.qube.write("/etc/mullvad-vpn/device.json", json.dumps(["revoked", ACCOUNT]))
+    settled.qube.write("/etc/mullvad-vpn/device.json", json.dumps("revoked"))
     done = settled.state()
     assert done["result"] is False
     assert "device was revoked" in done["comment"]
@@ -457,25 +534,28 @@ def test_a_restart_keeps_login_and_settings(settled):
     assert "login" not in settled.words(number)
 
 
-def test_what_the_qube_had_before_is_taken_over(app):
-    """A user who logged in by hand does not lose that device."""
+@pytest.mark.parametrize("clock", ["1 hour ago", "now + 1 hour"])
+def test_a_login_that_is_not_kept_is_not_taken_over_whatever_the_clock_was(app, clock):
+    """R30. It may be the template's, and each qube of it would be the same device."""
     app.qube.run("mullvad account login", input=ACCOUNT)
-    app.qube.run("touch -d '1 hour ago' /run/qubes-service/qubes-vpn")
-    app.qube.run(["rm", FILE])
-    assert app.state()["result"] is True
-    assert app.json("/rw/bind-dirs/etc/mullvad-vpn/device.json") == ["in", ACCOUNT]
-
-
-def test_a_login_of_the_templates_is_refused(app):
-    """R30. Each qube of it would be the same device."""
-    app.qube.run("mullvad account login", input=ACCOUNT)
-    app.qube.run("sleep 0.05; touch /run/qubes-service/qubes-vpn")
+    app.qube.run(["touch", "-d", clock, "/run/qubes-service/qubes-vpn"])
     for test in (True, False):
         done = app.state(test=test)
         assert done["result"] is False
-        assert "/etc/mullvad-vpn/device.json comes from the template" in done["comment"]
+        assert "device.json holds a login that is not kept in /rw" in done["comment"]
         assert done["changes"] == {}
     assert not app.qube.exists("/rw/bind-dirs")
+    # What it says to do works.
+    app.qube.run(["mullvad", "account", "logout"])
+    done = app.state()
+    assert (done["result"], "account" in done["changes"]) == (True, True), done
+
+
+def test_settings_that_the_qube_had_before_are_taken_over(app):
+    app.qube.run(["mullvad", "lockdown-mode", "set", "on"])
+    done = app.state()
+    assert done["result"] is True
+    assert "lockdown" not in done["changes"]
 
 
 def test_custom_persist_is_named(app):

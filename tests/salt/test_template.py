@@ -424,6 +424,22 @@ def test_a_repository_comes_with_the_pinned_key_inside_and_once(template, vendor
         assert template.repository(**wanted)["changes"] == {}
 
 
+@pytest.mark.parametrize("full", [SOURCE, PINS])
+def test_a_full_disk_claims_no_more_than_was_written(template, vendor, keys, full):
+    """The source comes after the pins, which are written then."""
+    folder = Path(full).parent
+    vendor[0].write_text(keys[0]["good"])
+    template.qube.run(f"mount -t tmpfs -o nr_inodes=1 full {folder}")
+    try:
+        answer = template.repository(**{**MULLVADS, "fingerprint": keys[1]["good"]})
+        there = [path for path in (SOURCE, PINS) if template.qube.exists(path)]
+    finally:
+        template.qube.run(["umount", str(folder)])
+    assert answer["result"] is False
+    assert answer["comment"].endswith("No space left on device.")
+    assert list(answer["changes"]) == there == ([PINS] if full == SOURCE else [])
+
+
 def signers(source):
     """gpg's own list of the keys in a deb822 source."""
     body = source.partition("Signed-By:\n")[2]
