@@ -59,9 +59,8 @@ def template(machine, changes, name, clone_of, guard):
         _need_template(machine, clone_of)
         qubes_vpn_making.template(machine, changes, name, clone_of)
     else:
+        qubes_vpn_making.offline(machine, changes, name)
         qubes_vpn_making.complete(machine, changes, name, {})
-    if machine.value(name, "netvm") is not None:
-        machine.set(name, {"netvm": None}, changes)
 
 
 def present(machine, changes, name, label, template=None, settings=None):

@@ -136,7 +136,8 @@ class Machine:
             if key == "netvm" and vm.klass != "TemplateVM":
                 return self.default_netvm()
             return _plain(vm.property_get_default(key))
-        if key == "netvm" and self._pretended_default and vm.property_is_default("netvm"):
+        heir = key == "netvm" and self._pretended_default and vm.klass != "TemplateVM"
+        if heir and vm.property_is_default("netvm"):
             return self._pretended_default[0]
         try:
             return _plain(getattr(vm, key))
@@ -375,19 +376,20 @@ class Machine:
 
     def install(self, name):
         """Has template *name* installed, see :mod:`qubes_vpn_qvm_template`."""
-        if self.dry:
-            self._pretend(name, "TemplateVM", {"netvm": None})
-            if not name.endswith("-minimal"):  # the others have what a netvm needs
-                enforcing = ("qubes-firewall", "supported-service.qubes-updates-proxy")
-                self._pretended.update({(name, f"feature {key}"): "1" for key in enforcing})
-            return
         try:
-            qubes_vpn_qvm_template.install(name)
+            qubes_vpn_qvm_template.check(name)
+            if not self.dry:
+                qubes_vpn_qvm_template.install(name)
         except qubes_vpn_qvm_template.NotInstalled as error:
             raise Refused(f"template '{name}' could not be installed: {error}") from error
         finally:
             self._cloner = None
             self.forget_names()
+        if self.dry:
+            self._pretend(name, "TemplateVM", {"netvm": None})
+            if not name.endswith("-minimal"):  # the others have what a netvm needs
+                enforcing = ("qubes-firewall", "supported-service.qubes-updates-proxy")
+                self._pretended.update({(name, f"feature {key}"): "1" for key in enforcing})
 
     def installing(self):
         """Whether a template is being installed, by us or by somebody else."""
@@ -415,6 +417,7 @@ class Machine:
 
     def end(self, name):
         """Takes the note away: nothing is missing any more, or there is no such qube."""
+        self._recording()  # a run that could not go on does not begin with this
         self._making.discard(name)
         self._write_feature("dom0", self.note(name), None)
         if self._unfinished is not None:

@@ -30,7 +30,17 @@ def template(machine, changes, name, source):
                 machine.remove(name)
         _not_made(machine, changes, name, "clone")
         raise
+    offline(machine, changes, name)
     _made(machine, name)
+
+
+def offline(machine, changes, name):
+    """Takes a template's netvm away, while the note still says of a new one that this is missing.
+
+    A clone has the netvm of its source.
+    """
+    if machine.value(name, "netvm") is not None:
+        machine.set(name, {"netvm": None}, changes)
 
 
 def is_half_template(machine, name):
@@ -89,8 +99,8 @@ def complete(machine, changes, name, settings):
             machine.claim(name, machine.uuid(name))
         if missing:
             machine.set(name, missing, changes)
-    changes["left half made"] = {"old": "by an interrupted run", "new": "completed"}
     _made(machine, name)
+    changes["left half made"] = {"old": "by an interrupted run", "new": "completed"}
 
 
 def leftovers(machine, changes, name, known):

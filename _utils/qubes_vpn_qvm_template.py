@@ -32,12 +32,16 @@ class NotInstalled(Exception):
     """The template was not installed: the text says why."""
 
 
-def install(name):
-    """Installs template *name*.  Raises :class:`NotInstalled`; then some of it may be there."""
+def check(name):
+    """Raises :class:`NotInstalled` where it is known beforehand that :func:`install` would."""
     if shutil.which(_PROGRAM) is None:
         raise NotInstalled(f"there is no program {_PROGRAM} in dom0")
     if name.endswith(".rpm"):
         raise NotInstalled(f"{_PROGRAM} would take {name} for a file")
+
+
+def install(name):
+    """Installs template *name*.  Raises :class:`NotInstalled`; then some of it may be there."""
     try:
         code, lines = qubes_vpn_program.run([_PROGRAM, *arguments(name)], _PATIENCE)
     except qubes_vpn_program.TooLong as error:

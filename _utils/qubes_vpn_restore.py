@@ -45,7 +45,7 @@ def restored(machine, changes, name, kind, key, old, ours, runs, inherited=False
         "global": _global,
         "file": _file,
     }
-    return known[kind](machine, changes, _What(name, key, old, ours, inherited, runs))
+    return known[kind](machine, changes, _What(name, key, old, ours, inherited, runs, uuid))
 
 
 def removed(machine, changes, name, uuids):
@@ -72,8 +72,8 @@ def undone(machine, changes, name, runs):
     """Writes down that *runs* have been undone, so that a later undo leaves them alone."""
     machine.undone(runs)
     changes["record"] = {"old": name, "new": "undone"}
-    guard = qubes_vpn_undo.before(machine.recorded(), runs)[1] or _NO_PROMISE
-    for way in qubes_vpn_ways.of_dom0(machine, qubes_vpn_guard.guard_of(guard)):
+    guards = qubes_vpn_undo.before(machine.recorded(), runs)[1] or [_NO_PROMISE]
+    for way in qubes_vpn_ways.of_dom0(machine, qubes_vpn_guard.guard_of(guards[-1])):
         machine.remark(f"Past the VPN, as the machine is now: {way}")
 
 
@@ -114,6 +114,7 @@ class _What(NamedTuple):
     ours: list
     inherited: bool
     runs: list
+    uuid: str | None
 
     def left_alone(self, now, is_old, is_ours):
         """Why there is nothing to do, or None."""
@@ -302,8 +303,8 @@ def _pending(machine, things):
         kind, name = args["kind"], args["name"]
         if kind == "file" or (kind != "global" and _is_other(machine, name, args.get("uuid"))):
             continue
-        inherited = args.get("inherited", False)
-        what = _What(name, args["key"], args["old"], args["ours"], inherited, args["runs"])
+        inherited, uuid = args.get("inherited", False), args.get("uuid")
+        what = _What(name, args["key"], args["old"], args["ours"], inherited, args["runs"], uuid)
         if not left[kind](machine, what):
             yield kind, what
 
@@ -344,16 +345,21 @@ def _way_to(tunnel, name, wiring):
 def _move(machine, changes, what, value):
     """A change of netvms, as a run makes it, by what the undone runs promised."""
     lines = machine.recorded()
-    wiring, guard = qubes_vpn_undo.before(lines, what.runs)
-    guard = guard or _NO_PROMISE
+    wiring, guards = qubes_vpn_undo.before(lines, what.runs)
+    wiring, guards = wiring or {}, guards or [_NO_PROMISE]
     now, default = machine.wiring(), what.key == "default_netvm"
     heirs = qubes_vpn_moves.inheriting(machine, now)
     netvm = machine.default_netvm() if value is INHERITED else value
-    after = {**now, **dict.fromkeys(heirs if default else [what.name], netvm)}
-    guard = {**guard, "outside_vpn": _again_in_clear(after, wiring or {}, guard)}
-    later = _later(machine, qubes_vpn_undo.moved_after(lines, what.runs, what.name, what.key))
+    moved = heirs if default else [what.name]
+    after = {**now, **dict.fromkeys(moved, netvm)}
+    guard = {**guards[-1], "outside_vpn": qubes_vpn_undo.again_in_clear(after, wiring, guards)}
+    things = qubes_vpn_undo.moved_after(lines, what.runs, what.name, what.key, what.uuid)
+    later = _later(machine, things)
     coming = [*later["qubes"], *(heirs if later["default"] else ())]
-    _refuse_opening(now, after, guard, what, coming)
+    opened = qubes_vpn_guard.opened(now, after, qubes_vpn_guard.guard_of(guard))
+    if names := [name for name in opened if name not in coming]:
+        differing = _differing(names, after, wiring, moved)
+        raise Refused(_opening(what, names, _reason(machine, differing)))
     if default:
         qubes_vpn_moves.default_netvm(machine, changes, shown(value), guard, later=later)
     else:
@@ -367,7 +373,11 @@ def _move(machine, changes, what, value):
 
 def _later(machine, things):
     """Whom later steps give a netvm, as :mod:`qubes_vpn_moves` has it, but for what they leave."""
-    ours = {(line["of"], line["key"]): ours for line, ours in things}
+    ours = {
+        (line["of"], line["key"]): ours
+        for line, ours in things
+        if line["change"] == "global" or not _is_other(machine, line["of"], line.get("uuid"))
+    }
     return {
         "qubes": [
             name
@@ -378,26 +388,34 @@ def _later(machine, things):
     }
 
 
-def _again_in_clear(after, wiring, guard):
-    """Who may be in clear, for having been so before the undone runs: certainly, or by this way."""
-    rules = qubes_vpn_guard.guard_of(guard)
-    return [
-        name
-        for name in after
-        if qubes_vpn_guard.is_in_clear(name, wiring, rules)
-        or qubes_vpn_guard.path(name, after) == qubes_vpn_guard.path(name, wiring)
-    ]
+def _differing(names, after, wiring, moved):
+    """``{name: netvm}`` on the ways of *names* that this step leaves as it is and was not so."""
+    ways = [each for name in names for each in qubes_vpn_guard.path(name, after)]
+    return {
+        name: after[name]
+        for name in ways
+        if name not in moved and (name not in wiring or after[name] != wiring[name])
+    }
 
 
-def _refuse_opening(now, after, guard, what, coming):
-    opened = qubes_vpn_guard.opened(now, after, qubes_vpn_guard.guard_of(guard))
-    if names := [name for name in opened if name not in coming]:
-        raise Refused(
-            f"{what.name}: with {what.key} as it was ({_text(what.old)}), {', '.join(names)} would "
-            "be in clear, which is not so now, and before it was not so by this way: somebody has "
-            "changed a way out since. This step changed nothing. Take offline who is named "
-            f"(qvm-prefs {names[0]} netvm none), and run this again."
-        )
+def _reason(machine, differing):
+    """Why a way that goes back is not the one that it was, in words, as far as it is known."""
+    half = [name for name in differing if name in machine.unfinished()]
+    if half:
+        return f": an interrupted run left {', '.join(half)} half made"
+    lines = machine.recorded()
+    if any(netvm not in qubes_vpn_undo.netvms(lines, name) for name, netvm in differing.items()):
+        return ": somebody has changed a way out since"
+    return ""
+
+
+def _opening(what, names, reason):
+    return (
+        f"{what.name}: with {what.key} as it was ({_text(what.old)}), {', '.join(names)} would "
+        f"be in clear, which is not so now, and before it was not so by this way{reason}. This "
+        "step changed nothing. Take offline who is named "
+        f"(qvm-prefs {names[0]} netvm none), and run this again."
+    )
 
 
 def _tell_open(changes, now, then, guard):

@@ -9,6 +9,7 @@ hangs on it.  A qube that the undone runs made is only taken off the net, and re
 
 from typing import NamedTuple
 
+import qubes_vpn_guard
 from qubes_vpn_plan import Step
 from qubes_vpn_problem import Problem, show, suggest
 
@@ -107,24 +108,50 @@ def plan(lines, to="first", remove=False):
 
 
 def before(lines, numbers):
-    """``(wiring, guard)`` of the runs *numbers*: who hung on what before, and what they promised.
+    """``(wiring, guards)`` of the runs *numbers*: who hung on what before, and what each promised.
 
-    Either is None where these runs moved nobody.
+    The wiring is None, and there are no guards, where these runs moved nobody.
     """
     inside = [line for run in runs(lines) if run.number in numbers for line in run.lines]
     wirings = [line["wiring"] for line in inside if "wiring" in line]
     guards = [line["guard"] for line in inside if "guard" in line]
-    return (wirings or [None])[0], (guards or [None])[-1]
+    return (wirings or [None])[0], guards
 
 
-def moved_after(lines, numbers, name, key):
+def again_in_clear(after, wiring, guards):
+    """Who may be in clear, for having been so before the undone runs: certainly, or by this way.
+
+    Each of the runs may have had another uplink.  What was a shelter to one of them may have been
+    one then, too.
+    """
+    shelters = tuple({name for guard in guards for name in guard["shelters"]})
+    rules = [qubes_vpn_guard.guard_of(guard)._replace(shelters=shelters) for guard in guards]
+    return [
+        name
+        for name in after
+        if any(qubes_vpn_guard.is_in_clear(name, wiring, each) for each in rules)
+        or qubes_vpn_guard.path(name, after) == qubes_vpn_guard.path(name, wiring)
+    ]
+
+
+def netvms(lines, name):
+    """Every netvm that the record's *lines* have as one of *name*, or as dom0's default_netvm."""
+    things = ((name, "netvm"), ("dom0", "default_netvm"))
+    changes = [line for line in lines if (line.get("of"), line.get("key")) in things]
+    return [line[key] for line in changes for key in ("old", "new") if key in line]
+
+
+def moved_after(lines, numbers, name, key, uuid=None):
     """What the steps after that of *name*'s *key* move: ``[(line of its first change, ours)...]``.
 
-    numbers: of the undone runs.
+    numbers: of the undone runs.  uuid: which one of that name.
     """
     ways, made, _rest = _parts(lines, numbers)
     things = [*ways, *made]
-    place = [(thing.first["of"], thing.first["key"]) for thing in things].index((name, key))
+    firsts = [thing.first for thing in things]
+    place = [(line["of"], line["key"], line.get("uuid")) for line in firsts].index(
+        (name, key, uuid)
+    )
     return [
         (thing.first, thing.ours())
         for thing in things[place + 1 :]
@@ -152,6 +179,12 @@ def _restored(lines, chosen):
     why = "it was not there before: it is taken off the net"
     steps += [_restore(thing, numbers, why) for thing in made]
     steps += [_restore(thing, numbers, "now that nobody hangs on it") for thing in rest]
+    ids = [step.id for step in steps]
+    # A qube was removed, and made again under the same name: each of them has its steps.
+    steps = [
+        step._replace(id=f"{step.id} ({step.args['uuid'][:8]})") if ids.count(step.id) > 1 else step
+        for step in steps
+    ]
     times = [run.time for run in chosen]
     what = f"the run of {times[0]}" if len(times) == 1 else f"the runs of {', '.join(times)}"
     done = {"name": what, "runs": numbers}

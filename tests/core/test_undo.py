@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qubes_vpn_undo
-from qubes_vpn_undo import options, plan
+from qubes_vpn_undo import again_in_clear, moved_after, netvms, options, plan
 
 INHERITED = "inherited"
 THINGS = [
@@ -130,6 +130,54 @@ def test_what_an_earlier_run_made_goes_back_to_what_that_run_gave_it():
     step, _ = plan([*MADE, *again], "last")
     assert step.args["old"] == "sys-net"
     assert plan([*MADE, *again], "last", remove=True) == plan([*MADE, *again], "last")
+
+
+def test_each_qube_that_had_a_name_has_steps_of_its_own():
+    """R92. Removed and made again, by the user and by a run: Salt wants every id but once."""
+    again = [
+        {"run": "two"},
+        {"made": "sys-vpn", "uuid": "2b3c4d5e-6f70"},
+        change("sys-vpn", "netvm", None, "sys-net", uuid="2b3c4d5e-6f70"),
+        change("work", "netvm", "sys-firewall", "sys-vpn", uuid="1a2b3c4d-5e6f", inherited=True),
+        change("vault", "netvm", "sys-firewall", None, uuid="4"),
+    ]
+    lines = [*MADE, *again]
+    *steps, _ = plan(lines)
+    assert [(step.id, step.args["uuid"]) for step in steps] == [
+        ("vault: netvm as it was", "4"),
+        ("work: netvm as it was (1a2b3c4d)", "1a2b3c4d-5e6f"),
+        ("work: netvm as it was (1)", "1"),
+        ("sys-vpn: netvm as it was (2b3c4d5e)", "2b3c4d5e-6f70"),
+        ("sys-vpn: netvm as it was (9)", "9"),
+    ]
+    for at, step in enumerate(steps):
+        args = step.args
+        after = moved_after(lines, [1, 2], args["name"], args["key"], args["uuid"])
+        left = [(line["of"], line["uuid"]) for line, _ in after]
+        assert left == [(one.args["name"], one.args["uuid"]) for one in steps[at + 1 :]]
+
+
+def test_record_knows_which_netvms_somebody_had():
+    default = change("dom0", "default_netvm", "sys-firewall", None)
+    assert netvms([*MADE, default], "work") == ["sys-firewall", "sys-vpn", "sys-firewall", None]
+    assert netvms(MADE, "vault") == []
+
+
+def test_who_was_in_clear_was_so_by_the_uplink_of_any_run_and_past_the_shelters_of_all():
+    wiring = {"work": "sys-firewall", "bank": "sys-mine", "sys-firewall": "sys-net"}
+    wiring |= {"sys-mine": "sys-net", "sys-net": None, "sys-wifi": None}
+    after = {**wiring, "sys-firewall": "sys-wifi", "sys-mine": "sys-wifi"}
+    one = {"uplink": "sys-net", "shelters": ["sys-vpn"], "outside_vpn": []}
+    one["services"] = ["sys-vpn", "sys-firewall", "sys-mine"]
+    two = {**one, "uplink": "sys-wifi"}
+    theirs = ["work", "bank", "sys-firewall", "sys-mine"]
+    standing_still = ["sys-net", "sys-wifi"]
+    assert again_in_clear(after, wiring, [one, two]) == [*theirs, *standing_still]
+    assert again_in_clear(after, wiring, [two]) == standing_still
+    for shelters in (["sys-vpn", "sys-mine"], ["sys-mine"]):
+        guards = [one, {**two, "shelters": shelters}]
+        assert again_in_clear(after, wiring, guards) == ["work", "sys-firewall", *standing_still]
+    assert "bank" in again_in_clear(wiring, wiring, guards)
 
 
 def test_offline_is_ours_only_while_we_are_on_the_way():

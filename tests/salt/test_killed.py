@@ -190,6 +190,22 @@ def test_clone_that_was_whole_is_kept(states, embedded, killed):
     assert both(states, embedded, "template", **TEMPLATE).changes == {}
 
 
+def test_note_of_a_clone_stays_until_it_has_no_netvm(states, embedded, killed):
+    """R23, R92. The source has one, and each of two runs is killed before the note goes."""
+    embedded.call("debian-13-minimal", "admin.vm.property.Set", "netvm", b"sys-net")
+    note = {"method": "admin.vm.feature.Remove", "arg": "x-qubes-vpn-making.t-vpn"}
+    killed(**note, kill="after")
+    assert own(embedded.snapshot(), "t-vpn")["netvm"] is None
+    embedded.call("t-vpn", "admin.vm.Remove")
+    killed(dest="t-vpn", method="admin.vm.property.Set", arg="netvm")
+    for kill in ("before", "after"):
+        if kill == "after":
+            embedded.call("t-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
+        killed(**note, kill=kill)
+        assert own(embedded.snapshot(), "t-vpn")["netvm"] is None
+    assert both(states, embedded, "template", **TEMPLATE).changes == {}
+
+
 def test_volume_with_no_more_than_a_pools_own_needs_is_empty(states, embedded, half_clone):
     """ZFS counts some for a new one."""
     content = json.loads(embedded.path.read_bytes())

@@ -162,7 +162,10 @@ def test_a_file_is_not_installed(states, embedded, missing):
 
 def test_without_qvm_template_that_is_said(states, embedded, missing, bin_folder, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert refused(states, embedded) == (
+    dry = states.template(**TEMPLATE, test=True)
+    assert (dry.result, dry.changes) == (False, {})
+    assert refused(states, embedded) == dry.comment.split("\n")[0]
+    assert dry.comment.split("\n")[0] == (
         f"template '{SOURCE}' could not be installed: there is no program qvm-template in dom0."
     )
 

@@ -247,6 +247,59 @@ def test_way_out_that_somebody_opened_since_is_not_taken(states, embedded):
     assert netvms(embedded.snapshot())["work"] is None
 
 
+WIFI = {
+    "the same chain": {**PILLARS["dns"], "uplink": "sys-wifi"},
+    "another chain": {**PILLARS["simple"], "uplink": "sys-wifi"},
+}
+
+
+@pytest.mark.parametrize("then", WIFI)
+def test_runs_with_different_uplinks_are_undone_at_once(states, embedded, then):
+    """R92. Who was in clear before the first run was so by the uplink of that run."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-wifi label=red")
+    embedded.call("sys-wifi", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("sys-wifi", "admin.vm.property.Set", "netvm", b"")
+    before = same(embedded.snapshot())
+    for pillar in (PILLARS["dns"], WIFI[then]):
+        assert refused(states.run(pillar)) == []
+    dry, done = states.undo(test=True), states.undo()
+    assert refused(done) == refused(dry) == []
+    assert [state.changes for state in done.values()] == [state.changes for state in dry.values()]
+    assert without_made(same(embedded.snapshot()), before) == before
+
+
+def test_way_that_a_killed_run_left_is_not_said_to_be_somebodys(states, embedded):
+    """R92. It was killed when qubesd had made sys-vpn-two, which inherits sys-firewall."""
+    assert refused(states.run(PILLARS["dns"])) == []
+    tunnel = PILLARS["custom"]["tunnels"]["sys-vpn"]
+    tunnels = {"sys-vpn": tunnel, "sys-vpn-two": {**tunnel, "upstream": "sys-vpn"}}
+    pillar = {"topology": "custom", "tunnels": tunnels, "routes": {"default": "sys-vpn-two"}}
+    embedded.fail(method="admin.vm.Create.AppVM", kill="after")
+    assert states.run_in_child(pillar) == -9
+    assert netvms(embedded.snapshot())["sys-vpn-two"] == "sys-firewall"
+    for test in (True, False):
+        (text,) = refused(states.undo(test=test))
+        assert text == (
+            "sys-firewall: with netvm as it was (sys-net), sys-vpn-two would be in clear, which is "
+            "not so now, and before it was not so by this way: an interrupted run left sys-vpn-two "
+            "half made. This step changed nothing. Take offline who is named (qvm-prefs "
+            "sys-vpn-two netvm none), and run this again."
+        )
+    embedded.call("sys-vpn-two", "admin.vm.property.Set", "netvm", b"")
+    assert refused(states.undo()) == []
+
+
+def test_template_that_inherits_gets_no_netvm_from_dom0s_default(states, embedded):
+    """R69. Its default is none, whatever default_netvm is (qubes/vm/templatevm.py)."""
+    embedded.call("debian-13-xfce", "admin.vm.property.Reset", "netvm")
+    before = same(embedded.snapshot())
+    assert refused(states.run({**PILLARS["dns"], "routes": {"default": "none"}})) == []
+    dry, done = states.undo(test=True), states.undo()
+    assert refused(done) == refused(dry) == []
+    assert [state.changes for state in done.values()] == [state.changes for state in dry.values()]
+    assert without_made(same(embedded.snapshot()), before) == before
+
+
 @pytest.mark.parametrize(
     ("first", "then"), [pair for pair in itertools.permutations(PILLARS, 2) if "dns" in pair]
 )
@@ -459,6 +512,19 @@ def test_wrong_option_stops_it_in_words(salt_text, embedded, options, text):
     assert embedded.calls() == []
 
 
+def test_undo_by_salt_of_a_qube_that_was_made_again(salt_text, embedded, minion):
+    """R92. Both of that name have steps; Salt wants each id but once."""
+    assert salt_text("state.sls", "qubes.network.sys-vpn", pillar=PILLARS["dns"]).code == 0
+    embedded.call("work", "admin.vm.Remove")
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=work label=red")
+    assert salt_text("state.sls", "qubes.network.sys-vpn").code == 0
+    assert netvms(embedded.snapshot())["work"] == "sys-firewall"
+    run = salt_text("state.sls", SLS)
+    assert run.code == 0, run.stdout
+    assert "'work' is another qube than the one that was changed" in told(run)
+    assert salt_text("state.sls", "qubes.network.clean").code == 0
+
+
 def test_clean_takes_the_record_away_after_an_undo_and_not_before(salt_text, embedded, minion):
     clean, kept = ("state.sls", "qubes.network.clean"), minion.folder / "qubes-vpn"
     assert salt_text("state.sls", "qubes.network.sys-vpn", pillar=PILLARS["dns"]).code == 0
@@ -509,6 +575,23 @@ def test_dry_run_is_refused_as_the_real_one_when_the_record_will_not_do(states, 
         assert dry == refused(states.run(pillar))
         plan = modules.qubes_vpn.plan(pillar, live=True)["steps"]
         assert dry == [step["problem"] for step in plan if step["problem"]]
+        assert embedded.writes() == []
+
+
+@pytest.mark.parametrize("name", ["sys-vpn", "t-vpn", "sys-none"])
+def test_no_note_is_removed_under_a_damaged_record(states, embedded, name):
+    """R92. Also not where it is all that is missing."""
+    assert refused(states.run(PILLARS["dns"])) == []
+    first, *rest = states.record.read_bytes().splitlines(keepends=True)
+    states.record.write_bytes(b"".join([first, *rest[1:]]))
+    embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-making.{name}", b"1")
+    embedded.forget_calls()
+    for test in (True, False):
+        answer, *_ = [
+            state for state in states.run(PILLARS["dns"], test=test).values() if not state.result
+        ]
+        assert "line 2 is damaged, or one before it is lost" in answer.comment
+        assert answer.changes == {}
         assert embedded.writes() == []
 
 
