@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a pillar may say of the Mullvad app (R30), and how that must fit a tunnel's endpoints."""
 
+import fnmatch
 import ipaddress
 import re
 
@@ -72,6 +73,8 @@ def problems(at, tunnel):
         fix = "Remove them, or write 'kind: mullvad'."
         return [Problem((*at, "mullvad"), what, fix)] if tunnel.kind and tunnel.mullvad else []
     method, port = (tunnel.mullvad[key] for key in ("obfuscation", "obfuscation_port"))
+    if outside := _outside(at, tunnel):
+        return outside
     here = (*at, "mullvad", "obfuscation_port")
     if method in ("off", "quic") and port:
         own = "its port is wireguard_port" if method == "off" else f"it is always {QUIC_PORT}"
@@ -83,6 +86,45 @@ def problems(at, tunnel):
         known = ", ".join(map(str, UDP2TCP_PORTS))
         return [Problem(here, f"no relay takes udp2tcp on port {port}", f"Write one of: {known}.")]
     return _endpoints(at, tunnel, method)
+
+
+def _outside(at, tunnel):
+    """The relay that the app connects to must be one of those that were chosen."""
+    key = "entry" if tunnel.mullvad["entry"] else "location"
+    place, relays = tunnel.mullvad[key], tunnel.relays
+    if not place or not relays or relays["list"] != "mullvad":
+        return []
+    country, city, host = parts(place)
+    if (
+        (relays["countries"] and country not in relays["countries"])
+        or (relays["cities"] and city and city not in relays["cities"])
+        or not _any_fits((country, city, host), relays["hostnames"])
+    ):
+        what = f"mullvad.{key} is '{place}', and the relays are chosen elsewhere"
+        return [Problem((*at, "relays"), what, "Change the one or the other.")]
+    return []
+
+
+def parts(location):
+    """``(country, city, host name)`` of a location, None for what it leaves open."""
+    words = location.split()
+    host = words[-1] if "-" in words[-1] else None
+    country, city = (*(host.split("-") if host else words), None)[:2]
+    return None if country == "any" else country, city, host
+
+
+def _any_fits(place, patterns):
+    """Whether a relay at *place* (of :func:`parts`) may have a name like one of *patterns*."""
+    *where, host = place
+    if not patterns or host:
+        return not patterns or any(fnmatch.fnmatchcase(host, pattern) for pattern in patterns)
+    return any(
+        all(
+            code in (None, part) or set("*?[") & set(part)
+            for code, part in zip(where, pattern.split("-"), strict=False)
+        )
+        for pattern in patterns
+    )
 
 
 def _endpoints(at, tunnel, method):

@@ -25,13 +25,13 @@ class Wishes(NamedTuple):
     vaults: tuple = ()
 
 
-def pillar_text(profile, wishes, source, selection=None):
+def pillar_text(profile, wishes, source, selection=None, location=None):
     """The pillar as text.
 
     source: what it was made from, for the first line.  selection: by what the endpoints were chosen
-    from a relay list, or None.
+    from a relay list, or None.  location: where these all are, for the Mullvad app, or None.
     """
-    top = CommentedMap(qubes_vpn=_body(profile, wishes, selection))
+    top = CommentedMap(qubes_vpn=_body(profile, wishes, selection, location))
     top.yaml_set_start_comment(
         f"A machine's network for qubes-vpn-formula, made from {source}.\n"
         "Every key there is: pillar.example.  Check after each edit: qubes-vpn check FILE\n"
@@ -45,7 +45,7 @@ def pillar_text(profile, wishes, source, selection=None):
     return stream.getvalue()
 
 
-def _body(profile, wishes, selection):
+def _body(profile, wishes, selection, location):
     body = CommentedMap()
     body["topology"] = wishes.topology
     _explain(
@@ -60,7 +60,7 @@ def _body(profile, wishes, selection):
     )
     body["uplink"] = "sys-net"
     _explain(body, "uplink", 2, "The qube with the network hardware; it is never changed.")
-    body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes, selection)})
+    body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes, selection, location)})
     _explain(body, "tunnels", 2, "The VPN qubes, any number of them.")
     body["routes"] = _routes(wishes)
     _explain(
@@ -74,7 +74,7 @@ def _body(profile, wishes, selection):
     return body
 
 
-def _tunnel(profile, wishes, selection):
+def _tunnel(profile, wishes, selection, location):
     tunnel = CommentedMap(kind=profile.kind)
     who = f" (it looks like {profile.provider}'s)" if profile.provider and profile.name else ""
     if profile.name:
@@ -104,6 +104,9 @@ def _tunnel(profile, wishes, selection):
             "How they were chosen.  Anew: qubes-vpn relays --from relays.json --refresh FILE",
             gap=False,
         )
+    if location:
+        tunnel["mullvad"] = CommentedMap(location=_quoted(location))
+        _explain(tunnel, "mullvad", 6, "The app connects there, and only there.", gap=False)
     tunnel["template"] = wishes.template or DEFAULT_TEMPLATE
     _explain(
         tunnel,

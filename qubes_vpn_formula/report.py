@@ -26,6 +26,17 @@ def tell_profile(profile, refusals):
             tell(f"  line {secret.line}: {secret.what}")
 
 
+def tell_places(tunnel, places):
+    """That the app must be told where to connect: *places* are those of its chosen relays."""
+    known = ", ".join(places[:10]) + (", ..." if len(places) > 10 else "")
+    tell(
+        f"{tunnel}: the Mullvad app connects where it was last told to, which the endpoints may "
+        f"not allow. Write one place under tunnels.{tunnel}: 'mullvad: {{location: PLACE}}', in "
+        f"quotes if it is no. The relays are in: {known}",
+        "yellow",
+    )
+
+
 def tell_steps(steps):
     """The steps of :func:`next_steps`, numbered."""
     tell("Next:", "bold")

@@ -98,8 +98,10 @@ def add(subparsers):
 
 
 def run(args):
-    profile, source, selection = _profile(args)
-    text = pillarnew.pillar_text(profile, _wishes(args), source, selection)
+    profile, source, found = _profile(args)
+    selection, places = (found.as_pillar(), found.locations) if found else (None, [])
+    location = places[0] if len(places) == 1 else None
+    text = pillarnew.pillar_text(profile, _wishes(args), source, selection, location)
     _refuse_problems(args, text)
     if args.output:
         files.write_new(args.output, text, args.force)
@@ -116,6 +118,8 @@ def run(args):
     if not args.output:
         say(text.rstrip("\n"))
     report.tell_profile(profile, refusals)
+    if len(places) > 1:
+        report.tell_places(args.tunnel, places)
     report.tell_steps(steps)
     return 0
 
@@ -128,7 +132,7 @@ def _refusals(args, profile):
 
 
 def _profile(args):
-    """The profile with all its servers pinned, what it was made from, and what it chose by."""
+    """The profile with all its servers pinned, what it was made from, and the relays chosen."""
     if args.provider:
         return _relays(args)
     _refuse_options("--from", [*(["--relays"] if args.relays else []), *options.given(args)])
@@ -152,7 +156,7 @@ def _relays(args):
     profile = Profile(kind="mullvad", name="", provider="Mullvad", endpoints=found.endpoints)
     words = wishes.words()
     source = "Mullvad's relay list" + (f" ({words})" if words else "")
-    return profile, source, found.as_pillar()
+    return profile, source, found
 
 
 def _refuse_options(with_, given):

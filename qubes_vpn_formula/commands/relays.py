@@ -5,7 +5,7 @@ import datetime
 import json
 
 import qubes_vpn_net
-from qubes_vpn_formula import files, pillarfile
+from qubes_vpn_formula import files, pillarfile, report
 from qubes_vpn_formula.commands import check
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.commands.set import BOM, new_problems, show_difference
@@ -134,8 +134,11 @@ def _edit(args, listed):
         say(json.dumps(result, indent=2))
         return 0
     show_difference(path, old, new)
-    for name, found in made.items():
-        _tell(found, name)
+    for tunnel, _ in tunnels:
+        found = made[tunnel.name]
+        _tell(found, tunnel.name)
+        if tunnel.kind == "mullvad" and not tunnel.mullvad["location"]:
+            report.tell_places(tunnel.name, found.locations)
     return 0
 
 

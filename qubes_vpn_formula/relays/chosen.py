@@ -37,6 +37,14 @@ class Chosen(NamedTuple):
         read = qubes_vpn_relays.RELAYS.read({**said, "sha256": "0" * 64}, (), [])
         return {**said, "sha256": qubes_vpn_relays.checksum(read, self.destinations)}
 
+    @property
+    def locations(self):
+        """Where the relays are, as the app calls it: one relay or city, or the countries."""
+        if len(self.relays) == 1:
+            return [self.relays[0].hostname]
+        cities = sorted({f"{relay.country} {relay.city}" for relay in self.relays})
+        return cities if len(cities) == 1 else sorted({relay.country for relay in self.relays})
+
 
 def choose(listed, wishes, taken, in_use=(), before=()):
     """The :class:`Chosen` of the list *listed*; raises :class:`UserError`.

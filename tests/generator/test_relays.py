@@ -211,6 +211,39 @@ def test_too_many_for_qubes(write, capsys):
 # --- init
 
 
+@pytest.mark.parametrize(
+    ("words", "location"),
+    [
+        (["--country", "se"], "se"),
+        (["--country", "no"], "no"),
+        (["--city", "got"], "se got"),
+        (["--hostname", "se-got-wg-001"], "se-got-wg-001"),
+        (["--country", "se", "--country", "no"], None),
+    ],
+)
+def test_init_says_where_the_app_connects(words, location, write, capsys):
+    """R30, R36: by itself it goes to its own default, which the endpoints may not have."""
+    hosts = ["se-got-wg-001", "se-got-wg-002", "se-sto-wg-001", "no-osl-wg-001", "no-svg-wg-001"]
+    relays = [relay(host, f"203.0.113.{at}") for at, host in enumerate(hosts, 1)]
+    listed = write(api_list(relays), "places.json")
+    assert main(["init", "--provider", "mullvad", "--relays", listed, *words]) == 0
+    shown = capsys.readouterr()
+    said = " ".join(shown.err.split())
+    pillar = write(shown.out, "made.sls")
+    app = yaml.safe_load(shown.out)["qubes_vpn"]["tunnels"]["sys-vpn"].get("mullvad")
+    assert app == (location and {"location": location})
+    assert ("The relays are in: no, se" in said) is (location is None)
+    assert main(["check", pillar]) == 0
+    capsys.readouterr()
+    told = "the relays are chosen elsewhere" if location else "The relays are in: no, se"
+    if location:
+        assert main(["set", pillar, "tunnels.sys-vpn.mullvad.location", "ch zrh"]) == 2
+    else:
+        assert main(["relays", "--from", listed, "--refresh", pillar]) == 0
+    shown = capsys.readouterr()
+    assert told in " ".join((shown.out + shown.err).split())
+
+
 def test_init(listed, write, capsys):
     """The same way; where each prefix comes from stands beside it."""
     words = ["init", "--provider", "mullvad", "--relays", listed, "--country", "SE", "--owner"]
