@@ -111,11 +111,10 @@ def qube():
     """A VPN qube whose template has the app; the account's number is in its file."""
     skip_where_impossible()
     with Qube("sys-vpn") as qube:
-        for name, path in PROGRAMS.items():
-            qube.write(path, (APP / name).read_text(), 0o755)
-        qube.write("/run/qubes-service/qubes-vpn", "")
-        qube.write(WANTS, "")
-        qube.write(DROP_IN, "")
+        lines = [f"install -D '{APP / name}' {path}" for name, path in PROGRAMS.items()]
+        empty = ("/run/qubes-service/qubes-vpn", WANTS, DROP_IN)
+        lines += [f"install -D -m 644 /dev/null {path}" for path in empty]
+        qube.run("set -e\n" + "\n".join(lines))
         qube.write(FILE, f"{ACCOUNT[:4]} {ACCOUNT[4:8]} {ACCOUNT[8:]}\n", 0o600)
         yield qube
 
