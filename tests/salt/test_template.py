@@ -105,6 +105,12 @@ LOGINS = {
     "/home/user/.cert/nm-openvpn/se-key.pem": "SECRET",
     "/rw/config/vpn/credentials/mullvad-account": "SECRET",
     "/home/user/QubesIncoming/personal/se.ovpn": "-----BEGIN RSA PRIVATE KEY-----",
+    "/home/user/QubesIncoming/dev/prov.auth": "user\nSECRET",
+    "/home/user/QubesIncoming/dev/mullvad-account": "1234567890123456",
+    "/home/user/QubesIncoming/dev/wg0": "[Interface]\nPrivateKey = SECRET",
+    "/home/user/QubesIncoming/dev/vpn/number": "1234567890123456",
+    "/home/user/mullvad-account": "1234 5678 9012 3456",
+    "/etc/openvpn/login.txt": "user\nSECRET",
 }
 
 
@@ -135,14 +141,32 @@ def test_what_is_no_login_is_none(template):
         "/etc/mullvad-vpn/device.json": '"logged_out"',
         "/etc/mullvad-vpn/account-history.json": "",
         "/etc/openvpn/update-resolv-conf": "#!/bin/sh\n# password\n",
+        "/etc/openvpn/two-lines": "client\ndev tun and more words\n",
+        "/etc/openvpn/one-line": "SECRET\n",
     }
     for path, text in files.items():
         template.qube.write(path, text)
     template.qube.run("mkdir -p /etc/wireguard; ln -s /dev/zero /etc/wireguard/zero.conf")
+    template.qube.run("ln -s loop.conf /etc/wireguard/loop.conf; mkfifo /etc/openvpn/pipe")
+    more = ["zero.conf", "loop.conf"]
     try:
         assert template.ready()["result"] is True, template.ready()["comment"]
     finally:
-        template.qube.run(["rm", "/etc/wireguard/zero.conf", *files])
+        more = [f"/etc/wireguard/{name}" for name in more]
+        template.qube.run(["rm", "/etc/openvpn/pipe", *more, *files])
+
+
+def test_a_link_to_a_login_is_one(template):
+    """R33: what wg-quick would read."""
+    template.qube.write("/opt/wg.conf", "[Interface]\nPrivateKey = SECRET\n", 0o600)
+    template.qube.run("mkdir -p /etc/wireguard; ln -s /opt/wg.conf /etc/wireguard/wg0.conf")
+    try:
+        answer = template.ready()
+        assert answer["result"] is False
+        assert "/etc/wireguard/wg0.conf holds a login" in answer["comment"]
+        assert "SECRET" not in answer["comment"]
+    finally:
+        template.qube.run(["rm", "/etc/wireguard/wg0.conf", "/opt/wg.conf"])
 
 
 #: What is done to it -> what it is told, and whether this run would put it right.
