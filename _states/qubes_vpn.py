@@ -47,24 +47,27 @@ def template_offline(name):
     return _state("template_offline", name)
 
 
-def template_software(name, netvm, in_clear, guard):
+def template_software(name, netvm, in_clear, guard, lists):
     """Template *name* has its software: by the SLS applied in it, with *netvm* if need be.
 
     The netvm is there only after a failure without it, for a limited time, and is taken away
     whatever happens.  in_clear: whether the pillar says that it leads past the VPN.
+    lists: the firewall lists that the tunnels are to have.
     """
-    args = {"netvm": netvm, "in_clear": in_clear, "guard": guard}
+    args = {"netvm": netvm, "in_clear": in_clear, "guard": guard, "lists": lists}
     return _state("template_software", name, **args)
 
 
-def present(name, label, template=None, settings=None):
+def present(name, label, template=None, settings=None, role=None):
     """A qube *name* exists.
 
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
-    One that an interrupted run left half made is completed.
+    One that an interrupted run left half made is completed.  With a *role* (firewall, resolver) a
+    VPN qube of that name is refused.
     """
-    return _state("present", name, label=label, template=template, settings=settings)
+    more = {"template": template, "settings": settings, "role": role}
+    return _state("present", name, label=label, **more)
 
 
 def disposable(name, template, label):
@@ -98,7 +101,7 @@ def netvm(name, netvm, guard, later=None, restart_clients="never", optional=Fals
 
     Refused when it may let a qube out in clear that is not, by *guard*: a mapping of ``uplink``,
     ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires),
-    ``outside_vpn`` (who may be in clear) and ``sheltered`` (services that may not).  Those whom a
+    ``outside_vpn`` (who may be in clear) and ``sheltered`` (who else may not itself).  Those whom a
     later state brings back are taken offline first instead: *later*, a mapping of ``qubes`` and
     ``default``, says who they are; its ``lists`` are those that tunnels get later.
     A running qube's new netvm is started first.  *restart_clients*, about running clients whose

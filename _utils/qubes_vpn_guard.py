@@ -17,8 +17,10 @@ class Guard(NamedTuple):
     shelters: qubes whose clients are not in clear (tunnels, and Whonix' gateway for Tor).
     services: every service qube; one without a netvm is not wired yet, so its clients are offline.
     outside_vpn: clients that the user wants in clear.
-    sheltered: resolvers and firewalls whose own way leads through a shelter in the end.  They send
-    something themselves, such as queries and updates, so they are not let out on the way either.
+    sheltered: resolvers and firewalls whose own way leads through a shelter in the end, and Whonix'
+    gateway behind a VPN.  They send something themselves, such as queries, updates and Tor's
+    traffic, so they are not let out on the way either; none is a shelter of its own.
+    former: what was a shelter and is none by this pillar.  Its clients were not in clear.
     """
 
     uplink: str
@@ -26,6 +28,7 @@ class Guard(NamedTuple):
     services: tuple
     outside_vpn: tuple
     sheltered: tuple = ()
+    former: tuple = ()
 
 
 def guard_of(data):
@@ -71,7 +74,7 @@ def may_be_in_clear(name, wiring, guard):
     uplink that the pillar does not know.
     """
     way = path(name, wiring)
-    if len(way) == 1 or set(way) & set(guard.shelters):
+    if len(way) == 1 or set(way) & _shelters_of(name, guard):
         return False
     looped = wiring.get(way[-1]) is not None
     return not looped and way[-1] not in guard.services
@@ -94,10 +97,16 @@ def is_in_clear(name, wiring, guard):
     Only through qubes that the pillar names: any other netvm may be a VPN of somebody else's.
     """
     _, *way = path(name, wiring)
-    if not way or name in guard.shelters or wiring.get(guard.uplink) is not None:
+    closed = _shelters_of(name, guard) | {*guard.former}
+    if not way or name in closed or wiring.get(guard.uplink) is not None:
         return False
-    known = {*guard.services, guard.uplink} - set(guard.shelters)
+    known = {*guard.services, guard.uplink} - {*guard.shelters, *guard.former}
     return way[-1] == guard.uplink and set(way) <= known
+
+
+def _shelters_of(name, guard):
+    """Whatever closes the way of *name*."""
+    return {*guard.shelters} - ({name} & {*guard.sheltered})
 
 
 def path(name, wiring):

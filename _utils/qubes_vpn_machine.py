@@ -605,7 +605,7 @@ class Machine:
         """The record's lines, as they were when this was asked first."""
         if self._lines is None:
             with _recorded():
-                self._lines = self._record.lines()
+                self._lines = self._record.lines() if self._record else []
         return self._lines
 
     def undoing(self):

@@ -6,7 +6,8 @@ taken offline before it if a later step of the same run brings that qube back (*
 the move is refused, with nothing changed.  A run that is killed in between leaves them offline.
 
 later: ``{"qubes": [name...], "default": bool, "lists": {tunnel: [rule...]}}``, whom later steps
-give a netvm, whether one of them sets default_netvm, and the firewall lists that they give.
+give a netvm, whether one of them sets default_netvm, and the firewall lists that they give.  A run
+that gives no list, as that of qubes.layout, has all tunnels' lists there, and no ``qubes``.
 restart_clients: what happens to running clients whose connections a move breaks: ``never`` (moved
 as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, started again).
 """
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import qubesadmin.exc
 
 import qubes_vpn_guard
+import qubes_vpn_shelters
 from qubes_vpn_machine import FROZEN, INHERITED, Refused, in_words, meant, shown
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
@@ -156,9 +158,9 @@ def _make(machine, changes, move, before, in_the_way, guard, later, restart_clie
 
 def _off(machine, move, before, in_the_way, guard, later):
     """Whom to take offline before *move*; refused when one of them would not come back."""
-    rules = qubes_vpn_guard.guard_of(guard)
+    rules = qubes_vpn_shelters.promise(machine, guard)
     after = {**before, **dict.fromkeys(move.moved, move.netvm)}
-    unlisted = _unlisted(machine, rules, later.get("lists", {}))
+    unlisted = qubes_vpn_shelters.unlisted(machine, rules, later.get("lists", {}))
     names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted)]
     discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
     names = [name for name in dict.fromkeys(names) if name not in discarded]
@@ -177,6 +179,13 @@ def _off(machine, move, before, in_the_way, guard, later):
     if not lost and (names or heirs):  # the same question about what is really to be done
         after = {**off.wiring(before), **dict.fromkeys(move.moved, move.netvm)}
         lost = qubes_vpn_guard.opened(before, after, rules, unlisted)
+    if lost and "qubes" not in later and not qubes_vpn_guard.opened(before, after, rules):
+        on_it = [name for name in qubes_vpn_guard.path(move.netvm, after) if name in unlisted]
+        raise Refused(
+            f"{move.what} would put {', '.join(lost)} in clear: {' and '.join(on_it)} lacks the "
+            "firewall list that the pillar gives it. This step changed nothing. Run "
+            "qubes.network.sys-vpn in dom0 first."
+        )
     if lost:
         raise Refused(
             f"{move.what} would put {', '.join(lost)} in clear, and now they are not. This step "
@@ -186,20 +195,6 @@ def _off(machine, move, before, in_the_way, guard, later):
             "in clear is where it belongs."
         )
     return off
-
-
-def _unlisted(machine, rules, lists):
-    """Tunnels that an earlier life left without their list: a later step of the run gives it."""
-    return [
-        name
-        for name in rules.shelters
-        if name in rules.services
-        and machine.klass(name)
-        and (
-            "action=accept" in machine.rules(name)
-            or (name in lists and not machine.has_rules(name, lists[name]))
-        )
-    ]
 
 
 def _loop(name, netvm, wiring, later):

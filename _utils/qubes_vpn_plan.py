@@ -69,6 +69,9 @@ def layout(model):
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
+    for step in steps:
+        if step.state == "netvm" and step.args["netvm"] != "none":
+            step.args["later"] = {"lists": _lists(model)}
     return _with_restarts(steps, model)
 
 
@@ -85,9 +88,19 @@ def templates(model):
         args = {"name": name, "netvm": netvm, "in_clear": model.in_clear(netvm)}
         way = " -> ".join(model.path(netvm))
         why = f"without a netvm first; if that fails, by {way}, for as long as it takes"
-        args["guard"] = guard(model)
+        args |= {"guard": guard(model), "lists": _lists(model)}
         steps.append(Step(f"{name}: its software", "template_software", args, why))
     return steps
+
+
+def _lists(model):
+    """Every tunnel's firewall list, for steps that do not set it and rely on it."""
+    services = model.services.items()
+    return {
+        name: qubes_vpn_net.rules(service.endpoints)
+        for name, service in services
+        if service.role == "tunnel"
+    }
 
 
 def _templates_offline(model):
@@ -130,12 +143,13 @@ def guard(model):
     """What :class:`qubes_vpn_guard.Guard` needs to know, as plain data for a state."""
     clear = [model.whonix_gateway] if model.whonix == "direct" else []
     others = [name for name, service in model.services.items() if service.role != "tunnel"]
+    behind = [model.whonix_gateway] if model.whonix == "behind_vpn" else []
     return {
         "uplink": model.uplink,
         "shelters": [*model.tunnels(), model.whonix_gateway],
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
-        "sheltered": [name for name in others if not model.in_clear(name)],
+        "sheltered": [*(name for name in others if not model.in_clear(name)), *behind],
     }
 
 
@@ -196,6 +210,8 @@ def _service(model, service, guard):
         steps = [*_home(service, guard), _disposable(service)]
     else:
         steps = [_present(name, service.template, service.label, settings if adopted else {})]
+    if service.role != "tunnel":
+        steps[0].args["role"] = service.role
     if service.role == "tunnel":
         steps.append(
             Step(

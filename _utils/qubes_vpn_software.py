@@ -11,6 +11,7 @@ import time
 
 import qubes_vpn_guard
 import qubes_vpn_program
+import qubes_vpn_shelters
 from qubes_vpn_machine import Refused
 
 SLS = "qubes.network.sys-vpn"
@@ -38,17 +39,18 @@ def template_offline(machine, changes, name):
         machine.set_rules(name, _CLOSED, changes)
 
 
-def template_software(machine, changes, name, netvm, in_clear, guard):
+def template_software(machine, changes, name, netvm, in_clear, guard, lists):
     """Applies template *name*'s part of the SLS in it, with *netvm* if it fails without.
 
     in_clear: whether the pillar says that *netvm* leads past the VPN; refused when it does and the
     pillar does not say so.  The netvm is taken away again whatever happens.
+    lists: the tunnels' firewall lists; without its own one a tunnel counts as none.
     Returns what there is to say.
     """
     if machine.klass(name) != "TemplateVM":
         raise Refused(f"there is no template '{name}'. Run {SLS} in dom0 first.")
     template_offline(machine, changes, name)
-    way = _way(machine, name, netvm, in_clear, guard)
+    way = _way(machine, name, netvm, in_clear, guard, lists)
     if machine.running(name):
         raise Refused(
             f"{name} is running. Shut it down (qvm-shutdown {name}), then run this again."
@@ -122,7 +124,7 @@ def _apply(machine, name):
     return ". ".join(told or list(filter(None, lines))[-2:]) or f"qubesctl ended with {code}"
 
 
-def _way(machine, name, netvm, in_clear, guard):
+def _way(machine, name, netvm, in_clear, guard, lists):
     """The netvm and where it leads, in words."""
     if machine.klass(netvm) is None:
         raise Refused(f"there is no qube '{netvm}'. Run {SLS} in dom0 first.")
@@ -134,9 +136,14 @@ def _way(machine, name, netvm, in_clear, guard):
     wiring = {**machine.wiring(), name: netvm}
     promise = qubes_vpn_guard.guard_of(guard)
     path = " -> ".join(qubes_vpn_guard.path(netvm, wiring))
+    open_yet = qubes_vpn_shelters.unlisted(machine, promise, lists)
+    shelters = tuple(shelter for shelter in promise.shelters if shelter not in open_yet)
+    promise = promise._replace(shelters=shelters)
     exposed = qubes_vpn_guard.may_be_in_clear(name, wiring, promise)
     if exposed and not in_clear:
-        raise Refused(f"{netvm} leads past the VPN now ({path}). Run {SLS} in dom0 first.")
+        on_it = [each for each in open_yet if each in qubes_vpn_guard.path(netvm, wiring)]
+        why = f"; {on_it[0]} lacks the pillar's firewall list" if on_it else ""
+        raise Refused(f"{netvm} leads past the VPN now ({path}{why}). Run {SLS} in dom0 first.")
     return f"the netvm {netvm} ({path}{', past the VPN' if exposed else ''})"
 
 

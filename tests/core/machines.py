@@ -99,6 +99,25 @@ def pillars(draw):
     return {key: document[key] for key in draw(st.permutations(list(document)))}
 
 
+@st.composite
+def with_other_roles(draw, document):
+    """The pillar with its service qubes' names shuffled: a name's role is another one then.
+
+    Those of a ready-made topology keep their names, for they have them from it.
+    """
+    fixed = CHAINS[document["topology"]][0]
+    names = [name for name in (*TUNNELS, *RESOLVERS, *FIREWALLS) if name not in fixed]
+    return _renamed(document, dict(zip(names, draw(st.permutations(names)), strict=True)))
+
+
+def _renamed(value, names):
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_renamed(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
 def _whonix(default, upstreams):
     """What `whonix` may say there."""
     words = ["unmanaged"]

@@ -11,7 +11,13 @@ names = st.sampled_from(QUBES)
 some = st.lists(names, max_size=3, unique=True).map(tuple)
 wirings = st.fixed_dictionaries({name: st.none() | names for name in QUBES})
 guards = st.builds(
-    Guard, uplink=names, shelters=some, services=some, outside_vpn=some, sheltered=some
+    Guard,
+    uplink=names,
+    shelters=some,
+    services=some,
+    outside_vpn=some,
+    sheltered=some,
+    former=some,
 )
 #: A promise about a machine of "net" (uplink), "vpn" (tunnel) and "fw" (firewall).
 GUARD = Guard("net", shelters=("vpn",), services=("vpn", "fw"), outside_vpn=("games",))
@@ -35,6 +41,36 @@ def test_a_service_qube_is_opened_unless_it_is_to_be_in_clear_in_the_end():
     """R12: what it sends itself, such as a resolver's queries."""
     guard = GUARD._replace(sheltered=("fw",))
     assert opened(CLOSED, {**CLOSED, "fw": "net"}, guard) == ["fw", "work"]
+
+
+def test_who_was_behind_a_tunnel_that_is_none_any_more_is_opened():
+    """The next pillar calls it a firewall; without that line its clients were refused, too."""
+    guard = GUARD._replace(shelters=("vpn-2",), services=("vpn-2", "vpn", "fw"))
+    before = {**CLOSED, "vpn-2": "net"}
+    assert opened(before, {**before, "fw": "net"}, guard) == []
+    former = guard._replace(former=("vpn",))
+    assert opened(before, {**before, "fw": "net"}, former) == ["work"]
+    assert opened(before, {**before, "work": "net"}, former) == ["work"]
+
+
+def test_the_uplink_of_this_pillar_may_have_been_a_tunnel():
+    guard = Guard("vpn", ("vpn-2",), ("vpn-2", "fw"), (), former=("vpn",))
+    before = {"net": None, "vpn": None, "fw": "vpn", "fw-2": None, "work": "fw"}
+    assert opened(before, {**before, "work": "vpn"}, guard) == ["work"]
+    assert opened(before, {**before, "work": "vpn"}, guard._replace(former=())) == []
+
+
+def test_whonix_gateway_behind_a_vpn_is_no_shelter_of_its_own():
+    """R08. Its clients are safe on any way of its, and itself only behind the VPN."""
+    guard = GUARD._replace(shelters=("vpn", "tor"))
+    before = {**CLOSED, "tor": "fw", "anon": "tor"}
+    after = {**before, "fw": "net"}
+    assert opened(before, after, guard) == ["work"]
+    behind = guard._replace(sheltered=("tor",))
+    assert opened(before, after, behind) == ["tor", "work"]
+    assert opened(after, {**after, "tor": "net"}, behind) == []  # it was in clear already
+    assert exposed("tor", after, behind, provides=True)
+    assert not exposed("anon", after, behind, provides=False)
 
 
 def test_a_qube_behind_a_netvm_of_somebody_else_is_opened():
@@ -113,7 +149,8 @@ def test_no_change_opens_nobody(wiring, guard):
 @settings(max_examples=300)
 @given(wiring=wirings, guard=guards, name=names)
 def test_a_shelter_on_the_way_always_closes(wiring, guard, name):
-    if set(path(name, wiring)) & set(guard.shelters):
+    own = {name} & set(guard.sheltered)  # Whonix' gateway, behind a VPN
+    if set(path(name, wiring)) & (set(guard.shelters) - own):
         assert not may_be_in_clear(name, wiring, guard)
         assert not is_in_clear(name, wiring, guard)
 
@@ -123,13 +160,13 @@ def test_a_shelter_on_the_way_always_closes(wiring, guard, name):
 def test_who_is_in_clear_gets_to_an_end_that_is_not_ours(wiring, guard, name):
     """Stated the other way round, as reachability."""
     ends = {end for end in QUBES if wiring[end] is None and end not in guard.services}
-    ways = {name}
+    ways, shelters = {name}, set(guard.shelters) - ({name} & set(guard.sheltered))
     while True:  # everything that *name* can reach through qubes that are no shelters
-        more = ways | {wiring[here] for here in ways - set(guard.shelters)} - {None}
+        more = ways | {wiring[here] for here in ways - shelters} - {None}
         if more == ways:
             break
         ways = more
-    reached = (ways - set(guard.shelters) - {name}) & ends
+    reached = (ways - shelters - {name}) & ends
     assert may_be_in_clear(name, wiring, guard) == bool(reached)
 
 

@@ -16,7 +16,10 @@ What is taken for true, and nothing else is:
    for the disposables that are made from it.
 7. A netvm that lost `provides_network` passes on nothing (R4.3 attaches no client to it), or, in
    other worlds, still everything (R4.2, and a qube that has not been restarted since).
-8. What a pillar calls a service qube is no uplink, and what it calls its Whonix is one.
+8. What a pillar calls a service qube is no uplink, what it calls its Whonix is one, and what it
+   calls a resolver or a firewall is no VPN, unless an earlier pillar's run made it one.
+9. A VPN qube of an earlier pillar stays one for as long as it has the flag of one: a run that ended
+   before it had that has made none.
 """
 
 import copy
@@ -85,12 +88,26 @@ def limited_to(lines, allowed):
     return all(line in allowed for line in lines if not line.startswith("action=drop"))
 
 
-def in_clear(state, truth):
-    """Names of the qubes and templates whose packets may reach the net outside every tunnel."""
+def described(state, truth, tunnels):
+    """The next pillar has these *tunnels*."""
+    flagged = {
+        name
+        for name in truth.tunnels & state["qubes"].keys()
+        if state["qubes"][name]["features"].get("service.qubes-vpn")
+    }
+    truth.tunnels.intersection_update(flagged)
+    truth.tunnels.update(tunnels)
+
+
+def in_clear(state, truth, behind=()):
+    """Names of the qubes and templates whose packets may reach the net outside every tunnel.
+
+    behind: shelters that are to be behind another one, so their own packets count, too.
+    """
     wiring = netvms(state)
     closed = {name for name in wiring if _is_shelter(state, truth, wiring, name)}
     stops = closed | _cut(state, truth)
-    everyone = wiring.keys() - closed - truth.uplinks
+    everyone = wiring.keys() - (closed - {*behind}) - truth.uplinks
     return {name for name in everyone if _reaches_uplink(truth, wiring, stops, name)}
 
 

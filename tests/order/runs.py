@@ -97,7 +97,8 @@ class Watch:
         self._before = oracle.netvms(self._state)
         self._rules = {name: [oracle.rules(self._state, name)] for name in self._before}
         self._providers = oracle.providers(self._state)
-        self._may = oracle.in_clear(self._state, self._truth) | outside(document)
+        self._behind = {GATEWAY} if document["whonix"] == "behind_vpn" else set()
+        self._may = self._in_clear() | outside(document)
         self._offline = oracle.offline_by_choice(self._state) - routed(document)
         self._listed = {name: ENDPOINTS.values() for name in document["tunnels"]}
         homes = {
@@ -133,7 +134,7 @@ class Watch:
     def look(self, call):
         """After a write."""
         wiring = oracle.netvms(self._state)
-        for name in sorted(oracle.in_clear(self._state, self._truth) - self._may - self._making):
+        for name in sorted(self._in_clear() - self._may - self._making):
             self._say(call, f"in clear: {' -> '.join(way(name, wiring))}")
         for name in sorted(self._offline):
             if wiring.get(name):
@@ -142,6 +143,9 @@ class Watch:
             self._look_at_list(name, call)
         for name in self._listed.keys() & wiring.keys() - self._making:
             self._look_at_limits(name, wiring[name], call)
+
+    def _in_clear(self):
+        return oracle.in_clear(self._state, self._truth, self._behind)
 
     def _look_at_list(self, name, call):
         seen = self._rules.setdefault(name, [["action=accept"]])

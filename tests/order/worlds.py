@@ -95,7 +95,10 @@ def drawn(draw, documents):
     named = draw(st.lists(st.sampled_from(sorted(NAMED)), unique=True, max_size=4))
     strange = draw(st.lists(st.sampled_from(sorted(STRANGERS)), unique=True, max_size=3))
     natures = {UPLINK: "uplink", "sys-firewall": "proxy"}
-    natures |= {name: draw(st.sampled_from(NAMED[name])) for name in named}
+    plain = {name for each in documents for name in (*each["resolvers"], *each["firewalls"])}
+    natures |= {
+        name: "proxy" if name in plain else draw(st.sampled_from(NAMED[name])) for name in named
+    }
     if any(_names(document, GATEWAY) for document in documents) and draw(st.integers(0, 9)):
         natures[GATEWAY] = "vpn"
     natures |= {name: STRANGERS[name] for name in strange}

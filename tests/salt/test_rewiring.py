@@ -130,6 +130,79 @@ def test_clients_are_taken_offline_before_their_firewall_is_opened(states, embed
     assert "netvm" not in own(machine, "untrusted")
 
 
+#: behind the tunnel, a firewall; and then another tunnel, and the first one called a firewall
+ROLES = {
+    "topology": "custom",
+    "tunnels": {"sys-vpn": {**WIREGUARD, "upstream": "sys-net"}},
+    "firewalls": {"fw-x": {"upstream": "sys-vpn"}},
+    "routes": {"qubes": {"personal": "fw-x"}},
+}
+OTHER_ROLES = {
+    "topology": "custom",
+    "tunnels": {"sys-vpn-2": {**WIREGUARD, "upstream": "sys-net"}},
+    "firewalls": {"fw-x": {"upstream": "sys-net"}},
+    "routes": {"qubes": {"work": "sys-vpn-2"}},
+}
+
+
+FW_OUT = {"fw-x": {"upstream": "sys-net"}}
+LAYOUT = {
+    "topology": "custom",
+    "tunnels": {"sys-vpn": {**WIREGUARD, "upstream": "sys-net"}},
+    "layout": {"banking": {"label": "green"}},
+    "routes": {"qubes": {"banking": "sys-vpn"}},
+}
+
+
+@pytest.mark.parametrize("role", ["firewalls", "resolvers"])
+def test_a_tunnel_that_is_none_any_more_lets_nobody_out(states, embedded, after_each_write, role):
+    """R05, R12. The line that gives it another role is no word about its clients."""
+    assert refused(states.run(ROLES)) == []
+    after_each_write.clear()
+    named = {**OTHER_ROLES.get(role, {}), "sys-vpn": {"upstream": "sys-net"}}
+    (said,) = refused(states.run({**OTHER_ROLES, role: named}))
+    assert "would put personal in clear" in said or "'sys-vpn' is a VPN qube" in said
+    assert [each for each in after_each_write if "personal" in in_clear(each)] == []
+    assert netvms(embedded.snapshot())["fw-x"] == "sys-vpn"
+
+
+def test_a_tunnel_that_is_to_be_a_firewall_says_what_to_do(states, embedded):
+    """It would keep its service, its template and its list: its clients would get nothing."""
+    states.run(ROLES)
+    embedded.call("fw-x", "admin.vm.property.Set", "netvm", b"")
+    new = {**OTHER_ROLES, "firewalls": {"sys-vpn": {"upstream": "sys-net"}}}
+    (said,) = refused(states.run(new))
+    assert "the pillar calls it a firewall" in said
+    embedded.call("sys-vpn", "admin.vm.feature.Remove", "service.qubes-vpn")
+    assert refused(states.run(new)) == []
+    # Its client is still nobody who was in clear: the record knows what it was.
+    embedded.call("fw-x", "admin.vm.property.Set", "netvm", b"sys-vpn")
+    (said,) = refused(states.run({**new, "firewalls": {**new["firewalls"], **FW_OUT}}))
+    assert "fw-x -> sys-net would put personal in clear" in said
+
+
+def test_whonix_gateway_behind_the_vpn_never_leaves_it(states, embedded, after_each_write):
+    """R08. From topology dns to simple, where its firewall goes before the tunnel."""
+    assert refused(states.run({**PILLARS["dns"], "whonix": "behind_vpn"})) == []
+    after_each_write.clear()
+    assert refused(states.run({**PILLARS["simple"], "whonix": "behind_vpn"})) == []
+    ways = [guard.path("sys-whonix", netvms(snapshot)) for snapshot in after_each_write]
+    assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
+    assert ways[-1] == ["sys-whonix", "sys-vpn", "sys-firewall", "sys-net"]
+
+
+@pytest.mark.parametrize("rules", [b"", b"action=accept proto=tcp\naction=drop\n"])
+def test_the_layout_relies_on_a_tunnels_list_and_compares_it(states, embedded, rules):
+    """R10, R12. qubes.layout gives no list: what is not listed yet carries nobody."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-vpn label=red")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "provides_network", b"True")
+    embedded.call("sys-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", rules)
+    (said,) = refused(states.run(LAYOUT, "layout"))
+    assert "sys-vpn lacks the firewall list that the pillar gives it" in said
+    assert netvms(embedded.snapshot())["banking"] is None
+
+
 def test_a_resolver_between_two_tunneled_ways_is_offline_not_in_clear(
     states, embedded, after_each_write
 ):

@@ -203,6 +203,16 @@ def test_a_way_past_the_vpn_that_the_pillar_does_not_say_is_refused(states, embe
         )
 
 
+@pytest.mark.parametrize("test", [True, False])
+def test_a_tunnel_that_has_no_list_yet_is_refused(states, embedded, ready, test):
+    """R23, R12. A qube of that name may be anything."""
+    embedded.call("sys-vpn", "admin.vm.firewall.Set", "", b"action=accept proto=tcp\naction=drop\n")
+    templates = {"t-vpn": {**PILLAR["templates"]["t-vpn"], "netvm_while_installing": "sys-vpn"}}
+    done = states.run({**PILLAR, "templates": templates}, "templates", test=test)[STEP]
+    assert done.result is False
+    assert "sys-vpn lacks the pillar's firewall list). Run qubes.network.sys-vpn" in done.comment
+
+
 def test_a_way_past_the_vpn_that_the_pillar_says_is_told(states, embedded, ready):
     """The user's choice: before there is a tunnel there is no other way."""
     templates = {"t-vpn": {**PILLAR["templates"]["t-vpn"], "netvm_while_installing": "sys-net"}}
