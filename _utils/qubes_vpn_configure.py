@@ -80,17 +80,23 @@ def _is_ours(path):
 
 
 def replace(path, data, mode):
-    """*path* becomes a plain file with these bytes and this *mode*, at once or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink()
-            raise
+    """*path* becomes a plain file with these bytes and this *mode*, at once or not at all.
+
+    Raises ``OSError`` with *path* as its file name: that of a full disk has none.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+                Path(file.name).replace(path)
+            except OSError:
+                Path(file.name).unlink()
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _lines(lines):

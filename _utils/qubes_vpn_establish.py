@@ -41,6 +41,7 @@ def establish(settings, endpoints, dry, here=True):
     )
     problems = tuple(connections.problems.values())
     if not dry and changes:
+        failed = ()
         try:
             text = qubes_vpn_tunnel.write_settings(settings).encode()
             qubes_vpn_configure.replace(qubes_vpn_tunnel.CONF, text, 0o644)
@@ -48,12 +49,22 @@ def establish(settings, endpoints, dry, here=True):
             if here:
                 qubes_vpn_tunnel.make(settings, connections.made, usable)
         except Failed as error:
-            problems += (f"{error}. What NetworkManager says: {_JOURNAL}",)
+            failed = (f"{error}. What NetworkManager says: {_JOURNAL}",)
         except OSError as error:
-            problems += (f"{error.filename}: {error.strerror}",)
+            failed = (f"{error.filename}: {error.strerror}",)
         after = _changes(settings, connections, here)
         changes = {key: change for key, change in changes.items() if key not in after}
+        if after and not failed:
+            failed = (f"not as it should be: {_in_words(after)}. See {_JOURNAL}",)
+        problems += failed
     return Outcome(changes, problems, told)
+
+
+def _in_words(changes):
+    """What *changes* are still to be made."""
+    tunnel = changes.get("tunnel")
+    is_so = [f"the tunnel is {tunnel['old']} and not {tunnel['new']}"] if tunnel else []
+    return ", ".join([*is_so, *(key for key in changes if key != "tunnel")])
 
 
 def _open():
@@ -97,11 +108,11 @@ _KEYS = ("kind = ", "interface = ", "profile = ", "further = ")
 
 
 def _up(interface):
-    """The profile whose connection is up, or ``down``."""
-    seen = qubes_vpn_nm.active()
-    up = [
-        profile
-        for uuid, profile in qubes_vpn_tunnel.uuids().items()
-        if qubes_vpn_tunnel.state(uuid, seen, interface) == "up"
-    ]
-    return ", ".join(up) or "down"
+    """The profile whose connection is up, or ``down``; with its state when that is another."""
+    try:
+        states = qubes_vpn_tunnel.states(qubes_vpn_nm.active(), interface)
+    except Failed:
+        return "unknown"
+    told = {"up": "{}", "connecting": "{} (connecting)"}
+    found = [told[state].format(name) for name, state in states.items() if state in told]
+    return ", ".join(found) or "down"

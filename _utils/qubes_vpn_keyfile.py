@@ -51,7 +51,7 @@ def connection(folder, profile, interface, endpoints):
     if wrong:
         raise UserError(wrong, "Write the name that the tunnel has, such as wg0.", key="interface")
     qubes_vpn_profile.refuse_name(profile)
-    name = str(uuid.uuid5(_NAMESPACE, profile))
+    name = uuid_of(profile)
     with qubes_vpn_credentials.opened(Path(folder)) as credentials:
         reader, lines = qubes_vpn_profile.split(path, text_of(credentials.read(profile), path))
         said = reader.parse(lines, path)
@@ -66,6 +66,11 @@ def connection(folder, profile, interface, endpoints):
     sections = {**made.sections, "connection": head | made.sections["connection"]}
     findings = sorted({*said.findings, *made.findings}, key=lambda finding: finding.line)
     return Connection(name, head["id"], _text(sections), made.files, tuple(findings))
+
+
+def uuid_of(profile):
+    """The UUID of the connection that is made of the file *profile*."""
+    return str(uuid.uuid5(_NAMESPACE, profile))
 
 
 def refusals(path, endpoints):

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import qubes_vpn_configure
 import qubes_vpn_logins as logins
 
 CONF = Path("/rw/config/qubes-bind-dirs.d/50-qubes-vpn.conf")
@@ -154,11 +155,7 @@ def _write(path, text):
     if _read(path) == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(path)
+    qubes_vpn_configure.replace(path, text.encode(), 0o644)
 
 
 def _run(*words):

@@ -17,19 +17,22 @@ from qubes_vpn_nft import Failed
 _PATIENCE = 75
 #: Types of connection that lead nowhere by themselves.
 _NO_UPLINK = ("vpn", "wireguard", "tun", "loopback", "bridge", "dummy")
-_SHOWN = ("--terse", "--fields=UUID,TYPE,STATE,ACTIVE-PATH", "connection", "show", "--active")
+_FIELDS = "--fields=UUID,TYPE,STATE,ACTIVE-PATH,NAME"
+_SHOWN = ("--terse", _FIELDS, "connection", "show", "--active")
 
 
 class Active(NamedTuple):
     """An active connection.  state: ``activating``, ``activated`` or ``deactivating``.
 
     path: of its D-Bus object; a connection that is brought up again has another one.
+    name: its id, in nmcli's words, which put a backslash before some characters.
     """
 
     uuid: str
     type: str
     state: str
     path: str
+    name: str = ""
 
     def is_uplink(self):
         """Whether a tunnel could go out by it."""
@@ -37,12 +40,12 @@ class Active(NamedTuple):
 
 
 def active():
-    """Every :class:`Active` one; None when NetworkManager does not answer."""
+    """Every :class:`Active` one; raises :class:`Failed` when NetworkManager does not answer."""
     try:
         said = _nmcli(*_SHOWN)
-    except Failed:
-        return None
-    return [Active(*line.split(":")) for line in said.splitlines() if line.count(":") == 3]
+    except Failed as error:
+        raise Failed(f"NetworkManager does not answer ({error})") from None
+    return [Active(*line.split(":", 4)) for line in said.splitlines() if line.count(":") >= 4]
 
 
 def load(paths):
@@ -64,7 +67,7 @@ def down(uuid):
     except Failed as error:
         told = str(error)
     until = time.monotonic() + 5
-    while any(uuid == found.uuid for found in active() or ()):
+    while any(uuid == found.uuid for found in active()):
         if time.monotonic() > until:
             raise Failed(f"the connection {uuid} could not be taken down: {told}")
         time.sleep(0.1)

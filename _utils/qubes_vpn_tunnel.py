@@ -7,6 +7,8 @@ and an edit with nmcli does not outlive a restart.  Without a profile that can b
 connection, and the killswitch keeps the qube closed.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
 import time
@@ -16,6 +18,7 @@ from typing import NamedTuple
 import qubes_vpn_configure
 import qubes_vpn_credentials
 import qubes_vpn_endpoints
+import qubes_vpn_handshake
 import qubes_vpn_keyfile
 import qubes_vpn_killswitch
 import qubes_vpn_nft
@@ -37,14 +40,15 @@ WISH = FILES / "wish"
 #: NetworkManager looks here before it looks into /etc (seen with 1.52).
 KEYFILES = Path("/run/NetworkManager/system-connections")
 _PREFIX, _SUFFIX = "qubes-vpn-", ".nmconnection"
-#: Seconds for which a connection that is being made is waited for.
-_PATIENCE = 60
+#: Seconds for which a connection that is being made is waited for, and for another `tunnel`.
+_PATIENCE, _TURN = 60, 150
+_WATCHDOG = "qubes-vpn-watch"
 
 _ENABLED = Path("/etc/systemd/system/multi-user.target.wants")
 _NEEDED = (
     IN_TEMPLATE / "tunnel",
     _ENABLED / "qubes-vpn-tunnel.service",
-    _ENABLED / "qubes-vpn-watch.service",
+    _ENABLED / f"{_WATCHDOG}.service",
 )
 
 
@@ -168,6 +172,16 @@ def uuids():
     return found
 
 
+def ours(seen):
+    """``{UUID: profile}`` of our connections: of every keyfile, and *seen* without one.
+
+    One stays up when its keyfile is removed, or when somebody edits it with nmcli.
+    """
+    names = {found.uuid: found.name.removeprefix(_PREFIX).replace("\\", "") for found in seen}
+    live = {uuid: name for uuid, name in names.items() if qubes_vpn_keyfile.uuid_of(name) == uuid}
+    return live | uuids()
+
+
 def differences(made):
     """``{profile: "new" | "changed" | "removed"}``: what is there of connections, against *made*.
 
@@ -191,6 +205,7 @@ def write(made):
     for profile, connection in made.items():
         if profile in differing:
             # The keyfile last: NetworkManager never finds one without what it names.
+            KEYFILES.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # NetworkManager's own
             for path, data in reversed(_files(profile, connection).items()):
                 for folder in (path.parent.parent, path.parent):
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -232,7 +247,7 @@ def wish(profile):
 def wished():
     """``(when, UUID or None)`` of the last wish; the time in nanoseconds."""
     try:
-        profile = WISH.read_text()
+        profile = WISH.read_text("utf-8", "replace")
         return WISH.stat().st_mtime_ns, next(
             (uuid for uuid, name in uuids().items() if name == profile), None
         )
@@ -263,12 +278,23 @@ def state(uuid, seen, interface):
     """``up``, ``connecting`` or ``down``: a connection, by what NetworkManager has *seen*.
 
     Up is only what has its interface up: NetworkManager 1.52 goes on with the old one, and calls
-    that activated, when openvpn makes it anew because the server gave another address.
+    that activated, when openvpn makes it anew because the server gave another address.  And only
+    what the server has answered: NetworkManager calls every WireGuard connection activated.
+    Raises ``Failed`` when wg cannot say.
     """
-    states = {found.state for found in seen or () if found.uuid == uuid}
-    if states == {"activated"} and qubes_vpn_nft.is_up(interface):
-        return "up"
-    return "connecting" if states else "down"
+    found = [one for one in seen if one.uuid == uuid]
+    if not found:
+        return "down"
+    if {one.state for one in found} != {"activated"} or not qubes_vpn_nft.is_up(interface):
+        return "connecting"
+    if found[0].type == "wireguard" and not qubes_vpn_handshake.made(interface):
+        return "connecting"
+    return "up"
+
+
+def states(seen, interface):
+    """``{profile: state}`` of our connections; raises ``Failed``."""
+    return {profile: state(uuid, seen, interface) for uuid, profile in ours(seen).items()}
 
 
 def up(profile=None):
@@ -290,43 +316,94 @@ def make(settings, made, profile):
 
     What is up and differs is taken down first.
     """
-    differing = differences(made)
-    # One that was edited with nmcli is no more among our files.
-    was = uuids() | {connection.uuid: name for name, connection in made.items()}
-    down([uuid for uuid, name in was.items() if name in differing or name != profile])
-    qubes_vpn_nm.load(map(keyfile, write(made)))
+    with _alone():
+        differing = differences(made)
+        seen = qubes_vpn_nm.active()
+        was = ours(seen) | {connection.uuid: name for name, connection in made.items()}
+        _down(seen, [uuid for uuid, name in was.items() if name in differing or name != profile])
+        qubes_vpn_nm.load(map(keyfile, write(made)))
+        try:
+            if profile:
+                _bring_up(made[profile].uuid, settings)
+        finally:
+            wish(profile)  # if it is not up yet, the watchdog goes on
+
+
+@contextlib.contextmanager
+def _alone():
+    """One at a time brings up or takes down; raises ``Failed`` when it is never this one's turn.
+
+    The lock is on a folder that only root can open, so nobody else can hold it.
+    """
+    FILES.mkdir(mode=0o700, exist_ok=True)
+    folder = os.open(FILES, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if profile:
-            _bring_up(made[profile].uuid, settings)
+        until = time.monotonic() + _TURN
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Failed("another `tunnel` or state is at work, and does not end") from None
+                time.sleep(0.1)
+        yield
     finally:
-        wish(profile)  # if it is not up yet, the watchdog goes on
+        os.close(folder)
 
 
 def _bring_up(uuid, settings):
-    until = time.monotonic() + _PATIENCE
-    while (now := state(uuid, qubes_vpn_nm.active(), settings.interface)) == "connecting":
-        # the watchdog is at it
+    """It is up when this returns, whatever nmcli said."""
+    until, tried = time.monotonic() + _PATIENCE, False
+    while (now := state(uuid, qubes_vpn_nm.active(), settings.interface)) != "up":
         if time.monotonic() > until:
-            raise Failed(f"no connection within {_PATIENCE} seconds")
-        time.sleep(0.2)
-    if now == "down":
-        if not qubes_vpn_nft.is_open():
-            raise Failed("the killswitch is not open: no tunnel without it")
-        qubes_vpn_nm.end_abandoned(settings.interface)
-        qubes_vpn_nm.up(uuid)
+            raise Failed(_NO_ANSWER[settings.kind])
+        if now == "down":
+            if tried:
+                raise Failed("the connection was made, and is gone again")
+            if not qubes_vpn_nft.is_open():
+                raise Failed("the killswitch is not open: no tunnel without it")
+            qubes_vpn_nm.end_abandoned(settings.interface)
+            qubes_vpn_nm.up(uuid)
+            tried = True
+            continue
+        if settings.kind == "wireguard" and qubes_vpn_nft.is_up(settings.interface):
+            qubes_vpn_handshake.provoke(settings.interface)
+        time.sleep(_AGAIN[settings.kind])
     if not qubes_vpn_nft.is_tunnel(settings.interface):
         raise Failed(f"connected, but {settings.interface} is no tunnel: nothing goes through it")
 
 
+#: Seconds between two looks; WireGuard does not begin more than one handshake in five.
+_AGAIN = {"wireguard": 1, "openvpn": 0.2}
+_NO_ANSWER = {
+    "wireguard": f"no answer from the server for {_PATIENCE} seconds. Are the profile's keys and "
+    "endpoint still those of the provider, and is the uplink online",
+    "openvpn": f"no connection within {_PATIENCE} seconds",
+}
+
+
 def stop():
-    """Takes the tunnel down, until it is brought up again or the qube restarts."""
-    wish(None)
-    down(uuids())
+    """Takes the tunnel down, until it is brought up again or the qube restarts.
+
+    Raises ``Failed``; what cannot be written does not keep it up.
+    """
+    trouble = ""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_alone())
+            wish(None)
+        except OSError as error:
+            trouble = f"{error.filename}: {error.strerror}"
+        seen = qubes_vpn_nm.active()
+        _down(seen, ours(seen))
+    if trouble:
+        raise Failed(f"the tunnel is down, but may come up by itself: {trouble}")
 
 
-def down(which):
-    """Takes the connections *which*, UUIDs, down; raises ``Failed``."""
-    for found in qubes_vpn_nm.active() or ():
+def _down(seen, which):
+    """Takes those of *seen* down whose UUIDs are among *which*; raises ``Failed``."""
+    for found in seen:
         if found.uuid in which:
             qubes_vpn_nm.down(found.uuid)
 
@@ -334,34 +411,51 @@ def down(which):
 def status():
     """What holds in this qube, as plain data; changes nothing.
 
-    ``state``: of the tunnel, ``up``, ``connecting`` or ``down``; ``profile``: whose it is, or the
-    pillar's; ``connections``: profile -> the same for each; ``killswitch``: its state.
+    ``state``: of the tunnel, ``up``, ``connecting``, ``down`` or ``unknown``; ``profile``: whose it
+    is, or the pillar's; ``connections``: profile -> the same for each; ``killswitch``: its state.
     """
-    report = {"state": "down", "profile": None, "interface": None, "connections": {}}
-    report["killswitch"] = qubes_vpn_killswitch.status()["state"]
-    report["problems"] = lacking()
+    killswitch = qubes_vpn_killswitch.status()
+    problems = [*lacking(), *_unwatched()]
+    settings, made = None, Connections({}, {})
     try:
         settings = configured()
         if settings is None:
             raise Unusable(f"{CONF}: not there. {_ANEW}")
         made = connections(settings, pinned())
     except Unusable as error:
-        report["problems"] += error.args
-        return report
-    report |= {"profile": settings.profile, "interface": settings.interface}
-    report["problems"] += made.problems.values()
-    stale = differences(made.made)
-    seen, names = qubes_vpn_nm.active(), uuids()
-    if seen is None:
-        report["problems"].append("NetworkManager does not answer")
-    for uuid, profile in names.items():
-        report["connections"][profile] = now = state(uuid, seen, settings.interface)
-        if now != "down" or profile == settings.profile:
-            report |= {"profile": profile, "state": now}
-    for profile, what in stale.items():
-        report["problems"].append(f"{profile}: its connection is not as its file says ({what})")
-    if report["state"] == "up" and not qubes_vpn_nft.is_tunnel(settings.interface):
-        report["problems"].append(f"{settings.interface} is no tunnel: nothing goes through it")
-    if report["killswitch"] != "open":
-        report["problems"].append("the killswitch is not open: no tunnel without it")
-    return report
+        problems += error.args
+    # What is up is up whatever its file says by now; the killswitch knows the interface as well.
+    interface = settings.interface if settings else next(iter(killswitch.get("interfaces", ())), "")
+    profile, now, found = settings and settings.profile, "down", {}
+    try:
+        found = states(qubes_vpn_nm.active(), interface)
+    except Failed as error:
+        now = "unknown"
+        problems.append(str(error))
+    for word in ("up", "connecting"):
+        if word in found.values():
+            profile, now = next((name, word) for name in found if found[name] == word)
+            break
+    problems += made.problems.values()
+    if settings:
+        for name, what in differences(made.made).items():
+            problems.append(f"{name}: its connection is not as its file says ({what})")
+    if now == "up" and not qubes_vpn_nft.is_tunnel(interface):
+        problems.append(f"{interface} is no tunnel: nothing goes through it")
+    if killswitch["state"] != "open":
+        problems.append("the killswitch is not open: no tunnel without it")
+    report = {"state": now, "profile": profile, "interface": interface or None}
+    return report | {
+        "connections": found,
+        "killswitch": killswitch["state"],
+        "problems": problems,
+    }
+
+
+def _unwatched():
+    """Whether nobody would bring a lost tunnel back, in words."""
+    try:
+        qubes_vpn_nft.run("systemctl", "is-active", _WATCHDOG)
+    except Failed:
+        return [f"the watchdog does not run: a lost tunnel stays lost. systemctl start {_WATCHDOG}"]
+    return []

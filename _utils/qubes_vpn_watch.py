@@ -18,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+import qubes_vpn_handshake
 import qubes_vpn_nft
 import qubes_vpn_nm
 import qubes_vpn_tunnel
@@ -206,8 +207,9 @@ def turn(watch, pulse, slept):
     Returns whether the tunnel is up; None when NetworkManager did not say, so that nothing could
     be done.  slept: whether the machine slept since the last turn that could do something.
     """
-    seen = qubes_vpn_nm.active()
-    if seen is None:
+    try:
+        seen = qubes_vpn_nm.active()
+    except Failed:
         return None
     settings = qubes_vpn_tunnel.configured()
     if settings is None:  # nothing to do yet
@@ -222,8 +224,11 @@ def turn(watch, pulse, slept):
             qubes_vpn_nm.up(uuid, wait=False)
     if not any(found.uuid == watch.wanted and found.state == "activated" for found in seen):
         return False
-    up = qubes_vpn_nft.is_up(settings.interface)
-    trouble = pulse.trouble(up, *qubes_vpn_nft.packets(settings.interface), now)
+    there = qubes_vpn_nft.is_up(settings.interface)
+    up = qubes_vpn_tunnel.state(watch.wanted, seen, settings.interface) == "up"
+    if there and not up and settings.kind == "wireguard":
+        qubes_vpn_handshake.provoke(settings.interface)
+    trouble = pulse.trouble(there, *qubes_vpn_nft.packets(settings.interface), now)
     if slept or trouble:
         why = trouble or "the machine slept"
         print(f"qubes-vpn: {why}: making the tunnel anew", flush=True)

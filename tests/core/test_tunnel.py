@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is said of the tunnel, and what is done with it, by what NetworkManager and wg answer.
+
+Stand-ins for both answer as nmcli(1) and wg(8) do; the real ones are in tests/booted.
+"""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qubes_vpn_configure
+import qubes_vpn_establish
+import qubes_vpn_handshake
+import qubes_vpn_killswitch
+import qubes_vpn_mullvad_keep
+import qubes_vpn_nft
+import qubes_vpn_nm
+import qubes_vpn_tunnel
+from qubes_vpn_keyfile import Connection, uuid_of
+from qubes_vpn_nft import Failed
+
+ROOT = Path(__file__).parents[2]
+KEY = "k" * 43 + "="
+
+
+class Qube:
+    """A qube whose programs answer from what is set here."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.active = {}  # profile -> its state
+        self.type, self.answers, self.stays = "vpn", True, True
+        self.handshake, self.keepalive = 0, "off"
+        self.unwatched, self.now, self.called = False, 0.0, []
+
+    def run(self, *argv, **_):
+        self.called.append(argv)
+        match argv:
+            case ["nmcli", *_] if not self.answers:
+                raise Failed("nmcli: no answer for 75 seconds")
+            case [*_, "show", "--active"]:
+                lines = (
+                    f"{uuid_of(name)}:{self.type}:{state}:/p/{name}:qubes-vpn-{name}\n"
+                    for name, state in self.active.items()
+                )
+                return "eth:802-3-ethernet:activated:/p/0:VM uplink eth0\n" + "".join(lines)
+            case ["nmcli", *_, "up", "uuid", uuid] if self.stays:
+                self.active[self.name(uuid)] = "activated"
+            case ["nmcli", *_, "down", "uuid", uuid]:
+                del self.active[self.name(uuid)]
+            case ["wg", "show", _, "latest-handshakes"]:
+                return f"{KEY}\t{self.handshake}\n"
+            case ["wg", "show", _, "persistent-keepalive"]:
+                return f"{KEY}\t{self.keepalive}\n"
+            case ["systemctl", "is-active", _] if self.unwatched:
+                raise Failed("systemctl: inactive")
+        return ""
+
+    @staticmethod
+    def name(uuid):
+        return {uuid_of(name): name for name in ("a", "b", "c")}[uuid]
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def qube(monkeypatch, tmp_path):
+    made = Qube(tmp_path)
+    settings = qubes_vpn_tunnel.Settings("openvpn", "tun0", "a", ("b",))
+    connections = qubes_vpn_tunnel.Connections(
+        {
+            name: Connection(uuid_of(name), f"qubes-vpn-{name}", f"uuid={uuid_of(name)}\n", {}, ())
+            for name in ("a", "b")
+        },
+        {},
+    )
+    for module, name, value in (
+        (qubes_vpn_nft, "run", made.run),
+        (qubes_vpn_handshake, "run", made.run),
+        (qubes_vpn_nft, "is_open", lambda: True),
+        (qubes_vpn_nft, "is_up", lambda _: True),
+        (qubes_vpn_nft, "is_tunnel", lambda _: True),
+        (qubes_vpn_nm, "end_abandoned", lambda _: None),
+        (qubes_vpn_tunnel, "lacking", lambda *_: []),
+        (qubes_vpn_tunnel, "pinned", list),
+        (qubes_vpn_tunnel, "connections", lambda *_: connections),
+        (qubes_vpn_tunnel, "CONF", tmp_path / "tunnel.conf"),
+        (qubes_vpn_tunnel, "FILES", tmp_path / "ours"),
+        (qubes_vpn_tunnel, "WISH", tmp_path / "ours/wish"),
+        (qubes_vpn_tunnel, "KEYFILES", tmp_path / "run/NetworkManager/system-connections"),
+        (qubes_vpn_tunnel.time, "monotonic", lambda: made.now),
+        (qubes_vpn_tunnel.time, "sleep", made.sleep),
+        (qubes_vpn_establish, "_open", list),
+        (
+            qubes_vpn_killswitch,
+            "status",
+            lambda: {"state": "open", "interfaces": {"tun0": "a tunnel"}},
+        ),
+    ):
+        monkeypatch.setattr(module, name, value)
+    made.settings = settings
+    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(settings))
+    qubes_vpn_tunnel.FILES.mkdir()
+    qubes_vpn_tunnel.write(connections.made)
+    return made
+
+
+def said():
+    report = qubes_vpn_tunnel.status()
+    return report["state"], report["profile"], report["problems"]
+
+
+# --- what is said
+
+
+@pytest.mark.parametrize(
+    ("active", "state", "profile"),
+    [
+        ({}, "down", "a"),
+        ({"a": "activated"}, "up", "a"),
+        ({"b": "activated"}, "up", "b"),
+        ({"b": "activating"}, "connecting", "b"),
+        ({"a": "activating", "b": "activated"}, "up", "b"),
+    ],
+)
+@pytest.mark.parametrize("pillars", ["a", "b"])
+def test_it_is_said_of_the_one_that_is_up(qube, active, state, profile, pillars):
+    """Whichever is the pillar's, and wherever its name stands among the others."""
+    other = {"a": "b", "b": "a"}[pillars]
+    settings = qube.settings._replace(profile=pillars, further=(other,))
+    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(settings))
+    qube.active = active
+    assert said() == (state, profile if active else pillars, [])
+
+
+def test_a_networkmanager_that_does_not_answer_is_not_down(qube):
+    qube.answers = False
+    state, _, problems = said()
+    assert state == "unknown"
+    assert problems == ["NetworkManager does not answer (nmcli: no answer for 75 seconds)"]
+
+
+@pytest.mark.parametrize("text", ["kind = openvpn\ninterf", ""])
+def test_what_is_up_is_said_without_its_settings(qube, text):
+    qubes_vpn_tunnel.CONF.write_text(text)
+    qube.active = {"b": "activated"}
+    state, profile, problems = said()
+    assert (state, profile) == ("up", "b")
+    assert "tunnel.conf" in problems[0]
+
+
+def test_without_any_settings_nothing_is_called_up(qube, monkeypatch):
+    """Nobody knows its interface then."""
+    qubes_vpn_tunnel.CONF.unlink()
+    monkeypatch.setattr(qubes_vpn_killswitch, "status", lambda: {"state": "absent"})
+    monkeypatch.setattr(qubes_vpn_nft, "is_up", lambda interface: interface == "tun0")
+    qube.active = {"a": "activated"}
+    assert said()[0] == "connecting"
+
+
+def test_one_whose_keyfile_is_gone_is_said_and_taken_down(qube):
+    """As after a start of qubes-vpn-tunnel.service that found no usable profile."""
+    qubes_vpn_tunnel.write({})
+    qube.active = {"c": "activated"}
+    assert said()[:2] == ("up", "c")
+    qubes_vpn_tunnel.stop()
+    assert qube.active == {}
+
+
+def test_one_of_the_users_own_is_not_ours(qube):
+    """Whatever it is called."""
+    mine = qubes_vpn_nm.Active("a-uuid", "vpn", "activated", "/p", "qubes-vpn-a")
+    assert set(qubes_vpn_tunnel.ours([mine])) == {uuid_of("a"), uuid_of("b")}
+
+
+def test_a_watchdog_that_does_not_run_is_said(qube):
+    qube.active, qube.unwatched = {"a": "activated"}, True
+    state, _, problems = said()
+    assert (state, len(problems)) == ("up", 1)
+    assert problems[0].startswith("the watchdog does not run")
+
+
+# --- what is done
+
+
+def test_what_cannot_be_taken_down_is_no_success(qube):
+    qube.active, qube.answers = {"a": "activated"}, False
+    with pytest.raises(Failed, match="NetworkManager does not answer"):
+        qubes_vpn_tunnel.stop()
+
+
+def test_a_full_disk_does_not_keep_it_up(qube, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/run/qubes-vpn/wish")
+
+    monkeypatch.setattr(qubes_vpn_configure, "replace", full)
+    qube.active = {"a": "activated"}
+    with pytest.raises(Failed, match=r"is down, but .*/run/qubes-vpn/wish: No space left"):
+        qubes_vpn_tunnel.stop()
+    assert qube.active == {}
+
+
+def establish(qube):
+    return qubes_vpn_establish.establish(qube.settings, [], dry=False)
+
+
+def test_what_nmcli_calls_done_is_looked_at(qube):
+    """R34. It ends with 0, and a moment later there is no connection."""
+    qube.stays = False
+    done = establish(qube)
+    assert done.changes == {}
+    assert "the connection was made, and is gone again" in done.problems[0]
+
+
+def test_what_is_still_otherwise_at_the_second_look_is_a_problem(qube, monkeypatch):
+    monkeypatch.setattr(qubes_vpn_tunnel, "make", lambda *_: None)
+    done = establish(qube)
+    assert done.changes == {}
+    assert done.problems[0].startswith("not as it should be: the tunnel is down and not a")
+
+
+def test_while_one_is_at_work_another_waits_and_does_not_begin(qube):
+    folder = os.open(qubes_vpn_tunnel.FILES, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    for work in (qubes_vpn_tunnel.up, qubes_vpn_tunnel.stop):
+        with pytest.raises(Failed, match="another `tunnel` or state is at work"):
+            work()
+    os.close(folder)
+    assert qube.called == []
+    assert qube.now > 150
+    qubes_vpn_tunnel.up()
+    assert qube.active == {"a": "activated"}
+
+
+def test_networkmanagers_own_folder_is_not_closed(qube):
+    """R50: its resolv.conf in there is everybody's; the keyfiles are root's."""
+    keyfiles = qubes_vpn_tunnel.KEYFILES
+    assert [path.stat().st_mode & 0o777 for path in (keyfiles.parent, keyfiles)] == [0o755, 0o700]
+
+
+# --- WireGuard: an interface is no tunnel yet
+
+
+@pytest.fixture
+def wireguard(qube):
+    qube.type, qube.settings = "wireguard", qube.settings._replace(kind="wireguard")
+    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(qube.settings))
+    return qube
+
+
+@pytest.mark.parametrize(("handshake", "state"), [(0, "connecting"), (1, "up"), (1 << 31, "up")])
+def test_wireguard_is_up_once_its_server_has_answered(wireguard, handshake, state):
+    """However long ago: an idle tunnel makes no handshakes."""
+    wireguard.active, wireguard.handshake = {"a": "activated"}, handshake
+    assert said() == (state, "a", [])
+
+
+def test_a_server_that_never_answers_is_a_failure_after_a_while(wireguard):
+    done = establish(wireguard)
+    assert done.problems[0].startswith("no answer from the server for 60 seconds")
+    assert "tunnel" not in done.changes
+    assert 60 <= wireguard.now < 70
+    done = establish(wireguard)  # and at the second run as well
+    assert done.problems[0].startswith("no answer from the server")
+
+
+def test_a_server_that_answers_is_up(wireguard, monkeypatch):
+    real = wireguard.sleep
+
+    def sleep(seconds):
+        real(seconds)
+        wireguard.handshake = 1
+
+    monkeypatch.setattr(qubes_vpn_tunnel.time, "sleep", sleep)
+    done = establish(wireguard)
+    assert (done.problems, done.changes["tunnel"]) == ((), {"old": "down", "new": "a"})
+
+
+@pytest.mark.parametrize(("keepalive", "sets"), [("off", ["25", "0"]), ("15", [])])
+def test_a_handshake_is_provoked_where_nothing_else_makes_one(wireguard, keepalive, sets):
+    wireguard.keepalive = keepalive
+    qubes_vpn_handshake.provoke("wg0")
+    assert [argv[-1] for argv in wireguard.called if argv[1] == "set"] == sets
+
+
+# --- the program, and files
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The program with its library, where everybody may read it."""
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    for path in [*ROOT.glob("_utils/*.py"), ROOT / "salt/qubes/network/files/tunnel"]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder / "tunnel"
+
+
+def run(program, before, *words):
+    """The program as it is, after the line *before* of Python."""
+    text = (
+        f"import runpy, sys; sys.argv[1:] = {list(words)!r}; sys.path.insert(0, "
+        f"{str(program.parent)!r})\n{before}\nrunpy.run_path({str(program)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", text]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("words", [["status"], ["up"], ["down"], ["prepare"], ["watch"]])
+def test_who_is_not_root_is_told_to_be(installed, words):
+    done = run(installed, "import os; os.geteuid = lambda: 1000", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "sudo" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "file"), [(28, "/run/x"), (30, None)])
+def test_whatever_the_system_refuses_is_a_sentence(installed, number, file):
+    before = (
+        "import os; os.geteuid = lambda: 0\nimport qubes_vpn_tunnel\n"
+        f"def up(*_): raise OSError({number}, 'Refused', {file!r})\nqubes_vpn_tunnel.up = up"
+    )
+    done = run(installed, before, "up")
+    told = f"{file}: Refused" if file else "Refused"
+    assert (done.returncode, done.stderr) == (1, f"qubes-vpn tunnel: {told}\n")
+
+
+def _keep(path, data, _mode):
+    qubes_vpn_mullvad_keep._write(path, data.decode())
+
+
+@pytest.mark.parametrize("write", [qubes_vpn_configure.replace, _keep])
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch, write):
+    """An error of write or fsync has no file name of its own."""
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "file"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(path, b"text", 0o644)
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
