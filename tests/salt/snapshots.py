@@ -33,13 +33,19 @@ def in_clear(snapshot: dict[str, Any]) -> set[str]:
     return {name for name in clients if _reaches_uplink(name, wiring)}
 
 
-def _reaches_uplink(name: str, wiring: dict[str, str | None]) -> bool:
-    passed = [name]
-    while (name := wiring.get(name)) is not None:
-        if name in passed or name.startswith(("sys-vpn", "sys-whonix")):
-            return False
+def way(name: str | None, wiring: dict[str, str | None]) -> list[str]:
+    """Names from *name* upstream, by :func:`netvms`; none twice."""
+    passed: list[str] = []
+    while name is not None and name not in passed:
         passed.append(name)
-    return passed[-1] == "sys-net"
+        name = wiring.get(name)
+    return passed
+
+
+def _reaches_uplink(name: str, wiring: dict[str, str | None]) -> bool:
+    _, *upstream = way(name, wiring)
+    sheltered = any(netvm.startswith(("sys-vpn", "sys-whonix")) for netvm in upstream)
+    return upstream[-1:] == ["sys-net"] and not sheltered
 
 
 def compared(snapshot: dict[str, Any]) -> dict[str, Any]:

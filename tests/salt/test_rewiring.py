@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from pillars import OPENVPN, PILLARS, WIREGUARD
-from snapshots import compared, in_clear, netvms, own, put_back
+from snapshots import compared, in_clear, netvms, own, put_back, way
 
-import qubes_vpn_guard as guard
 
 pytestmark = [pytest.mark.one_salt, pytest.mark.usefixtures("whonix_gateway")]
 
@@ -186,7 +185,7 @@ def test_whonix_gateway_behind_the_vpn_never_leaves_it(states, embedded, after_e
     assert refused(states.run({**PILLARS["dns"], "whonix": "behind_vpn"})) == []
     after_each_write.clear()
     assert refused(states.run({**PILLARS["simple"], "whonix": "behind_vpn"})) == []
-    ways = [guard.path("sys-whonix", netvms(snapshot)) for snapshot in after_each_write]
+    ways = [way("sys-whonix", netvms(snapshot)) for snapshot in after_each_write]
     assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
     assert ways[-1] == ["sys-whonix", "sys-vpn", "sys-firewall", "sys-net"]
 
@@ -210,7 +209,7 @@ def test_a_resolver_between_two_tunneled_ways_is_offline_not_in_clear(
     states.run(SWAPPED)
     after_each_write.clear()
     assert refused(states.run(FIREWALL_OUT)) == []
-    ways = [guard.path("sys-dns", netvms(snapshot)) for snapshot in after_each_write]
+    ways = [way("sys-dns", netvms(snapshot)) for snapshot in after_each_write]
     assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
     assert ways[-1] == ["sys-dns", "sys-vpn", "sys-net"]
 
@@ -227,7 +226,7 @@ def test_a_tunnel_of_a_former_life_is_offline_until_it_has_its_list(
     embedded.call("sys-firewall", "admin.vm.property.Set", "netvm", b"")
     after_each_write.clear()
     assert refused(states.run(PILLARS["simple"])) == []
-    online = [each for each in after_each_write if "sys-net" in guard.path("sys-vpn", netvms(each))]
+    online = [each for each in after_each_write if "sys-net" in way("sys-vpn", netvms(each))]
     assert len(online) > 1
     assert {str(each["qubes"]["sys-vpn"]["rules"]) for each in online} == {
         str(after_each_write[-1]["qubes"]["sys-vpn"]["rules"])

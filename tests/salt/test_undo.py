@@ -9,9 +9,8 @@ import time
 
 import pytest
 from pillars import PILLARS
-from snapshots import compared, in_clear, netvms, own, put_back
+from snapshots import compared, in_clear, netvms, own, put_back, way
 
-import qubes_vpn_guard as guard
 
 pytestmark = pytest.mark.usefixtures("whonix_gateway")
 
@@ -325,7 +324,7 @@ def test_a_firewall_that_was_made_is_not_let_out_before_it_is_taken_off(
     assert refused(states.run({**PILLARS["dns"], "firewalls": firewalls})) == []
     after_each_write.clear()
     assert refused(states.undo()) == []
-    ways = [guard.path("sys-firewall-two", netvms(snapshot)) for snapshot in after_each_write]
+    ways = [way("sys-firewall-two", netvms(snapshot)) for snapshot in after_each_write]
     assert ways[-1] == ["sys-firewall-two"]
     assert [way for way in ways if way[-1] == "sys-net" and "sys-vpn" not in way] == []
 

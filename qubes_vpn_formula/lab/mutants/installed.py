@@ -3,7 +3,15 @@
 
 from qubes_vpn_formula.lab.mutants.edits import Files, add, drop, swap, wrap
 from qubes_vpn_formula.lab.mutants.mutant import mutant
-from qubes_vpn_formula.lab.mutants.paths import EARLY, HOOK, LIBRARY, NFTABLES, OPEN, UDEV
+from qubes_vpn_formula.lab.mutants.paths import (
+    EARLY,
+    HOOK,
+    LIBRARY,
+    MULLVAD,
+    NFTABLES,
+    OPEN,
+    UDEV,
+)
 
 _RW = "/rw/config/vpn/lib"
 # What the well-known guide does, in place of a table of our own.
@@ -52,7 +60,7 @@ _TIME = [
         "rw-only",
         "everything lies below /rw, the template has nothing",
         [
-            drop(EARLY, OPEN, UDEV, HOOK, NFTABLES),
+            drop(EARLY, OPEN, UDEV, HOOK, NFTABLES, MULLVAD),
             _to_rw,
             add(*_hook("/rw/config/qubes-firewall.d/50-qubes-vpn")),
         ],
@@ -61,7 +69,11 @@ _TIME = [
     mutant(
         "rc-local",
         "rc.local loads it, when the network is up",
-        [drop(EARLY, OPEN, UDEV, HOOK, NFTABLES), _to_rw, add(*_hook("/rw/config/rc.local"))],
+        [
+            drop(EARLY, OPEN, UDEV, HOOK, NFTABLES, MULLVAD),
+            _to_rw,
+            add(*_hook("/rw/config/rc.local")),
+        ],
         "B01 B02 K03",
     ),
     mutant(

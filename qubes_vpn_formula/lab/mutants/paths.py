@@ -7,6 +7,7 @@ LIBRARY = "/usr/lib/qubes-vpn"
 CLOSED = f"{LIBRARY}/closed.nft"
 COMMAND = f"{LIBRARY}/killswitch"
 HOOK = "/etc/qubes/qubes-firewall.d/50-qubes-vpn"
+MULLVAD = "/etc/systemd/system/mullvad-.service.d/50-qubes-vpn.conf"
 NFTABLES = "/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf"
 EARLY, OPEN = Ours().units
 (UDEV,) = Ours().udev_rules
