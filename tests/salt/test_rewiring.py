@@ -12,7 +12,6 @@ import pytest
 from pillars import OPENVPN, PILLARS, WIREGUARD
 from snapshots import compared, in_clear, netvms, own, put_back, way
 
-
 pytestmark = [pytest.mark.one_salt, pytest.mark.usefixtures("whonix_gateway")]
 
 SLS = "qubes.network.sys-vpn"

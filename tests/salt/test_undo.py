@@ -11,7 +11,6 @@ import pytest
 from pillars import PILLARS
 from snapshots import compared, in_clear, netvms, own, put_back, way
 
-
 pytestmark = pytest.mark.usefixtures("whonix_gateway")
 
 SLS = "qubes.network.undo"
