@@ -33,6 +33,15 @@ def __virtual__():
     return __virtualname__
 
 
+def named(name, qubes, templates, netvms):
+    """Changes nothing.  Refused when a qube that the pillar names cannot be what it is to be.
+
+    *qubes*: a mapping of names to what each is to be.  *templates*: of service qubes, which one
+    each is to have.  *netvms*: which of *qubes* carry others and are not made by a run.
+    """
+    return _state("named", name, qubes=qubes, templates=templates, netvms=netvms)
+
+
 def template(name, clone_of, guard):
     """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm.
 
@@ -146,6 +155,16 @@ def cleaned(name):
 def leftovers(name, known):
     """Notes of qubes that are not there are gone; half made ones not in *known* are told."""
     return _state("leftovers", name, known=known)
+
+
+def stranded(name, routed, default, disposables):
+    """Says who is offline or off since a run that was killed, and not in *routed*.
+
+    The notes of whom a run shut down for a restart are gone.  *default* and *disposables* are the
+    pillar's keys of that name.
+    """
+    more = {"routed": routed, "default": default, "disposables": disposables}
+    return _state("stranded", name, **more)
 
 
 def remarks(name):

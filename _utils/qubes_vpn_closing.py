@@ -18,18 +18,23 @@ def management(machine, changes, name, routed, guard, restart_clients="never"):
 
     routed: names with a netvm in the pillar; refused when one of these is among them.
     """
-    templates = {machine.named("management_dispvm")} | {
-        machine.value(each, "management_dispvm")
-        for each in machine.names()
-        if not machine.inherits(each, "management_dispvm")
-    }
-    for each in sorted(templates - {None}):
+    for each in sorted(managing(machine)):
         if each in routed:
             raise Refused(
                 f"'{each}' is what dom0 manages qubes with: it gets the whole pillar and every "
                 "file of the states, and has no netvm. Take it out of routes.qubes."
             )
         _move(machine, changes, each, "none", guard, restart_clients)
+
+
+def managing(machine):
+    """Names of the qubes that management disposables come from."""
+    templates = {machine.named("management_dispvm")} | {
+        machine.value(each, "management_dispvm")
+        for each in machine.names()
+        if not machine.inherits(each, "management_dispvm")
+    }
+    return templates - {None}
 
 
 def disposables(machine, changes, name, routed, guard, restart_clients="never"):
@@ -112,11 +117,13 @@ def updates_policy(machine, changes, name, whonix_gateway, guard):
 
 
 def ways_round(machine, changes, name, guard):
-    """Changes nothing.  Returns what is open past the VPN, as a text."""
-    found = qubes_vpn_ways.still_open(machine, qubes_vpn_guard.guard_of(guard))
-    if not found:
-        return "Nothing that was looked at goes past the VPN."
-    return "\n".join(["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)])
+    """Changes nothing.  Returns what is open past the VPN, and copies of logins, as a text."""
+    promise = qubes_vpn_guard.guard_of(guard)
+    found = qubes_vpn_ways.still_open(machine, promise)
+    told = ["Nothing that was looked at goes past the VPN."]
+    if found:
+        told = ["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)]
+    return "\n".join([*told, *qubes_vpn_ways.copies(machine, promise)])
 
 
 def _served(changed):

@@ -11,6 +11,7 @@ import qubes_vpn_making
 import qubes_vpn_restore
 import qubes_vpn_shelters
 import qubes_vpn_software
+import qubes_vpn_stranded
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import (
@@ -21,6 +22,7 @@ from qubes_vpn_moves import (
     on_the_way,
     tell_offline,
 )
+from qubes_vpn_named import named, running, wrong_class
 
 #: Features that reach a qube as its services, which begin when it starts.
 _SERVICE = "service."
@@ -102,12 +104,8 @@ def disposable(machine, changes, name, template, label):
     It starts with what its template has: netvm, firewall list, services (qubes/vm/dispvm.py).
     """
     klass = machine.klass(name)
-    if klass not in (None, "DispVM"):
-        raise Refused(
-            f"'{name}' exists ({klass}), and the pillar wants a disposable of it. Choose "
-            "another name, rename that one, or write disposable: false. It is never replaced: what "
-            "is in it would be lost."
-        )
+    if problem := wrong_class(machine, name, "DispVM"):
+        raise Refused(problem)
     if klass is None:
         qubes_vpn_making.qube(machine, changes, name, "DispVM", template, label, {})
     else:
@@ -141,21 +139,14 @@ def qube(machine, changes, name, settings=None, features=None, klass="AppVM"):
 
 def _settings(machine, changes, name, settings, klass):
     need(machine, name)
-    if "template" in settings and machine.klass(name) != klass:
-        raise Refused(
-            f"'{name}' exists and is a {machine.klass(name)}, and a service qube of ours is "
-            f"{'an AppVM' if klass == 'AppVM' else 'a DispVM'}. Choose another name in the pillar, "
-            "or rename that one."
-        )
+    if "template" in settings and (problem := wrong_class(machine, name, klass)):
+        raise Refused(problem)
     wrong = {key: value for key, value in settings.items() if machine.value(name, key) != value}
     if "template" in wrong:
         if klass == "AppVM":
             _need_template(machine, wrong["template"])
-        if machine.running(name):
-            raise Refused(
-                f"{name} is running, and its template can change only while it is halted. "
-                f"Shut it down (qvm-shutdown {name}), then run this again."
-            )
+        if problem := running(machine, name):
+            raise Refused(problem)
     cut_off = wrong.get("provides_network") and name in machine.wiring().values()
     if cut_off and machine.value(name, "netvm") is not None:
         # Reset, the flag leaves clients behind that nothing is passed on for (R4.3).  Switched on
@@ -185,6 +176,7 @@ def _features(machine, changes, name, features):
 
 #: Which function does a step: by the name of its state, as the plan has it.
 STEPS = {
+    "named": named,
     "template": template,
     "template_offline": qubes_vpn_software.template_offline,
     "template_software": qubes_vpn_software.template_software,
@@ -199,6 +191,7 @@ STEPS = {
     "removed": qubes_vpn_restore.removed,
     "cleaned": qubes_vpn_restore.cleaned,
     "leftovers": qubes_vpn_making.leftovers,
+    "stranded": qubes_vpn_stranded.stranded,
     "management": management,
     "disposables": disposables,
     "served_by": served_by,

@@ -23,6 +23,8 @@ from qubes_vpn_problem import without_secret
 #: what an interrupted run leaves looks like any other qube.
 _NOTE = "x-qubes-vpn-"
 _MAKING = f"{_NOTE}making."
+#: The same of what is shut down and will be started again.
+_STOPPED = f"{_NOTE}stopped."
 #: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
 _NOTHING = 1024**2
 #: What clone_vm asks of the source.
@@ -100,6 +102,7 @@ class Machine:
         self._policy = Policy(root, self._named_by)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
+        self._notes = None  # see _noted_as
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._looked = None  # when, see look_again
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
@@ -197,9 +200,18 @@ class Machine:
     def unfinished(self):
         """Names of qubes that an earlier run began to make and did not finish."""
         if self._unfinished is None:
-            noted = [key for key in self.app.domains["dom0"].features if key.startswith(_MAKING)]
-            self._unfinished = {key.removeprefix(_MAKING) for key in noted}
+            self._unfinished = self._noted_as(_MAKING)
         return self._unfinished
+
+    def stopped(self):
+        """Names of qubes that an earlier run shut down and did not start again, sorted."""
+        return sorted(self._noted_as(_STOPPED))
+
+    def _noted_as(self, note):
+        """Whom dom0's features name after *note*, as they were when this was asked first."""
+        if self._notes is None:
+            self._notes = [*self.app.domains["dom0"].features]
+        return {key.removeprefix(note) for key in self._notes if key.startswith(note)}
 
     def rules(self, name):
         """The qube's firewall list, one line a rule in qubesadmin's own notation."""
@@ -578,6 +590,16 @@ class Machine:
                 # Not vm.shutdown(wait=True), which the qubesadmin of R4.2 lacks; its qubesd waits.
                 self.app.domains[name].qubesd_call(None, "admin.vm.Shutdown", "wait")
         self._power[name] = "Halted"
+
+    def stopping(self, name):
+        """Notes that a qube is shut down only to be started again."""
+        with in_words(f"{name}: dom0 could not note that it is shut down for a moment"):
+            self._write_feature("dom0", f"{_STOPPED}{name}", "1")
+
+    def started(self, name):
+        """Takes that note away."""
+        with in_words(f"{name}: the note in dom0 could not be removed"):
+            self._write_feature("dom0", f"{_STOPPED}{name}", None)
 
     def discard(self, name, changes):
         """Ends a preloaded disposable, which removes itself then; refused when it is in use."""

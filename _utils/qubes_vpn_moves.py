@@ -120,6 +120,23 @@ def need(machine, name):
         raise Refused(f"there is no qube '{name}'. Create it, or take it out of the pillar.")
 
 
+def shut_down_first(machine, name):
+    """The command that shuts a running qube down: qubesd refuses while somebody on it runs.
+
+    With ``--wait`` qvm-shutdown tries again, after each round, whom qubesd refused.
+    """
+    wiring = machine.wiring()
+    clients = [
+        each
+        for each in wiring
+        if each != name and name in qubes_vpn_guard.path(each, wiring) and machine.running(each)
+    ]
+    clients.sort(key=lambda each: (-len(qubes_vpn_guard.path(each, wiring)), each))
+    if clients:
+        return f"qvm-shutdown --wait {' '.join([*clients, name])}"
+    return f"qvm-shutdown {name}"
+
+
 def _look(machine):
     """The wiring of the machine, and who runs, as they are now."""
     machine.look_again()
@@ -189,12 +206,45 @@ def _off(machine, move, before, in_the_way, guard, later):
     if lost:
         raise Refused(
             f"{move.what} would put {', '.join(lost)} in clear, and now they are not. This step "
-            f"changed nothing. Give each of them a route in routes.qubes, or take it offline "
-            f"(qvm-prefs {lost[0]} netvm none), and run this again; without a route it stays "
-            f"offline until 'qvm-prefs --default {lost[0]} netvm'. Or name it in outside_vpn, if "
-            "in clear is where it belongs."
+            f"changed nothing. {_ways_out(machine, move, lost)}"
         )
     return off
+
+
+def _ways_out(machine, move, lost):
+    """What to do about whom a move would put in clear, in words."""
+    if machine.may_undo:  # no pillar is asked
+        prefs = ", ".join(f"qvm-prefs {name} netvm none" for name in lost)
+        return f"Take offline who is named ({prefs}), and run this again."
+    found = []
+    if moved := [name for name in lost if name in move.moved]:
+        found.append(
+            f"{', '.join(moved)}: {move.netvm} leads past every tunnel as it hangs now. Run "
+            "qubes.network.sys-vpn first, which puts it where the pillar says."
+        )
+    rest = [name for name in lost if name not in moved]
+    routeless = [name for name in rest if not _may_have_route(machine, name)]
+    closed = [name for name in routeless if machine.value(name, "auto_cleanup") is True]
+    if closed:
+        found.append(f"Close the disposables (qvm-shutdown {' '.join(closed)}).")
+    if fixed := [name for name in routeless if name not in closed]:
+        prefs = ", ".join(f"qvm-prefs {name} netvm none" for name in fixed)
+        found.append(f"Take offline what has no use for a netvm ({prefs}).")
+    if clients := [name for name in rest if name not in routeless]:
+        found.append(
+            "Give each of them a route in routes.qubes, or take it offline (qvm-prefs "
+            f"{clients[0]} netvm none); without a route it stays offline until 'qvm-prefs "
+            f"--default {clients[0]} netvm'. Or name it in outside_vpn with its route, if in clear "
+            "is where it belongs."
+        )
+    return " ".join([*found, "Then run this again."])
+
+
+def _may_have_route(machine, name):
+    """Whether a pillar may name it under routes.qubes for longer than a moment."""
+    if machine.klass(name) in NO_CLIENT:
+        return False
+    return machine.value(name, "auto_cleanup") is not True
 
 
 def _loop(name, netvm, wiring, later):
@@ -327,9 +377,11 @@ def _restarted(machine, changes, move, users):
             if machine.value(name, "auto_cleanup") is True:
                 machine.remark(f"{name} would be lost by a restart: it is moved as it runs.")
                 continue
+            machine.stopping(name)
             try:
                 machine.shut_down(name)
             except Refused as refused:
+                machine.started(name)
                 raise Refused(f"{refused}. {move.what} was not made: it stays as it was.") from None
             down.append(name)
         yield
@@ -351,6 +403,7 @@ def _start(machine, changes, names):
             failed.append(f"{refused}. Start it yourself: qvm-start {name}.")
             started[name] = {"old": "running", "new": "halted"}
         changes.update(started)
+        machine.started(name)
     return failed
 
 
@@ -417,7 +470,12 @@ def _need_netvm(machine, netvm):
     if machine.klass(netvm) is None:
         raise Refused(f"there is no qube '{netvm}' to be a netvm. Create it, or name another.")
     if machine.value(netvm, "provides_network") is not True:
-        raise Refused(
-            f"'{netvm}' provides no network. Make it a service qube in the pillar, or set "
-            f"'qvm-prefs {netvm} provides_network true' if it is one."
-        )
+        raise Refused(no_network(netvm))
+
+
+def no_network(name):
+    """Why a qube cannot be a netvm."""
+    return (
+        f"'{name}' provides no network. Make it a service qube in the pillar, or set 'qvm-prefs "
+        f"{name} provides_network true' if it is one."
+    )

@@ -29,7 +29,7 @@ class Step(NamedTuple):
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
     promise, routes = guard(model), _routes(model)
-    steps = _templates_offline(model)
+    steps = [*_templates_offline(model), _names(model, routes)]
     steps += [
         _template(name, model.templates[name], promise)
         for name in sorted(model.templates, key=lambda name: len(model.sources(name)))
@@ -52,8 +52,21 @@ def plan(model):
     args = {"name": "left half made", "known": _named(model)}
     why = "what an interrupted run left, and the pillar does not name any more, is told"
     steps.append(Step("left half made", "leftovers", args, why))
+    steps.append(_stranded(model, routes))
     steps += _ways(model, promise)
     return _with_later(_with_restarts(steps, model), model)
+
+
+def _stranded(model, routes):
+    """Whom the pillar does not bring back, and an interrupted run has left without a netvm."""
+    args = {
+        "name": "left offline",
+        "routed": [*model.services, *model.homes(), *routes, *model.vaults],
+        "default": model.default,
+        "disposables": model.disposables,
+    }
+    why = "whom an interrupted run left offline or off, and nothing brings back, is told"
+    return Step("left offline", "stranded", args, why)
 
 
 def layout(model):
@@ -73,6 +86,40 @@ def layout(model):
         if step.state == "netvm" and step.args["netvm"] != "none":
             step.args["later"] = {"lists": _lists(model)}
     return _with_restarts(steps, model)
+
+
+def _names(model, routes):
+    """Looks at the qubes that the pillar names, before the first of them is written to."""
+    qubes = dict.fromkeys([*model.templates, *model.templates.values()], "template")
+    qubes[model.uplink] = "uplink"
+    netvms = {service.upstream for service in model.services.values()}
+    netvms |= {model.default, model.disposables, *routes.values()}
+    outside = sorted({model.uplink, model.whonix_gateway} & netvms)
+    for name in outside:
+        qubes.setdefault(name, "netvm")
+    if model.whonix != "unmanaged":
+        qubes[model.whonix_gateway] = "gateway"
+    for name in (*model.vaults, *routes):
+        qubes.setdefault(name, "new client" if name in model.layout else "client")
+    templates = {}
+    for service in model.upstream_first():
+        qubes[service.name] = "disposable" if service.disposable else service.role
+        if service.disposable:
+            qubes[service.home()] = "home"
+            templates |= {service.home(): service.template, service.name: service.home()}
+        elif service.template:
+            templates[service.name] = service.template
+    for role, names in (
+        ("server", (*model.updates.values(), model.clock)),
+        ("default_dispvm", (model.default_dispvm,)),
+    ):
+        for name in names:
+            if name not in ("keep", "none") and name not in model.layout:
+                qubes.setdefault(name, role)
+    step = "the qubes that the pillar names"
+    args = {"name": step, "qubes": qubes, "templates": templates, "netvms": outside}
+    why = "what cannot be as the pillar says is refused before anything is written"
+    return Step(step, "named", args, why)
 
 
 def _named(model):

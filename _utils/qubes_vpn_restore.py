@@ -55,7 +55,8 @@ def removed(machine, changes, name, uuids):
     if machine.value(name, "uuid") not in uuids:
         return f"'{name}' is another one than the formula made: it stays."
     if machine.running(name):
-        raise Refused(f"'{name}' runs. Shut it down (qvm-shutdown {name}), then run this again.")
+        command = qubes_vpn_moves.shut_down_first(machine, name)
+        raise Refused(f"'{name}' runs. Shut it down ({command}), then run this again.")
     if users := _users(machine, name):
         raise Refused(
             f"'{name}' is in use: it is {', '.join(users)}. Let each of them have another one, "
@@ -270,8 +271,8 @@ def _refuse_early(machine, runs):
         if what.key == "template" and machine.running(what.name):
             raise Refused(
                 f"{what.name} is running, and its template can change only while it is halted. "
-                f"Shut it down (qvm-shutdown {what.name}), then run this again. Nothing is undone "
-                "yet."
+                f"Shut it down ({qubes_vpn_moves.shut_down_first(machine, what.name)}), then run "
+                "this again. Nothing is undone yet."
             )
     before = qubes_vpn_undo.before(lines, runs)[0] or {}
     then = _foreseen(machine, pending)

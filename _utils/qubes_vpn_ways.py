@@ -126,6 +126,26 @@ def of_dom0(machine, guard):
     return [*_fetched(ways), *_disposables(ways)]
 
 
+def copies(machine, guard):
+    """Who opens what he gets in a disposable that holds what a tunnel logs in with, a text each."""
+    homes = {
+        machine.value(name, "template"): name
+        for name in guard.services
+        if machine.klass(name) == "DispVM"
+    }
+    openers = {}
+    for name in machine.names():
+        home = machine.disposables_of(name) if machine.klass(name) != "TemplateVM" else None
+        if home in homes and home != name and machine.value(name, "template") != home:
+            openers.setdefault(home, []).append(name)
+    for home, names in sorted(openers.items()):
+        yield (
+            f"What {_names(names)} open{'s' if len(names) == 1 else ''} in a disposable is in one "
+            f"of {home}, with a copy of what {homes[home]} logs in with: name another one (pillar: "
+            f"default_dispvm; one qube: qvm-prefs {sorted(names)[0]} default_dispvm NAME)."
+        )
+
+
 def _fetched(ways):
     """Updates, and the time."""
     try:

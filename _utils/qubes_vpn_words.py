@@ -15,6 +15,7 @@ _ON_THE_WAY = " on the way"
 _SAID = {
     "halted": "{} is halted, and is started first",
     "preloaded": "{}, a preloaded disposable, is discarded: it has the old netvm",
+    "noted as shut down": "{} is noted as shut down by an interrupted run: the note goes",
     "noted as half made": "{} is noted as half made, and is not there: the note goes",
 }
 #: what dom0 names a qube for, by its property

@@ -73,7 +73,8 @@ def test_services_then_vaults_then_clients_then_the_default(document):
     last = [step.state for step in steps].count("default_netvm")
     assert last == (model.default != "keep")
     rest = [step.state for step in steps[max(order, default=0) + 1 :]]
-    assert rest[last:] == ["leftovers", "management", *["disposables"] * last, "ways_round"]
+    told = ["leftovers", "stranded"]
+    assert rest[last:] == [*told, "management", *["disposables"] * last, "ways_round"]
     assert not last or rest[0] == "default_netvm"
 
 

@@ -57,13 +57,13 @@ def test_says_what_changes_from_what_to_what_and_why(pillar, inventory, capsys):
     assert main(["plan", pillar, "--inventory", inventory()]) == 1
     shown = capsys.readouterr().out
     assert (
-        "\n 17. sys-firewall -> sys-dns\n       netvm: sys-net -> sys-dns\n       sys-dns is"
+        "\n 18. sys-firewall -> sys-dns\n       netvm: sys-net -> sys-dns\n       sys-dns is"
         in shown
     )
     assert "       firewall:\n         - action=accept\n         + action=accept proto=udp" in shown
-    assert "\n 16. sys-firewall: provides network  (is so already)\n" in shown
+    assert "\n 17. sys-firewall: provides network  (is so already)\n" in shown
     assert "In clear by choice, as outside_vpn says: untrusted -> sys-firewall-novpn" in shown
-    assert shown.endswith("\n24 steps: 17 would be changed, the rest is so already.\n")
+    assert shown.endswith("\n26 steps: 17 would be changed, the rest is so already.\n")
 
 
 @pytest.mark.parametrize("release", ["4.2", "4.3"])
@@ -133,7 +133,7 @@ def test_a_refusal_is_shown_and_ends_it(pillar, embedded, inventory, capsys):
     shown = capsys.readouterr().out
     assert "refused: sys-net would not enforce the list." in shown
     assert "sys-vpn -> sys-net  (not foretold)" in shown
-    assert "then the run stops, and 20 steps after it are not foretold." in shown
+    assert "then the run stops, and 21 steps after it are not foretold." in shown
 
 
 def test_a_pillar_with_problems_is_not_planned(tmp_path, capsys):

@@ -59,8 +59,8 @@ def test_a_qube_of_that_name_is_never_replaced(states, embedded):
         assert (last.result, last.changes) == (False, {})
         assert last.comment == (
             "'sys-vpn' exists (AppVM), and the pillar wants a disposable of it. Choose "
-            "another name, rename that one, or write disposable: false. It is never replaced: what "
-            "is in it would be lost."
+            "another name in the pillar, or rename that one. Or write disposable: false. It is "
+            "never replaced: what is in it would be lost."
         )
     assert embedded.snapshot()["qubes"]["sys-vpn"] == before
 
@@ -70,9 +70,8 @@ def test_nor_is_a_disposable_by_a_qube(states, embedded):
     before = embedded.snapshot()["qubes"]["sys-vpn"]
     last = list(states.run(PILLARS["dns"]).values())[-1]
     assert last.result is False
-    assert last.comment.startswith(
-        "'sys-vpn' exists and is a DispVM, and a service qube of ours is"
-    )
+    assert "'sys-vpn' exists (DispVM), and the pillar wants an AppVM of it." in last.comment
+    assert "write tunnels.sys-vpn.disposable: true" in last.comment
     assert embedded.snapshot()["qubes"]["sys-vpn"] == before
 
 

@@ -386,7 +386,7 @@ def test_a_service_qube_of_another_class_is_refused_dry_and_real(states, embedde
     embedded.call("dom0", f"admin.vm.Create.{klass}", template.decode(), b"name=sys-own label=red")
     assert refused_on(
         states, embedded, "qube", name="sys-own", settings={"template": "fedora-42-xfce"}
-    ).startswith(f"'sys-own' exists and is a {klass}, and a service qube of ours is an AppVM.")
+    ).startswith(f"'sys-own' exists ({klass}), and the pillar wants an AppVM of it.")
 
 
 def test_netvm_that_no_longer_provides_network_is_noticed(states, embedded):

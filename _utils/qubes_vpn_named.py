@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0's first step: whether the qubes that the pillar names are what it takes them for.
+
+What a later step would refuse after others have written, a firewall list replaced for one, is
+refused here: all of it at once, before the first write.  The later steps ask again.
+"""
+
+from qubes_vpn_machine import Refused
+from qubes_vpn_moves import NO_CLIENT, no_network, shut_down_first
+
+_AS = {"AppVM": "an AppVM", "DispVM": "a disposable"}
+
+
+def named(machine, changes, name, qubes, templates, netvms):
+    """Changes nothing.  Refused when one of *qubes* is missing, of a wrong class or in use.
+
+    name: of the step.  qubes: ``{name: role}``, the roles those of :data:`_ROLES`.  templates: of
+    service qubes, ``{name: template}``.  netvms: who of *qubes* carries others, and is not made.
+    """
+    problems = []
+    for qube, role in qubes.items():
+        if problem := _ROLES[role](machine, qube):
+            problems.append(problem)
+        elif qube in netvms and machine.value(qube, "provides_network") is not True:
+            problems.append(no_network(qube))
+    for qube, template in templates.items():
+        if problem := _of_template(machine, qube, qubes[qube], template, qubes):
+            problems.append(problem)
+    if problems:
+        raise Refused("\n".join(dict.fromkeys(problems)))
+
+
+def wrong_class(machine, name, wanted, is_tunnel=False):
+    """Why a qube that is there cannot be the service qube of class *wanted*, or None."""
+    klass = machine.klass(name)
+    if klass in (None, wanted):
+        return None
+    written = ""
+    if is_tunnel and klass == "DispVM":
+        written = f" Or write tunnels.{name}.disposable: true, if it is one of ours."
+    elif wanted == "DispVM":
+        written = " Or write disposable: false."
+    return (
+        f"'{name}' exists ({klass}), and the pillar wants {_AS[wanted]} of it. Choose another name "
+        f"in the pillar, or rename that one.{written} It is never replaced: what is in it would be "
+        "lost."
+    )
+
+
+def _uplink(machine, name):
+    return _there(machine, name, "Name the one that there is (pillar: uplink).")
+
+
+def _gateway(machine, name):
+    fix = "Create it, name the one that there is (pillar: whonix_gateway), or write whonix: "
+    return _there(machine, name, f"{fix}unmanaged.")
+
+
+def _netvm(machine, name):
+    return _there(machine, name, "Create it, or route nobody to it.")
+
+
+def _server(machine, name):
+    return _there(machine, name, "Create it, or name another one (pillar: updates, clock).")
+
+
+def _client(machine, name):
+    return _there(machine, name, "Create it, or take it out of the pillar.")
+
+
+def _new_client(machine, name):
+    """Of the layout, which makes it later."""
+    return _client(machine, name) if machine.klass(name) else None
+
+
+def _there(machine, name, fix):
+    klass = machine.klass(name)
+    if klass is None:
+        return f"there is no qube '{name}'. {fix}"
+    if klass in NO_CLIENT:
+        return f"'{name}' is a {klass}, and no qube. Name another one."
+    return None
+
+
+def _dispvm(machine, name):
+    if machine.klass(name) is None:
+        fix = "Create it, or name another one (pillar: default_dispvm)."
+        return f"there is no qube '{name}'. {fix}"
+    return None
+
+
+def _tunnel(machine, name):
+    return wrong_class(machine, name, "AppVM", is_tunnel=True)
+
+
+def _disposable(machine, name):
+    return wrong_class(machine, name, "DispVM", is_tunnel=True)
+
+
+def _appvm(machine, name):
+    return wrong_class(machine, name, "AppVM")
+
+
+def _firewall(machine, name):
+    klass = machine.klass(name)
+    if klass in NO_CLIENT:
+        return f"'{name}' exists ({klass}) and is no qube: choose another name."
+    return None
+
+
+def _template(machine, name):
+    klass = machine.klass(name)
+    if klass not in (None, "TemplateVM"):
+        return f"'{name}' is a qube ({klass}), not a template: choose another name."
+    return None
+
+
+def _of_template(machine, name, role, template, qubes):
+    """What is wrong with a service qube's template, or with changing it now; None: nothing."""
+    is_there = machine.klass(name) is not None
+    if role == "firewall" and is_there:
+        return None  # it keeps what it has
+    klass = machine.klass(template)
+    if klass is None and template not in qubes:
+        return (
+            f"there is no template '{template}', of {name}. Install it (qvm-template install "
+            f"{template}), or name another one in the pillar."
+        )
+    if role != "disposable" and klass not in (None, "TemplateVM"):
+        return f"'{template}' is a qube ({klass}), not a template. Name a template in the pillar."
+    if is_there and not _ROLES[role](machine, name) and machine.value(name, "template") != template:
+        return running(machine, name)
+    return None
+
+
+def running(machine, name):
+    """Why the template of a qube cannot be changed now, or None."""
+    if not machine.running(name):
+        return None
+    return (
+        f"{name} is running, and its template can change only while it is halted. Shut it down "
+        f"({shut_down_first(machine, name)}), then run this again."
+    )
+
+
+_ROLES = {
+    "uplink": _uplink,
+    "gateway": _gateway,
+    "netvm": _netvm,
+    "tunnel": _tunnel,
+    "disposable": _disposable,
+    "home": _appvm,
+    "resolver": _appvm,
+    "firewall": _firewall,
+    "client": _client,
+    "new client": _new_client,
+    "server": _server,
+    "default_dispvm": _dispvm,
+    "template": _template,
+}
