@@ -2,10 +2,11 @@
 """Who shelters somebody on the machine as it is, whatever the pillar calls it now."""
 
 import qubes_vpn_guard
+import qubes_vpn_plan
 import qubes_vpn_undo
 
 #: Feature by which the template's closed base rules know a VPN qube.
-FLAG = "service.qubes-vpn"
+FLAG = f"service.{qubes_vpn_plan.FLAG}"
 
 
 def promise(machine, data):
