@@ -30,6 +30,8 @@ def run(command, patience):
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Where ours is deaf to Ctrl-C (nohup, a script's `&`), it would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             code = process.wait(patience)

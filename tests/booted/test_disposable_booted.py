@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
-from vpn_qube import CREDENTIALS, PROGRAM, put_profiles, said, state_functions, template, up
+from tunnelled import CREDENTIALS, PROGRAM, put_profiles, said, state_functions, template, up
 
 import qubes_vpn_model
 import qubes_vpn_part

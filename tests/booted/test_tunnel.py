@@ -14,7 +14,7 @@ import pytest
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
 from readme.document import IN_A_QUBE, LOGIN, Document
-from vpn_qube import (
+from tunnelled import (
     CREDENTIALS,
     PROGRAM,
     openvpn,

@@ -10,11 +10,11 @@ import logging
 import sys
 
 import client_cases
-import dom0
+import pretence
 import qubesadmin
 import qubesadmin.firewall
 
 case, *rest = sys.argv[1:]
 logging.disable()
-app = (dom0.pretend(*rest) if rest else qubesadmin.Qubes)()
+app = (pretence.pretend(*rest) if rest else qubesadmin.Qubes)()
 json.dump(client_cases.CASES[case](qubesadmin, app), sys.stdout)

@@ -8,9 +8,9 @@ import json
 import logging
 import sys
 
-import dom0
+import pretence
 
-dom0.pretend(sys.argv[1])
+pretence.pretend(sys.argv[1])
 logging.disable()
 
 import qubes_vpn_dom0  # noqa: E402

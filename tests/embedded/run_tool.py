@@ -4,10 +4,10 @@
 import importlib
 import sys
 
-import dom0
+import pretence
 
 socket, tool, *arguments = sys.argv[1:]
-dom0.pretend(socket)
+pretence.pretend(socket)
 sys.argv = [tool, *arguments]
 module = importlib.import_module("qubesadmin.tools." + tool.replace("-", "_"))
 sys.exit(module.main(arguments))

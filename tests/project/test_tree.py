@@ -81,3 +81,12 @@ def _matching(pattern: re.Pattern, checkout: Path, names: list[str]) -> list[str
         )
         if pattern.search(line)
     ]
+
+
+def test_no_two_helpers_of_the_tests_share_a_name(tracked):
+    """Outside packages pytest imports by the bare name: the second would be the first."""
+    inside = {name.removesuffix("/__init__.py") for name in tracked if name.endswith("__init__.py")}
+    bare = [Path(name) for name in tracked if re.fullmatch(r"tests/.*\.py", name)]
+    names = [path.name for path in bare if str(path.parent) not in inside]
+    shared = {name for name in names if names.count(name) > 1}
+    assert shared == {"conftest.py"}

@@ -128,6 +128,8 @@ def test_a_signal_takes_it_away(states, embedded, ready, tmp_path, monkeypatch, 
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             states.run(PILLAR, "templates")
         finally:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -272,8 +273,12 @@ def until(true):
     raise AssertionError("it did not come to that")
 
 
-def test_one_that_does_not_end_is_stopped(states, embedded, missing, tmp_path, monkeypatch):
-    """And what it made goes with it: it is told as by Ctrl-C, and tidies up."""
+@pytest.mark.parametrize("ours", [signal.default_int_handler, signal.SIG_IGN])
+def test_one_that_does_not_end_is_stopped(
+    states, embedded, missing, tmp_path, monkeypatch, request, ours
+):
+    """And what it made goes with it: it is told as by Ctrl-C, also where ours is deaf to that."""
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, ours)))
     monkeypatch.setattr("qubes_vpn_qvm_template._PATIENCE", 3)
     waits = tmp_path / "waits"
     waits.touch()
