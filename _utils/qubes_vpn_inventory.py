@@ -52,7 +52,7 @@ PROPERTIES = {
 #: Features that the steps look at or set: services, and marks of Qubes' and of ours.
 FEATURES = re.compile(
     r"(service\.)?qubes-firewall|supported-service\.qubes-updates-proxy"
-    r"|service\.(qubes-vpn|network-manager|clocksync|qubes-updates-proxy)"
+    r"|service\.(qubes-vpn(-dns)?|network-manager|clocksync|qubes-updates-proxy)"
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")

@@ -35,6 +35,7 @@ class Service(NamedTuple):
     log_drops: bool = False  # of a tunnel: what its killswitch drops is logged
     disposable: bool = False  # of a tunnel: made anew from its home at each start
     mullvad: dict | None = None  # of a tunnel of this kind: the app's settings
+    dnscrypt: dict | None = None  # of a resolver: dnscrypt-proxy's settings
 
     def home(self):
         """The qube whose /rw holds what this one is: itself, or what a disposable is made from."""
@@ -93,6 +94,10 @@ class Model(NamedTuple):
     def tunnels(self):
         """Names of the tunnel qubes."""
         return [name for name, service in self.services.items() if service.role == "tunnel"]
+
+    def resolvers(self):
+        """Names of the resolver qubes."""
+        return [name for name, service in self.services.items() if service.role == "resolver"]
 
     def homes(self):
         """What the disposable tunnels are made from, which have no netvm: ``{home: tunnel}``."""

@@ -48,6 +48,7 @@ PACKAGES = {
         ),
         # For its repository, which is reached by https.
         "mullvad": ("ca-certificates",),
+        "dnscrypt": ("dnscrypt-proxy",),
     },
     "fedora": {
         "every": (
@@ -67,6 +68,7 @@ PACKAGES = {
             "openvpn",
         ),
         "mullvad": ("ca-certificates",),
+        "dnscrypt": ("dnscrypt-proxy",),
     },
 }
 #: What starts with the qube.  Without the qube's service flag network-manager, which dom0's part
@@ -75,6 +77,7 @@ SERVICES = {
     "wireguard": ("NetworkManager",),
     "openvpn": ("NetworkManager",),
     "mullvad": ("mullvad-daemon",),
+    "dnscrypt": ("dnscrypt-proxy",),
 }
 #: Vendors' repositories: by kind, then as arguments of the state ``qubes_vpn.repository``.
 #: Mullvad's, as its own repositories describe themselves (mullvadvpn-app,

@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a minion other than dom0 has to do with the pillar: a tunnel's template, a VPN qube."""
+"""What a minion other than dom0 has to do with the pillar: a template, a VPN qube, a resolver."""
 
 import qubes_vpn_mullvad_pillar
 
 
 def targets(model):
     """The minions with a part of their own, templates first, as ``qubesctl --targets`` wants."""
-    templates = [model.services[name].template for name in model.tunnels()]
-    return [*dict.fromkeys(templates), *(model.services[name].home() for name in model.tunnels())]
+    services = [model.services[name] for name in (*model.tunnels(), *model.resolvers())]
+    templates = [service.template for service in services]
+    return [*dict.fromkeys(templates), *(service.home() for service in services)]
 
 
 def part(model, minion):
     """``(role, {what: arguments})`` of the *minion*.
 
-    role: ``template`` (of a tunnel), ``qube`` (a tunnel), or None.  For a qube, *what* are the
-    states ``qubes_vpn.WHAT`` in the order in which they run, each only after the one before; for
-    a template it is ``software``, of :func:`software`.
+    role: ``template`` (of a tunnel, a resolver or both), ``qube`` (a tunnel or a resolver), or
+    None.  For a qube, *what* are the states ``qubes_vpn.WHAT`` in the order in which they run, each
+    only after the one before; for a template it is ``software``, of :func:`software`.
     A disposable tunnel has none: it is made anew at each start, from its home, which has it.
     """
     for name in model.tunnels():
         if minion == model.services[name].home():
-            return "qube", _qube(model.services[name], minion)
+            return "qube", _tunnel(model.services[name], minion)
+    if minion in model.resolvers():
+        return "qube", _resolver(model.services[minion])
     if minion in targets(model):
         return "template", {"software": software(model, minion)}
     return None, {}
@@ -28,8 +31,10 @@ def part(model, minion):
 
 def software(model, template):
     """What the *template* is for: arguments of the state ``qubes_vpn.template_ready``."""
-    tunnels = [model.services[name] for name in model.tunnels()]
-    kinds = [tunnel.kind for tunnel in tunnels if tunnel.template == template]
+    services = model.services
+    kinds = [services[name].kind for name in model.tunnels() if services[name].template == template]
+    if any(services[name].template == template for name in model.resolvers()):
+        kinds.append("dnscrypt")
     return {
         "name": template,
         "kinds": list(dict.fromkeys(kinds)),
@@ -37,7 +42,7 @@ def software(model, template):
     }
 
 
-def _qube(tunnel, minion):
+def _tunnel(tunnel, minion):
     endpoints = [found.text for found in tunnel.endpoints]
     states = {
         "killswitch": {
@@ -64,3 +69,10 @@ def _qube(tunnel, minion):
             "disposable": tunnel.name if tunnel.disposable else None,
         }
     return states
+
+
+def _resolver(resolver):
+    return {
+        "dnat_dns": {"name": resolver.name, "to": "resolver"},
+        "dnscrypt": {"name": resolver.name, "settings": resolver.dnscrypt},
+    }

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import qubes_vpn_net
 import qubes_vpn_relations
 
-#: Service flag by which the template's closed base rules know a VPN qube.
-FLAG = "qubes-vpn"
+#: Service flags by which the files of a template know what a qube is: a VPN qube, a resolver.
+FLAG, RESOLVER_FLAG = "qubes-vpn", "qubes-vpn-dns"
 
 
 class Step(NamedTuple):
@@ -281,8 +281,7 @@ def _service(model, service, guard):
         args["settings"] |= settings
         if service.disposable:
             args["klass"] = "DispVM"
-        if features := _features(service):
-            args["features"] = features
+        args["features"] = _features(service)
         steps.append(
             Step(
                 f"{name}: settings",
@@ -333,10 +332,11 @@ def _disposable(service):
 
 
 def _features(service):
-    """The services that are switched on in it."""
-    if service.role != "tunnel":
-        return {}
-    services = [FLAG] if service.kind == "mullvad" else [FLAG, "network-manager"]
+    """The services that are switched on in a tunnel or resolver."""
+    if service.role == "resolver":
+        services = [RESOLVER_FLAG]
+    else:
+        services = [FLAG] if service.kind == "mullvad" else [FLAG, "network-manager"]
     return {f"service.{name}": "1" for name in services}
 
 

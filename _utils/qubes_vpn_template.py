@@ -73,12 +73,12 @@ def lacks(kinds, minimal):
         system = qubes_vpn_packages.family()
         have = installed(system)
     except (qubes_vpn_packages.Unsupported, Unknown) as error:
-        return [Lack(str(error), ours=False), *told, *_killswitch()]
+        return [Lack(str(error), ours=False), *told, *_killswitch(kinds)]
     if minimal:
         told += _desktop(have)
     return [
         *told,
-        *_killswitch(),
+        *_killswitch(kinds),
         *_packages(kinds, system, have),
         *_repositories(kinds, system),
         *_services(kinds),
@@ -99,7 +99,9 @@ def _desktop(have):
     ]
 
 
-def _killswitch():
+def _killswitch(kinds):
+    if kinds == ["dnscrypt"]:
+        return []  # a resolver's template
     told = qubes_vpn_killswitch.missing(qubes_vpn_killswitch.IN_TEMPLATE)
     for unit in _UNITS:
         path = _OURS / unit

@@ -99,7 +99,7 @@ def test_a_disposable_tunnel():
 def test_what_a_disposable_tunnel_has_is_put_in_its_home():
     """R85: what is put in the disposable is gone when it stops."""
     model = qubes_vpn_model.build(pillar(tunnels={"sys-vpn": tunnel(disposable=True)}))
-    assert qubes_vpn_part.targets(model) == ["t-vpn", "sys-vpn-dvm"]
+    assert qubes_vpn_part.targets(model) == ["t-vpn", "t-dns", "sys-vpn-dvm", "sys-dns"]
     role, states = qubes_vpn_part.part(model, "sys-vpn-dvm")
     assert (role, states["killswitch"]["name"]) == ("qube", "sys-vpn-dvm")
     told = [states["tunnel"][key] for key in ("name", "disposable")]

@@ -96,7 +96,7 @@ def test_dry_run_predicts_the_run_and_the_second_has_nothing_to_do(
     assert {state for state, made in changes(again) if made} == set()
     assert embedded.writes() == []
     # Two, one for each qube and template, and firewall lists and features one by one (R94).
-    assert len(embedded.calls()) <= 2 + len(machine["qubes"]) + {"dns": 7}.get(name, 16)
+    assert len(embedded.calls()) <= 2 + len(machine["qubes"]) + {"dns": 8}.get(name, 16)
 
 
 def test_qubes_are_as_the_pillar_describes_them(states, embedded):
@@ -175,7 +175,7 @@ def test_run_says_what_this_version_does_not_do(salt_text, embedded):
     run = salt_text("state.sls", SLS, pillar=PILLARS["dns"])
     told = " ".join(run.stdout.split())
     assert "dom0's part is done. The templates' software and the killswitch come next" in told
-    assert "--targets=t-vpn,sys-vpn state.sls qubes.network.sys-vpn;" in told
+    assert "--targets=t-vpn,t-dns,sys-vpn,sys-dns state.sls qubes.network.sys-vpn;" in told
     assert "Not part of this version yet:" in told
     assert "Traceback" not in run.stdout + run.stderr
 
@@ -287,7 +287,10 @@ def test_minion_that_is_not_dom0_stops_with_a_sentence(tmp_path, embedded):
     minion = Masterless(tmp_path).prepare(id="work")
     for pillar, told in (
         ({}, "pillar: work is given no qubes_vpn. In dom0, name it in /srv/pillar/qubes_vpn"),
-        (PILLARS["dns"], "work has no part in this pillar: only dom0, t-vpn, sys-vpn have one"),
+        (
+            PILLARS["dns"],
+            "work has no part in this pillar: only dom0, t-vpn, t-dns, sys-vpn, sys-dns have one",
+        ),
         ({**PILLARS["dns"], "topolgy": "dns"}, "pillar: qubes_vpn.topolgy: unknown key."),
     ):
         minion.set_pillar(yaml.safe_dump({"qubes_vpn": pillar}))

@@ -4,13 +4,13 @@
 # =====================
 #
 # Routes the machine through a VPN, as the pillar `qubes_vpn` describes it (see pillar.example).
-# Each minion gets its own part: dom0, a tunnel's template, a VPN qube.
+# Each minion gets its own part: dom0, a template of tunnels or resolvers, a VPN qube, a resolver qube.
 #
-# Execute, with your own names for t-vpn and sys-vpn:
+# Execute, with your own names for the templates and qubes:
 #   sudo qubesctl state.show_sls qubes.network.sys-vpn        dom0's steps, in order
 #   sudo qubesctl state.sls qubes.network.sys-vpn test=True   what they would change
 #   sudo qubesctl state.sls qubes.network.sys-vpn             do it
-#   sudo qubesctl --skip-dom0 --targets=t-vpn,sys-vpn state.sls qubes.network.sys-vpn
+#   sudo qubesctl --skip-dom0 --targets=t-vpn,t-dns,sys-vpn,sys-dns state.sls qubes.network.sys-vpn
 ##
 {%- from "qubes/network/steps.jinja" import problems, steps %}
 {%- if grains["id"] == "dom0" %}
@@ -38,16 +38,22 @@
       - qubes_vpn: said by this run
 {%- endif %}
 {%- else %}
-{%- from "qubes/network/killswitch.jinja" import template, qube %}
+{%- from "qubes/network/killswitch.jinja" import template, qube, states %}
 {%- from "qubes/network/tunnel.jinja" import tunnel %}
 {%- from "qubes/network/software.jinja" import software %}
 {%- set part = salt["qubes_vpn.part"](pillar.get("qubes_vpn", {}), grains["id"]) %}
 {{ problems(part) }}
 {%- if part.role == "template" %}
+{%- set after = [] %}
+{%- if part.args.software.kinds != ["dnscrypt"] %}
 {{ template() }}
 {{ tunnel() }}
-{{ software(part) }}
-{%- elif part.role == "qube" %}
+{%- do after.append("/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf") %}
+{%- endif %}
+{{ software(part, after) }}
+{%- elif part.role == "qube" and "killswitch" in part.args %}
 {{ qube(part) }}
+{%- elif part.role == "qube" %}
+{{ states(part) }}
 {%- endif %}
 {%- endif %}
