@@ -155,6 +155,21 @@ class Echo(_Running):
         return int(self._answer()[-1])
 
 
+class Resolver(_Running):
+    """A name server on port 53, over TCP and UDP; a context manager.
+
+    answer: the IPv4 address of every name; `refused`: it refuses.  deaf: how many questions over
+    UDP it does not hear at first.
+    """
+
+    def __init__(self, qube: Qube, address: str, answer: str, deaf: int = 0) -> None:
+        super().__init__(qube, _program("resolver.py", address, answer, str(deaf)), "listening")
+
+    def stop(self) -> int:
+        """Ends the server; how many questions it has heard."""
+        return int(self._answer()[-1])
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One protocol's messages to an :class:`Echo` and back.

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A name server: `resolver.py ADDRESS ANSWER [DEAF]`, port 53 over UDP and TCP, until SIGTERM.
+
+Every name has the IPv4 address ANSWER; for name servers it names one.  With `refused` for ANSWER it
+refuses.  DEAF: how many questions over UDP it does not hear at first.
+Says `listening` when it does, and at the end how many questions it has heard.
+"""
+
+import contextlib
+import signal
+import socket
+import struct
+import sys
+import threading
+
+_A, _NS = 1, 2
+_ANSWERED, _REFUSED = 0x8180, 0x8185
+_POINTER = b"\xc0\x0c"  # the name in the question
+
+
+class Resolver:
+    """Both servers."""
+
+    def __init__(self, address, answer, deaf):
+        self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.answer, self.deaf, self.heard = answer, deaf, 0
+        self.datagrams = socket.socket(self.family, socket.SOCK_DGRAM)
+        self.datagrams.bind((address, 53))
+        self.listener = socket.create_server((address, 53), family=self.family, backlog=128)
+
+    def serve_datagrams(self):
+        """Never returns."""
+        while True:
+            question, client = self.datagrams.recvfrom(65535)
+            self.heard += 1
+            if self.heard > self.deaf:
+                with contextlib.suppress(OSError):  # no way back, for now
+                    self.datagrams.sendto(self.reply(question), client)
+
+    def serve_streams(self):
+        """Never returns."""
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self.stream, args=(connection,), daemon=True).start()
+
+    def stream(self, connection):
+        """The questions of one connection."""
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(30)
+            while length := connection.recv(2, socket.MSG_WAITALL):
+                question = connection.recv(int.from_bytes(length), socket.MSG_WAITALL)
+                self.heard += 1
+                reply = self.reply(question)
+                connection.sendall(len(reply).to_bytes(2) + reply)
+
+    def reply(self, question):
+        """What is said to a question."""
+        end = question.index(b"\0", 12) + 5
+        (kind,) = struct.unpack("!H", question[end - 4 : end - 2])
+        data = {_A: lambda: socket.inet_aton(self.answer), _NS: lambda: b"\1a\0"}.get(kind)
+        answers, flags = (b"", _REFUSED) if self.answer == "refused" else (b"", _ANSWERED)
+        if flags == _ANSWERED and data:
+            answers = _POINTER + struct.pack("!HHIH", kind, 1, 0, len(data())) + data()
+        counts = struct.pack("!HHHHH", flags, 1, int(bool(answers)), 0, 0)
+        return question[:2] + counts + question[12:end] + answers
+
+
+def main():
+    """Serves until SIGTERM."""
+    address, answer, *deaf = sys.argv[1:]
+    resolver = Resolver(address, answer, int(deaf[0]) if deaf else 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # the threads' too
+    for serve in (resolver.serve_datagrams, resolver.serve_streams):
+        threading.Thread(target=serve, daemon=True).start()
+    print("listening", flush=True)
+    signal.sigwait([signal.SIGTERM])
+    print(resolver.heard, flush=True)
+
+
+if __name__ == "__main__":
+    main()
