@@ -21,6 +21,7 @@ from typing import Self
 from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapReader
 
+from qubes_vpn_formula.lab.packets import IPV4, IPV6
 from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.traffic import Job, send
 
@@ -32,6 +33,7 @@ _BUFFER = 65536
 _PATIENCE = 5.0  # seconds for tcpdump to start or end, and for a control frame to arrive
 _ARRIVAL = 0.1  # seconds after which another control frame is sent
 _POLL = 0.005  # seconds between two looks at a file that grows
+_RAW = 101  # a pcap file's link type, of IP packets without anything before them
 _DROPPED = re.compile(r"^(\d+) packets? dropped by (\w+)", re.MULTILINE)
 
 
@@ -41,7 +43,10 @@ class CaptureError(Exception):
 
 @dataclass(frozen=True)
 class Frame:
-    """An Ethernet frame.  time: seconds since 1970.  data: its first bytes, up to 2,048."""
+    """An Ethernet frame.  time: seconds since 1970.  data: its first bytes, up to 2,048.
+
+    What a device without Ethernet carries, such as OpenVPN's, has an empty header in front.
+    """
 
     time: float
     data: bytes
@@ -165,4 +170,10 @@ def read(file: Path) -> Iterator[Frame]:
     """The frames of a pcap file.  Raises scapy's `Scapy_Exception` or EOFError when it is none."""
     with RawPcapReader(str(file)) as reader:
         for data, about in reader:
-            yield Frame(about.sec + about.usec / (1e9 if reader.nano else 1e6), data)
+            frame = _framed(data) if reader.linktype == _RAW else data
+            yield Frame(about.sec + about.usec / (1e9 if reader.nano else 1e6), frame)
+
+
+def _framed(packet: bytes) -> bytes:
+    ethertype = IPV6 if packet[0] >> 4 == 6 else IPV4
+    return bytes(12) + ethertype.to_bytes(2) + packet

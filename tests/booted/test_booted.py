@@ -84,6 +84,34 @@ def test_a_client_reaches_the_internet_through_a_booted_qube(lab, qube):
     assert client.run([*ping, _SERVER], check=False).returncode
 
 
+def test_a_qube_behind_a_booted_qube_gets_its_uplink_again(lab, template, qube):
+    """A netvm that is killed and started again; a file that Qubes is told not to write."""
+    behind = lab.appvm("sys-two", template, netvm=qube)
+    client = lab.client("far", netvm=behind)
+    if not qube.running:
+        qube.start()
+    behind.start()
+    ping = ["ping", "-c1", "-W3", "-n", _SERVER]
+    assert client.run(ping, check=False).returncode == 0
+    assert behind.qubesdb["/qubes-ip"] in qube.qubesdb["/connected-ips"].split()
+    behind.run("mkdir -p /rw/config/protected-files.d; echo 127.0.0.1 >/etc/resolv.conf")
+    behind.write("/rw/config/protected-files.d/mine", "/etc/resolv.conf\n")
+    qube.kill()
+    assert client.run(ping, check=False).returncode
+    qube.start()
+    until = time.monotonic() + 10
+    while client.run(ping, check=False).returncode and time.monotonic() < until:
+        time.sleep(0.2)
+    assert client.run(ping, check=False).returncode == 0
+    assert behind.read("/etc/resolv.conf") == "127.0.0.1\n"
+    behind.run("rm /rw/config/protected-files.d/mine")
+    behind.run(["systemctl", "restart", "qubes-network-uplink@eth0"])
+    assert behind.read("/etc/resolv.conf").startswith("nameserver 10.139.1.1\n")
+    behind.stop()
+    connected = qube.qubesdb.get("/connected-ips", "")
+    assert behind.qubesdb["/qubes-ip"] not in connected.split()
+
+
 def test_a_template_reaches_debian_only_by_the_updates_proxy(template):
     template.install(["hostname", "ncal"])
     assert template.run("apt-get --yes install no-such-package-here", check=False).returncode

@@ -151,8 +151,9 @@ class Restated:
                     f"route replace unicast default via {gateway} dev {device} onlink",
                 ]
         _ip(qube, lines)
-        resolvers = [database["/qubes-primary-dns"], database["/qubes-secondary-dns"]]
-        qube.write("/etc/resolv.conf", "".join(f"nameserver {one}\n" for one in resolvers))
+        if not _is_protected(qube, "/etc/resolv.conf"):
+            resolvers = [database["/qubes-primary-dns"], database["/qubes-secondary-dns"]]
+            qube.write("/etc/resolv.conf", "".join(f"nameserver {one}\n" for one in resolvers))
         if "/qubes-netvm-network" in database:
             self.dnat(qube)
             self.ip_changed(qube)
@@ -264,6 +265,14 @@ def _link_addresses(qube: Qube, device: str, addresses: list[str], verb: str) ->
         if own := qube.qubesdb.get(f"/qubes-netvm-gateway{key}"):
             lines.append(f"address {verb} {own}/{length} dev {device}")
     return lines
+
+
+def _is_protected(qube: Qube, path: str) -> bool:
+    """Whether a file in one of two folders names it on a line of its own: init/functions."""
+    backups = [f"--exclude=*{end}" for end in ("~", ".rpmsave", ".rpmnew", ".rpmold")]
+    folders = ["/etc/qubes/protected-files.d", "/rw/config/protected-files.d"]
+    words = ["grep", "-Fxrqs", *backups, "--", path, *folders]
+    return qube.run(words, check=False).returncode == 0
 
 
 def _resolvers(qube: Qube) -> list[str]:

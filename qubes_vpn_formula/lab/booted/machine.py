@@ -19,7 +19,8 @@
   it wrote, but for /rw, /home, /usr/local and bind-dirs.
 - A *disposable* starts from an AppVM, with a copy of its /rw, and forgets that too.
 - A *client* is a qube of the lab's other layer, :class:`qubes_vpn_formula.lab.qube.Qube`: a network
-  behind a netvm, nothing that boots.
+  behind a netvm, nothing that boots.  An AppVM behind another is started after it, and gets its
+  uplink anew when that one is killed and started again.
 - The *internet* is one too.  All that is beyond a qube's uplink is there: any address answers, and
   `qube.vif` is the device there that sees all that the qube sends.  Records: `Capture(qube.network,
   lab.internet, qube.vif, file)`.  Servers: `qubes_vpn_formula.lab.tunnels`, or any program.
@@ -368,6 +369,8 @@ class AppVM(Guest):
         self.template, self.netvm, self.vif = template, netvm, f"vif{number}.0"
         self.online = online
         self._clients: dict[int, Qube] = {}
+        #: AppVMs behind it that run
+        self._behind: dict[int, AppVM] = {}
         if online:
             self.qubesdb |= _addresses(number, netvm.number if netvm else 0)
         self.qubesdb |= {"/qubes-vm-type": "AppVM", "/qubes-vm-persistence": "rw-only"}
@@ -404,7 +407,8 @@ class AppVM(Guest):
         self._tell()
 
     def _tell(self) -> None:
-        for number in self._clients:
+        numbers = [*self._clients, *self._behind]
+        for number in numbers:
             own = _own(number)
             self.qubesdb[f"/lab/vif{number}.0"] = " ".join(own)
             for address in own:
@@ -412,8 +416,9 @@ class AppVM(Guest):
                     self.qubesdb[f"/qubes-firewall/{address}/0000"] = "action=accept"
                     self.qubesdb[f"/qubes-firewall/{address}/policy"] = "drop"
         for key, place in (("", 0), ("6", 1)):
-            if self._clients:
-                connected = [_own(number)[place] for number in self._clients]
+            self.qubesdb.pop(f"/connected-ips{key}", None)
+            if numbers:
+                connected = [_own(number)[place] for number in numbers]
                 self.qubesdb[f"/connected-ips{key}"] = " ".join(connected)
         super()._tell()
 
@@ -427,6 +432,10 @@ class AppVM(Guest):
             self._wire_uplink(pid)
         for number in self._clients:
             self._plug(pid, number)
+        for qube in self._behind.values():
+            _links(pid, [_cable(qube.vif, UPLINK, qube.pid)])
+            # udev's part there, when the device appears
+            qube.run(["systemctl", "--no-block", "restart", f"qubes-network-uplink@{UPLINK}"])
 
     def _wire_uplink(self, pid: int) -> None:
         upstream = self.netvm.pid if self.netvm else self.lab.internet.pid
@@ -434,6 +443,8 @@ class AppVM(Guest):
         if self.netvm is None:
             _links(upstream, _online(self.vif, self.number))
         else:
+            self.netvm._behind[self.number] = self
+            self.netvm._tell()
             words = ["/usr/lib/qubes/agent", "vif", "online", self.vif, *_own(self.number)]
             self.netvm.run(words)
 
@@ -451,8 +462,10 @@ class AppVM(Guest):
             offline = ["/usr/lib/qubes/agent", "vif", "offline", self.vif, *_own(self.number)]
             self.netvm.run(offline)
             _links(self.netvm.pid, [f"link del {self.vif}"])
-        for client in self._clients.values():
-            _links(client.pid, [f"link del {UPLINK}"])
+        if self.netvm and self.netvm._behind.pop(self.number, None):
+            self.netvm._tell()
+        for qube in (*self._clients.values(), *self._behind.values()):
+            _links(qube.pid, [f"link del {UPLINK}"])
 
     def _plug(self, pid: int, number: int) -> None:
         """A client's cable, with the client's own end configured."""
