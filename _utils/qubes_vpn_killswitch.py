@@ -5,17 +5,16 @@ Whatever is wrong (input, a program, the disk) leaves it closed, and says so.  R
 from ``/usr/lib/qubes-vpn`` (or below /rw), and as Salt's ``qubes_vpn.killswitch``.
 """
 
-import fcntl
-import hashlib
 import os
 import stat
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import qubes_vpn_endpoints
+import qubes_vpn_loading
 import qubes_vpn_nft
 import qubes_vpn_ruleset
+from qubes_vpn_loading import Unusable
 from qubes_vpn_nft import Failed
 
 #: Where the template has the killswitch, and where a qube has it whose template does not.
@@ -37,8 +36,7 @@ _NEEDED_IN_TEMPLATE = (
     (Path("/etc/udev/rules.d/80-qubes-vpn.rules"), os.R_OK),
 )
 _NEEDED_IN_RW = ((HOOK_IN_RW, os.X_OK),)
-#: Seconds for which another load is waited for.
-_PATIENCE = 60
+_CLOSED = "closed.nft"
 
 #: What a qube does not have whose template knows nothing of the killswitch.
 LOST_IN_RW = (
@@ -49,23 +47,9 @@ LOST_IN_RW = (
 )
 
 
-class Result(NamedTuple):
-    """*open*: traffic into the tunnel and to its endpoints may pass.  Problems are in words.
-
-    *safe*: False when it could be neither opened as configured nor closed.
-    """
-
-    open: bool
-    problems: tuple = ()
-    safe: bool = True
-
-
-class Unusable(Exception):
-    """Configuration that does not open anything; the arguments are the reasons."""
-
-
 def load(library):
-    """Loads the rules, open as far as the configuration says, and answers with a :class:`Result`.
+    """Loads the rules, open as far as the configuration says, and answers with a
+    :class:`qubes_vpn_loading.Result`.
 
     library: folder with ``closed.nft``.  Flows from before are cut, unless these same rules were
     open already: then there are none but those that they let pass, and a reload interrupts nobody.
@@ -78,8 +62,9 @@ def load(library):
         if not settled:
             qubes_vpn_nft.flush_conntrack()
         _settle(closed, configuration)
+        return True
 
-    return _alone(library, work, opens=True)
+    return _alone(library, work)
 
 
 def close(library):
@@ -92,38 +77,9 @@ def gate(library):
     return _alone(library, lambda _: _with_devices(qubes_vpn_ruleset.gates))
 
 
-def _alone(library, work, opens=False):
-    """``work(text of closed.nft)``, one process at a time, as a :class:`Result`.
-
-    When it fails, everything is closed.  The lock is on ``closed.nft`` itself, so that nothing has
-    to be written; only root can read that file, so nobody else can hold it.
-    """
-    try:
-        with (library / "closed.nft").open() as file:
-            _lock(file)
-            closed = file.read()
-            try:
-                work(closed)
-            except BaseException as error:  # whatever it was, nothing stays open
-                result = _closing(closed, _words(error))
-                if not isinstance(error, Exception):
-                    raise
-                return result
-    except OSError as error:
-        told, safe = _down()
-        return Result(False, (f"{library / 'closed.nft'}: {error.strerror}", *told), safe)
-    return Result(opens)
-
-
-def _lock(file):
-    """Waits for its turn, but not for ever: a load is one transaction, so two are no danger."""
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(0.05)
+def _alone(library, work):
+    rules = qubes_vpn_loading.Rules(_CLOSED, "tunnel_names", _shut)
+    return qubes_vpn_loading.alone(rules, library, work)
 
 
 def configured():
@@ -171,7 +127,7 @@ def status(library=None):
         if not qubes_vpn_nft.has_table("inet"):
             report["problems"].append(f"nothing is loaded. Run {library}/killswitch load")
         else:
-            closed = (library / "closed.nft").read_text()
+            closed = (library / _CLOSED).read_text()
             report["drift"] = _drift(closed, configuration)
             report["state"] = "open" if configuration else "closed"
             report["counters"] = qubes_vpn_nft.counters()
@@ -182,7 +138,7 @@ def status(library=None):
         if report["state"] == "closed" and not report["problems"]:
             report["problems"].append(f"closed. Run {library}/killswitch load")
     except Exception as error:  # what cannot be looked at is not as it should be
-        report["problems"] += _words(error)
+        report["problems"] += qubes_vpn_loading.words(error)
         report["state"] = "altered"
     return report
 
@@ -190,7 +146,7 @@ def status(library=None):
 def installed():
     """The folder of the killswitch that guards this qube, or None."""
     for folder in (IN_TEMPLATE, IN_RW):
-        if (folder / "closed.nft").exists() and FLAG.exists():
+        if (folder / _CLOSED).exists() and FLAG.exists():
             return folder
     return None
 
@@ -202,19 +158,9 @@ def missing(library):
             return ["the service qubes-vpn is off. In dom0: qvm-service QUBE qubes-vpn on"]
         return ["the killswitch is not installed here. Apply the formula to the template"]
     needed = _NEEDED_IN_TEMPLATE if library == IN_TEMPLATE else _NEEDED_IN_RW
-    lacking = [
-        f"{path} is not there, or cannot be run. Apply the formula"
-        for path, mode in ((library / "killswitch", os.X_OK), *needed)
-        if not os.access(path, mode)
-    ]
-    if lacking:
+    needed = ((library / "killswitch", os.X_OK), *needed)
+    if lacking := qubes_vpn_loading.lacking(needed, library / _CLOSED, qubes_vpn_ruleset.CLOSED):
         return lacking
-    try:
-        found = hashlib.sha256((library / "closed.nft").read_bytes()).hexdigest()
-    except OSError as error:
-        return [f"{library / 'closed.nft'}: {error.strerror}"]
-    if found != qubes_vpn_ruleset.CLOSED:
-        return [f"{library / 'closed.nft'} is of another version. Apply the formula to it anew"]
     if library == IN_RW and (SERVICES / "custom-persist").exists():
         return [
             "custom-persist is on, so Qubes runs no hook below /rw, and nothing would load the "
@@ -322,71 +268,10 @@ def _shut(closed):
     _settle(closed, None)
 
 
-def _closing(closed, problems):
-    """The :class:`Result` of closing because of *problems*; if that fails, of all that is left."""
-    try:
-        _shut(closed)
-        return Result(False, (*problems,))
-    except BaseException as error:
-        told = _words(error)
-    bare = False
-    try:
-        qubes_vpn_nft.load(closed)  # asks nothing about devices
-        bare = not qubes_vpn_nft.is_open()
-    except BaseException as error:
-        told += _words(error)
-    down, safe = _down()
-    return Result(False, (*problems, *told, *down), safe or bare)
-
-
-def _words(error):
-    if isinstance(error, Unusable):
-        return error.args
-    return (str(error) or type(error).__name__,)
-
-
-def _down():
-    """The last resort: no link, no leak.  Returns what was done, and whether that is enough."""
-    told, safe = [], True
-    try:
-        uplinks = list(qubes_vpn_nft.uplinks())
-    except Exception as error:
-        return [f"the network devices cannot be listed: {error}"], False
-    for device in uplinks:
-        try:
-            qubes_vpn_nft.set_down(device)
-            told.append(
-                f"{device} was taken down; once this is mended: ip link set dev {device} up"
-            )
-        except Exception as error:
-            told.append(f"{device} could not be taken down: {error}")
-            safe = False
-    return told, safe
-
-
 def _drift(closed, configuration):
     """How what is loaded differs from what should be, in words."""
-    return [*_rule_drift(closed, configuration), *_gate_drift()]
-
-
-def _rule_drift(closed, configuration):
-    should = qubes_vpn_ruleset.transaction(closed, configuration)
-    should = qubes_vpn_nft.listed_elsewhere(should, "inet")
-    loaded = qubes_vpn_nft.listed("inet")
-    told = []
-    for block in sorted(loaded.keys() | should.keys()):
-        have, want = loaded.get(block), should.get(block)
-        if have is None or want is None:
-            told.append(f"{block} is {'missing' if have is None else 'not ours'}")
-        elif have != want:
-            more, less = sorted({*have} - {*want}), sorted({*want} - {*have})
-            told += [f"{block}: '{line}' is not ours" for line in more[:5]]
-            told += [f"{block}: '{line}' is missing" for line in less[:5]]
-            if len(more) > 5 or len(less) > 5:
-                told.append(f"{block}: {len(more)} more and {len(less)} missing altogether")
-            if not more and not less:
-                told.append(f"{block}: the order differs")
-    return told
+    rules = qubes_vpn_ruleset.transaction(closed, configuration)
+    return [*qubes_vpn_loading.drift(rules), *_gate_drift()]
 
 
 def _gate_drift():

@@ -65,12 +65,12 @@ def has_table(family, name=TABLE):
     return f"table {family} {name}" in run("nft", "list", "tables").splitlines()
 
 
-def is_open():
-    """Whether the killswitch is loaded and knows a tunnel."""
-    if "set tunnel_names" not in listed("inet", terse=True):
+def is_open(opener="tunnel_names"):
+    """Whether the rules are loaded and their set *opener* has an element."""
+    if f"set {opener}" not in listed("inet", terse=True):
         return False
-    tunnels = blocks(run("nft", "list", "set", "inet", TABLE, "tunnel_names"))["set tunnel_names"]
-    return any(line.startswith('"') for line in tunnels)
+    lines = blocks(run("nft", "list", "set", "inet", TABLE, opener))[f"set {opener}"]
+    return any(not line.startswith(("type ", "flags ")) for line in lines)
 
 
 def listed(family, *, terse=False):
