@@ -8,6 +8,7 @@ of them only; :func:`build` never hands one out.
 
 from typing import NamedTuple
 
+import qubes_vpn_dnscrypt_pillar
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_relations
 import qubes_vpn_ruleset
@@ -209,13 +210,7 @@ def _services(values, problems):
     for role in ("tunnel", "resolver", "firewall"):
         for name, keys in (values[f"{role}s"] or {}).items():
             if name != values["uplink"]:
-                service = services.setdefault(name, Service(name=name, role=role, **keys))
-                if not service.interface:
-                    interface = qubes_vpn_ruleset.INTERFACES.get(service.kind)
-                    services[name] = service._replace(interface=interface)
-                if service.kind == "mullvad":
-                    app = qubes_vpn_mullvad_pillar.settings(service.mullvad, service.relays)
-                    services[name] = services[name]._replace(mullvad=app)
+                services.setdefault(name, _filled(Service(name=name, role=role, **keys)))
     chain = [values["uplink"]]
     for role in reversed(roles):
         name = _member(role, services, chain[0], values, problems)
@@ -232,6 +227,20 @@ def _services(values, problems):
                 )
             )
     return services, (chain[0] if roles else None) or "keep"
+
+
+def _filled(service):
+    """*service* with the defaults that follow from what it is."""
+    if not service.interface:
+        interface = qubes_vpn_ruleset.INTERFACES.get(service.kind)
+        service = service._replace(interface=interface)
+    if service.kind == "mullvad":
+        app = qubes_vpn_mullvad_pillar.settings(service.mullvad, service.relays)
+        service = service._replace(mullvad=app)
+    if service.role == "resolver":
+        proxy = qubes_vpn_dnscrypt_pillar.settings(service.dnscrypt)
+        service = service._replace(dnscrypt=proxy)
+    return service
 
 
 def _member(role, services, upstream, values, problems):

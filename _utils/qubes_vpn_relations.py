@@ -4,6 +4,7 @@
 Each function looks at values that are right one by one and returns the problems of how they fit.
 """
 
+import qubes_vpn_dnscrypt_pillar
 import qubes_vpn_endpoints
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_net
@@ -77,6 +78,8 @@ def wiring(model):
         problems += _upstream(model, (*at, "upstream"), service)
         if service.role == "tunnel":
             problems += _tunnel(at, service)
+        if service.role == "resolver":
+            problems += qubes_vpn_dnscrypt_pillar.problems(at, service.dnscrypt)
     return problems
 
 

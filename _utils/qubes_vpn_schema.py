@@ -7,6 +7,7 @@ decides (an upstream comes from the topology, a template from dom0's default).
 
 import qubes_vpn_net
 import qubes_vpn_relays
+from qubes_vpn_dnscrypt_pillar import DNSCRYPT_PROXY
 from qubes_vpn_mullvad_pillar import MULLVAD
 from qubes_vpn_types import (
     Address,
@@ -52,7 +53,7 @@ TUNNEL = Keys(
         **_qube("t-vpn", "orange"),
     }
 )
-RESOLVER = Keys(_qube("t-dns", "orange"))
+RESOLVER = Keys({"dnscrypt": (DNSCRYPT_PROXY, None), **_qube("t-dns", "orange")})
 FIREWALL = Keys(_qube(None, "green"))
 LAYOUT_QUBE = Keys(
     {
