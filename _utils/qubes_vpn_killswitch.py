@@ -14,14 +14,12 @@ import qubes_vpn_endpoints
 import qubes_vpn_loading
 import qubes_vpn_nft
 import qubes_vpn_ruleset
-from qubes_vpn_loading import Unusable
+from qubes_vpn_loading import IN_TEMPLATE, SERVICES, Unusable
 from qubes_vpn_nft import Failed
 
-#: Where the template has the killswitch, and where a qube has it whose template does not.
-IN_TEMPLATE = Path("/usr/lib/qubes-vpn")
+#: Where a qube has the killswitch whose template does not.
 IN_RW = Path("/rw/config/vpn/lib")
 CONFIG = Path("/rw/config/vpn")
-SERVICES = Path("/run/qubes-service")
 #: The qube's service flag: the template's units and hook do nothing without it.
 FLAG = SERVICES / "qubes-vpn"
 #: What qubes-firewall runs at each of its starts; the second, where only /rw may be written.

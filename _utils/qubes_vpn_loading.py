@@ -8,10 +8,13 @@ import fcntl
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import qubes_vpn_nft
 
+#: Where a template has the rules and what loads them, and a qube its service flags.
+IN_TEMPLATE, SERVICES = Path("/usr/lib/qubes-vpn"), Path("/run/qubes-service")
 #: Seconds for which another load is waited for.
 _PATIENCE = 60
 
@@ -162,3 +165,14 @@ def lacking(needed, rules, known):
     if found != known:
         return [f"{rules} is of another version. Apply the formula to it anew"]
     return []
+
+
+def text(report):
+    """A status report as lines; a list has one line for each of its items."""
+    lines = []
+    for key, value in report.items():
+        if isinstance(value, dict):
+            value = [f"{name}: {item}" for name, item in value.items()]
+        values = value if isinstance(value, list) else [value]
+        lines += [f"{key.replace('_', ' ')}: {item}" for item in values or ["none"]]
+    return "\n".join(lines)

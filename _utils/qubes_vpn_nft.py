@@ -4,6 +4,7 @@
 Nothing here writes a file, so a full disk changes nothing.
 """
 
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -73,14 +74,14 @@ def is_open(opener="tunnel_names"):
     return any(not line.startswith(("type ", "flags ")) for line in lines)
 
 
-def listed(family, *, terse=False):
-    """The loaded table of ours as :func:`blocks`, without counters; empty when there is none.
+def listed(family, name=TABLE, *, terse=False):
+    """The loaded table as :func:`blocks`, without counters; empty when there is none.
 
     terse: without the sets' elements.
     """
-    if not has_table(family):
+    if not has_table(family, name):
         return {}
-    return blocks(run("nft", *_options(terse), "list", "table", family, TABLE))
+    return blocks(run("nft", *_options(terse), "list", "table", family, name))
 
 
 def listed_elsewhere(text, family, *, terse=False):
@@ -210,6 +211,19 @@ def packets(interface):
     """``(sent, received)``, as the interface has counted them; zeros when it is not there."""
     counts = (_said(_DEVICES / interface / "statistics", f"{way}_packets") for way in ("tx", "rx"))
     return tuple(int(count or b"0") for count in counts)
+
+
+def cut_flows(ports):
+    """Forgets the flows to these ports by TCP and UDP, which any rule may have translated."""
+    ways = ("--orig-port-dst", "--reply-port-src")
+    for family, protocol, way, port in itertools.product(
+        ("ipv4", "ipv6"), ("tcp", "udp"), ways, ports
+    ):
+        try:
+            run("conntrack", "-D", "-f", family, "-p", protocol, way, str(port))
+        except Failed as error:
+            if " 0 flow entries" not in str(error):
+                raise
 
 
 def flush_conntrack():
