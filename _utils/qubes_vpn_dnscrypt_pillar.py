@@ -7,6 +7,7 @@ would send a name in plain: no bootstrap, no probe of the network, no log of que
 
 import base64
 import binascii
+import fnmatch
 import ipaddress
 import re
 
@@ -14,7 +15,7 @@ import qubes_vpn_dnscrypt_stamp
 import qubes_vpn_net
 from qubes_vpn_dnscrypt_stamp import CLOSED_PORTS, DNSCRYPT, DOH, PORT, RELAY
 from qubes_vpn_problem import Problem, looks_secret, show, suggest
-from qubes_vpn_types import Choice, File, Keys, ListOf, Pattern, Switch, Whole, refuse
+from qubes_vpn_types import Choice, Keys, ListOf, Pattern, Switch, Whole, refuse
 
 #: What a resolver asks if its pillar names no server: two operators, two protocols, port 443, and
 #: neither needs anything looked up.  Neither stamp pins a certificate, which would age.  From the
@@ -44,6 +45,33 @@ OWN_FILES = (
     "allowed-names.txt",
     "blocked-ips.txt",
 )
+_PLAIN = "names would be looked up in plain"
+_REMOVE = "Remove it: nothing here needs it."
+#: Keys of dnscrypt-proxy's own that users may look for: why there are none, and what to do.
+_NEVER = {
+    "bootstrap_resolvers": (_PLAIN, "Remove it, and use stamps that hold an address."),
+    "fallback_resolvers": (_PLAIN, "Remove it, and use stamps that hold an address."),
+    "ignore_system_dns": ("the system's resolver is ignored, always", "Remove it."),
+    "netprobe_address": ("nothing is sent to find out whether there is a network", _REMOVE),
+    "netprobe_timeout": ("nothing is sent to find out whether there is a network", _REMOVE),
+    "listen_addresses": (
+        "it listens on port 53 at every address, and the rules let clients alone reach it",
+        "Remove it; 'listen_ipv6: false' is for IPv4 only.",
+    ),
+    "odoh_servers": ("stamps of Oblivious DoH hold no address to reach it by", "Remove it."),
+    "cert_ignore_timestamp": ("certificates that are out of date would be taken", "Remove it."),
+    "edns_client_subnet": ("it would tell servers whose question it is", "Remove it."),
+    "proxy": ("the tunnel is the only way out", "Remove it."),
+    "http_proxy": ("the tunnel is the only way out", "Remove it."),
+    "user_name": ("it has a user of its own already", "Remove it."),
+    "static": ("it has another name here", "Write 'servers'."),
+    "sources": ("it has another name here", "Write 'lists'."),
+    "anonymized_dns": ("it has another name here", "Write 'relays' and 'routes'."),
+    "forwarding_rules": ("rules stand in the pillar, not in a file", "Write 'forwarding'."),
+    "cloaking_rules": ("rules stand in the pillar, not in a file", "Write 'cloaking'."),
+    "dnscrypt_ephemeral_keys": ("it has another name here", "Write 'ephemeral_keys'."),
+    "cert_refresh_delay": ("it has another name here", "Write 'cert_refresh_minutes'."),
+}
 #: More lines than this for one network would slow each answer down.
 _MOST_LINES = 1024
 
@@ -82,6 +110,11 @@ _LIST_NAME = _Text(
     r"[a-z0-9][a-z0-9_-]{0,62}\Z",
     "cannot be the name of a list",
     "Write small letters, digits, '-' and '_'; its file in the qube gets this name.",
+)
+_FILE = _Text(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z",
+    "is not a bare file name",
+    "Write the name only; the file belongs in the resolver qube, /rw/config/vpn/dns/.",
 )
 _DOMAIN_NAME = _Text(
     _DOMAIN, "is not a domain", "Write it as in corp.example; what is below it is meant, too."
@@ -126,8 +159,13 @@ class _Stamp:
         try:
             stamp = qubes_vpn_dnscrypt_stamp.read(value)
         except qubes_vpn_dnscrypt_stamp.NotAStamp as error:
-            what = f"{show(value)} is not a stamp that can be used: {error.what}"
-            refuse(value, path, problems, what, error.fix)
+            if isinstance(value, str) and value.startswith("sdns:"):
+                # No secret, whatever it looks like, and too long to be shown.
+                what = f"the stamp cannot be used: {error.what}"
+                problems.append(Problem(path, what, error.fix))
+            else:
+                what = f"{show(value)} is not a stamp: {error.what}"
+                refuse(value, path, problems, what, error.fix)
             return None
         if stamp.kind in self.kinds:
             return value
@@ -216,7 +254,8 @@ class _Target:
                 kept.append(str(address))
             except ValueError:
                 name = isinstance(item, str) and re.match(_DOMAIN, item)
-                if name and not isinstance(value, list) and not re.fullmatch(r"[0-9.]+", item):
+                name = name and not re.fullmatch(r"[0-9.]+", item) and not looks_secret(item)
+                if name and not isinstance(value, list):
                     kept.append(item)
                     continue
                 what = f"{show(item)} is neither an address nor a name"
@@ -244,11 +283,8 @@ class _Network:
             refuse(value, path, problems, what, fix)
             return None
         if not ip_lines(network):
-            what = f"dnscrypt-proxy has no way to say {network}: it compares addresses as text"
-            fix = "Write longer networks that end after a group that is not 0, as 2001:db8::/32."
-            if network.version == 4 or network.prefixlen < 16:
-                what = f"{network} is too wide: it would block nearly every answer"
-                fix = "Write narrower networks."
+            what = f"{network} is not the same as at most {_MOST_LINES} beginnings of addresses"
+            fix = "Write narrower networks; of IPv6 such as end after a group that is not 0."
             refuse(value, path, problems, what, fix)
             return None
         return str(network)
@@ -280,6 +316,19 @@ def ip_lines(network):
     return lines
 
 
+class _Proxy(Keys):
+    """All keys, which are of no use when one of them is wrong: the others refer to it."""
+
+    def read(self, value, path, problems):
+        before = len(problems)
+        if isinstance(value, dict):
+            for key in [key for key in value if key in _NEVER]:
+                problems.append(Problem((*path, key), *_NEVER[key]))
+            value = {key: item for key, item in value.items() if key not in _NEVER}
+        kept = super().read(value, path, problems)
+        return kept if len(problems) == before else None
+
+
 LIST = Keys(
     {
         "urls": (ListOf(_Url(), least=1), None),
@@ -294,7 +343,7 @@ LIST = Keys(
     }
 )
 _TTL = Whole(0, 604800, "seconds")
-DNSCRYPT_PROXY = Keys(
+DNSCRYPT_PROXY = _Proxy(
     {
         "servers": (
             _Table(_SERVER_NAME, _Stamp(DNSCRYPT, DOH), "my-server: sdns://..."),
@@ -329,7 +378,7 @@ DNSCRYPT_PROXY = Keys(
         "cloak_ttl": (_TTL, 600),
         "cloak_ptr": (Switch(), False),
         "blocked_names": (ListOf(_NAME_PATTERN), ()),
-        "blocked_names_file": (File(), None),
+        "blocked_names_file": (_FILE, None),
         "allowed_names": (ListOf(_NAME_PATTERN), ()),
         "blocked_ips": (ListOf(_Network()), ()),
         "blocked_query_response": (Choice("hinfo", "refused"), "hinfo"),
@@ -496,11 +545,21 @@ def _via(path, via, servers, relays, found):
 def _cloaking(at, found):
     problems = []
     for pattern, targets in found["cloaking"].items():
-        path, bare = (*at, "cloaking", pattern), pattern.lstrip("=*").lstrip(".")
-        if targets[0] == bare or targets[0].endswith(f".{bare}"):
+        if not re.fullmatch(r"[0-9.]+|.*:.*", targets[0]) and _stands_for(pattern, targets[0]):
             what = f"'{targets[0]}' is one of the names that it stands for: a loop"
-            problems.append(Problem(path, what, "Name another, or an address."))
+            fix = "Name another, or an address."
+            problems.append(Problem((*at, "cloaking", pattern), what, fix))
     return problems
+
+
+def _stands_for(pattern, name):
+    """Whether *name* is one of the names that *pattern* means."""
+    if pattern.startswith("="):
+        return name == pattern[1:]
+    bare = pattern.removeprefix("*").removeprefix(".")
+    if not set("*?") & set(bare):
+        return f".{name}".endswith(f".{bare}")
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _rest(at, found):
