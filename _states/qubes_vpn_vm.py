@@ -19,6 +19,7 @@ import qubes_vpn_proxy
 import qubes_vpn_repository
 import qubes_vpn_template
 import qubes_vpn_tunnel
+from qubes_vpn_problem import os_words
 
 __virtualname__ = "qubes_vpn"
 
@@ -189,8 +190,7 @@ def repository(name, uri, key, fingerprint, only):
     except (qubes_vpn_packages.Unsupported, qubes_vpn_repository.Untrusted) as error:
         return {**ret, "changes": {}, "comment": _sentences([str(error)])}
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return {**ret, "changes": written, "comment": f"{where}{error.strerror}."}
+        return {**ret, "changes": written, "comment": _sentences([os_words(error)])}
     return {**ret, "result": True, "comment": f"{uri}, signed by {fingerprint}."}
 
 
@@ -229,7 +229,7 @@ def _killswitch(ret, library, endpoints, interface, log_drops):
     try:
         qubes_vpn_configure.write(files)
     except OSError as error:
-        return _failed(ret, library, before, [f"{error.filename}: {error.strerror}"])
+        return _failed(ret, library, before, [os_words(error)])
     loaded = qubes_vpn_killswitch.load(library)
     after = qubes_vpn_killswitch.status()
     if not loaded.open or after["state"] != "open" or after["problems"]:

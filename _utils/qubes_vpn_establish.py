@@ -8,6 +8,7 @@ import qubes_vpn_killswitch
 import qubes_vpn_nm
 import qubes_vpn_tunnel
 from qubes_vpn_nft import Failed
+from qubes_vpn_problem import os_words
 
 _JOURNAL = "journalctl -b -u NetworkManager"
 
@@ -51,7 +52,7 @@ def establish(settings, endpoints, dry, here=True):
         except Failed as error:
             failed = (f"{error}. What NetworkManager says: {_JOURNAL}",)
         except OSError as error:
-            failed = (f"{error.filename}: {error.strerror}",)
+            failed = (os_words(error),)
         after = _changes(settings, connections, here)
         changes = {key: change for key, change in changes.items() if key not in after}
         if after and not failed:

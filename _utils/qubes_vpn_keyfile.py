@@ -101,12 +101,14 @@ def _refuse(findings, path):
 
 
 def _refused(findings, path):
-    fix = "The VPN qube takes no profile with this."
     return [
-        UserError(found.what, fix, path, found.line, found.key)
+        UserError(found.what, found.fix or _CHANGE, path, found.line, found.key)
         for found in findings
         if found.refused
     ]
+
+
+_CHANGE = "The VPN qube takes no profile with this: change it, or ask the provider for another one."
 
 
 def _text(sections):

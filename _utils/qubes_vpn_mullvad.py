@@ -146,9 +146,9 @@ def _look_again(pillar):
 def _connect(changes, dry):
     """Connects, unless the app does so by itself already, and waits for it."""
     before = now = status()
-    if before in ("Disconnected", "Disconnecting"):
-        if not dry:
-            cli.run("connect")
+    if before in ("Disconnected", "Disconnecting") and not dry:
+        cli.run("connect")
+    if before != "Connected":
         changes["tunnel"] = {"old": before, "new": "Connected"}
     until = time.monotonic() + _TUNNEL_PATIENCE
     if changes and not dry:

@@ -10,13 +10,13 @@ A login that is not in /rw is not taken over.  It may be the template's, and not
 tells: times depend on a clock that may be wrong at the start.
 """
 
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import qubes_vpn_configure
 import qubes_vpn_logins as logins
+import qubes_vpn_nft
+from qubes_vpn_problem import os_words
 
 CONF = Path("/rw/config/qubes-bind-dirs.d/50-qubes-vpn.conf")
 #: Login, device key, settings; relay list and the API's address.
@@ -93,7 +93,7 @@ def keep():
         finally:
             _run("systemctl", "start", DAEMON)
     except OSError as error:
-        raise NotKept(f"{error.filename}: {error.strerror}") from None
+        raise NotKept(os_words(error)) from None
 
 
 def _bind(folder):
@@ -159,19 +159,7 @@ def _write(path, text):
 
 
 def _run(*words):
-    program = shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin") or words[0]
     try:
-        done = subprocess.run(
-            [program, *words[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotKept(f"{' '.join(words)}: not done in {_PATIENCE} seconds") from None
-    if done.returncode:
-        raise NotKept(f"{' '.join(words)}: {' '.join(done.stderr.split())}")
-    return done.stdout
+        return qubes_vpn_nft.run(*words, patience=_PATIENCE)
+    except qubes_vpn_nft.Failed as error:
+        raise NotKept(str(error)) from None

@@ -57,13 +57,16 @@ MULLVAD = Keys(
 def settings(values, relays):
     """What a tunnel of this kind has: *values*, as they were read, or none, with all defaults.
 
-    relays: by what its endpoints were chosen, or None: that says the port too.
+    relays: by what its endpoints were chosen, or None: that says the port too, and whose relays the
+    app may take (``owner``: owned, rented, any; ``hosted_by``; None: as they are).
     """
     values = MULLVAD.read({}, (), []) if values is None else values
-    if values["wireguard_port"]:
-        return values
-    chosen = relays["port"] if relays and relays["list"] == "mullvad" else None
-    return {**values, "wireguard_port": chosen or WIREGUARD_PORT}
+    relays = relays if relays and relays["list"] == "mullvad" else None
+    port = values["wireguard_port"] or (relays and relays["port"]) or WIREGUARD_PORT
+    owner = hosted_by = None
+    if relays and not values["entry"]:  # with one the app would ask that of the exit as well
+        owner, hosted_by = relays["owner"] or "any", relays["hosted_by"]
+    return {**values, "wireguard_port": port, "owner": owner, "hosted_by": hosted_by}
 
 
 def problems(at, tunnel):

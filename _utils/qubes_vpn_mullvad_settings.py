@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import qubes_vpn_mullvad_cli as cli
 from qubes_vpn_mullvad_pillar import BLOCKERS
+from qubes_vpn_profile_data import port_number
 
 _ASKS = {
     "lockdown": [("lockdown-mode", "get")],
@@ -79,6 +80,23 @@ def _place(value):
     return tuple(value.split())
 
 
+def _ownership(said):
+    text = said["relay"].get(("generic constraints", "ownership"))
+    return {"mullvad-owned servers": "owned", "rented servers": "rented"}.get(text, text)
+
+
+def _companies(said):
+    """In small letters and sorted: the app keeps them in no order, and told is in small letters."""
+    text = said["relay"].get(("generic constraints", "provider(s)"))
+    if text in (None, "any"):
+        return text and ()
+    return _sorted(text.removeprefix("provider(s) ").split(", "))
+
+
+def _sorted(names):
+    return tuple(sorted(map(str.lower, names)))
+
+
 def _port(said):
     """The pinned port; versions before 2026.1 have it among the relay's settings."""
     text = said["censorship"].get(("", "wireguard-port settings"))
@@ -90,7 +108,7 @@ def _number(text):
     if text is None:
         return None
     number = text.removeprefix("port ").removesuffix(" port")
-    return int(number) if number.isdigit() else number
+    return port_number(number) or number
 
 
 def _obfuscation(said):
@@ -154,6 +172,10 @@ SETTINGS = {
         ("relay",),
         _location("location", "generic constraints"),
         lambda value: [("relay", "set", "location", *_place(value))],
+    ),
+    "owner": Setting(("relay",), _ownership, lambda value: [("relay", "set", "ownership", value)]),
+    "hosted_by": Setting(
+        ("relay",), _companies, lambda value: [("relay", "set", "provider", *(value or ("any",)))]
     ),
     "entry": Setting(
         ("relay",),
@@ -221,6 +243,8 @@ def wanted(pillar):
     }
     if port:
         values[f"{method} port"] = port
+    if values["hosted_by"] is not None:
+        values["hosted_by"] = tuple(values["hosted_by"])  # a list, as states get it
     return {name: values[name] for name in SETTINGS if values.get(name) is not None}
 
 
@@ -237,7 +261,7 @@ def differs(name, value, told):
         return None if value not in (False, ()) else False
     if name in ("location", "entry"):
         return found != value and found.split()[-1:] != [value]
-    return found != value
+    return found != (_sorted(value) if name == "hosted_by" else value)
 
 
 def change(name, value):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qubes_vpn_error import UserError
 from qubes_vpn_openvpn_lines import options
-from qubes_vpn_openvpn_options import FILES, NAMED, PROTOCOLS, QUIET, REFUSED, SERVER
+from qubes_vpn_openvpn_options import FILES, FIXES, NAMED, PROTOCOLS, QUIET, REFUSED, SERVER
 from qubes_vpn_openvpn_weak import weakened
 from qubes_vpn_profile_data import (
     Finding,
@@ -247,7 +247,7 @@ class _Reader:
     def _file(self, option):
         line, name, words = option.line, option.name, option.words
         if name in REFUSED:
-            self._find(line, name, REFUSED[name], True, True)
+            self._find(line, name, *_refusal(name))
         if FILES[name] and option.body is not None:
             self.secrets.append(Secret(name, line))
         if option.body is not None or words[:1] == ("[inline]",):
@@ -282,6 +282,7 @@ class _Reader:
                 "a file in a folder of its own choice, not beside the profile",
                 True,
                 True,
+                f"Put the file beside the profile, and write its bare name: {name} NAME.",
             )
         elif len(place) > 1:
             self._find(
@@ -298,7 +299,7 @@ class _Reader:
             self._find(line, name, what + login_file(self.path))
         else:
             what = "asks at every start; name a file with the password"
-            self._find(line, name, what, False, True)
+            self._find(line, name, what, False, True, "Write 'askpass FILE'.")
 
     def _other(self, option):
         line, name, words = option.line, option.name, option.words
@@ -312,7 +313,10 @@ class _Reader:
             self._find(line, shown_key(name if words or name in _KNOWN else ""), *said)
 
     def _said(self, option):
-        """What the user should know of an option: (text, danger, refused), or None."""
+        """What the user should know of an option: (text, danger, refused, fix), or None.
+
+        The fix may be left out.
+        """
         name, words = option.name, option.words
         first = words[0] if words else ""
         if weak := weakened(name, first):
@@ -324,21 +328,24 @@ class _Reader:
             return None if quiet else (*NAMED[name], False)
         if name in REFUSED:
             harmless = name == "dns-updown" and first in ("disable", "force")
-            return None if harmless else (REFUSED[name], True, True)
+            return None if harmless else _refusal(name)
         if name not in QUIET:
             if option.optional or name in self.ignored:
                 return "unknown option; OpenVPN passes over it", False, False
-            return "unknown option; OpenVPN would refuse the file", False, True
+            what = "unknown option; OpenVPN would refuse the file"
+            return what, False, True, "Remove the line, or mend its spelling."
         if name == "script-security" and first not in ("0", "1"):
-            return "lets programs of the profile run", True, first != "2"
+            return "lets programs of the profile run", True, first != "2", "Remove the line."
         if name in ("dev", "dev-type") and not first.startswith("tun"):
             return (
                 "only 'tun' is supported: the killswitch knows the tunnel by that name",
                 True,
                 True,
+                "Write 'dev tun', if the server has that too.",
             )
         if name == "remote-cert-tls" and first != "server":
-            return "only 'server' makes sure that no other client poses as the server", True, True
+            what = "only 'server' makes sure that no other client poses as the server"
+            return what, True, True, "Write 'remote-cert-tls server'."
         if name == "redirect-gateway" and {"!ipv4", "bypass-dns"} & set(words):
             return "some traffic would go past the tunnel; it is not taken over", True, False
         return None
@@ -374,16 +381,23 @@ class _Reader:
         if ("cert" in self.seen) != ("key" in self.seen):
             there, missing = ("cert", "key") if "cert" in self.seen else ("key", "cert")
             what = f"{missing} is missing: OpenVPN takes both or none"
-            self._find(self.seen[there].line, there, what, False, True)
+            fix = f"Add {missing}, or remove {there}."
+            self._find(self.seen[there].line, there, what, False, True, fix)
         if not {"cert", "auth-user-pass"} & set(self.seen):
             what = "missing, and so is cert: the server could not tell who calls"
-            self._find(1, "auth-user-pass", what, False, True)
+            fix = "Download the profile again, or add 'auth-user-pass'."
+            self._find(1, "auth-user-pass", what, False, True, fix)
 
-    def _find(self, line, key, what, danger=False, refused=False):
-        self.findings.append(Finding(line, key, what, danger, refused))
+    def _find(self, line, key, what, danger=False, refused=False, fix=""):
+        self.findings.append(Finding(line, key, what, danger, refused, fix))
 
     def _error(self, line, key, what, fix):
         return UserError(what, fix, file=self.path, line=line, key=key)
+
+
+def _refusal(name):
+    """As of ``_said``, for an option that is refused by its name."""
+    return REFUSED[name], True, True, FIXES.get(REFUSED[name], "")
 
 
 def _provider(lines, hosts):

@@ -83,6 +83,17 @@ REFUSED = {
     "static-challenge": "asks for a code at every start: the tunnel cannot start by itself",
 }
 
+_REMOVE = "Remove the line."
+#: What to do about a reason of REFUSED; what has no entry takes another profile.
+FIXES = {
+    _SCRIPT: "Remove the line: NetworkManager sets addresses, routes and DNS itself.",
+    _CONTROL: _REMOVE,
+    _ADDRESS: _REMOVE,
+    REFUSED["capath"]: "Put them into one file, and write 'ca FILE'.",
+    REFUSED["pkcs12"]: "Take it apart with 'openssl pkcs12', and name the files.",
+    REFUSED["config"]: "Put its lines in place of this one.",
+}
+
 _WINDOWS = "for Windows only; it has no effect here"
 _ROUTE = "a route of the profile's own: it may lead past the tunnel; it is not taken over"
 _ELSEWHERE = "a setting that NetworkManager has no place for; OpenVPN's own counts"
@@ -222,8 +233,8 @@ HARMLESS = {
         "bind-dev local lport multihome"
     ),
     "of other modes or of releases long gone": _words("""
-        comp-noadapt dev-node dh disable-occ force-tls-key-material-export keying-material-exporter
-        lladdr mode ncp-disable no-iv prng
+        comp-noadapt dev-node dh disable-occ force-tls-key-material-export key-method
+        keying-material-exporter keysize lladdr mode ncp-disable no-iv prng
     """),
 }
 

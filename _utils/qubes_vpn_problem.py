@@ -91,6 +91,12 @@ def show(value):
     return repr(text) if isinstance(value, str) or not text.isprintable() else text
 
 
+def os_words(error):
+    """An ``OSError``: its file, where it has one, and the reason."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 def suggest(word, known):
     """The fix for an unknown *word*: the nearest of *known*, or all of them."""
     import difflib  # only needed once something is wrong

@@ -63,7 +63,7 @@ class Finding(NamedTuple):
     """Something in the profile that a user should know.
 
     danger: it could run programs as root or let traffic past the tunnel.
-    refused: the VPN qube takes no profile with it.
+    refused: the VPN qube takes no profile with it.  fix: what to do then, a sentence, or empty.
     """
 
     line: int
@@ -71,6 +71,7 @@ class Finding(NamedTuple):
     what: str
     danger: bool = False
     refused: bool = False
+    fix: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import qubes_vpn_ruleset
 from qubes_vpn_error import UserError
 from qubes_vpn_killswitch import CONFIG, IN_TEMPLATE, SERVICES, Unusable
 from qubes_vpn_nft import Failed
-from qubes_vpn_problem import show
+from qubes_vpn_problem import os_words, show
 from qubes_vpn_profile_data import ENDINGS
 
 #: What the pillar says of the tunnel; no secret.
@@ -394,7 +394,7 @@ def stop():
             stack.enter_context(_alone())
             wish(None)
         except OSError as error:
-            trouble = f"{error.filename}: {error.strerror}"
+            trouble = os_words(error)
         seen = qubes_vpn_nm.active()
         _down(seen, ours(seen))
     if trouble:

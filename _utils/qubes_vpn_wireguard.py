@@ -174,7 +174,8 @@ class _Reader:
                     f"Move it under {_SECTIONS[other]}.",
                 )
             what = "unknown key; wg-quick would refuse the file"
-            self._find(number, shown_key(written), what, False, True)
+            fix = "Remove the line, or take the provider's profile for plain WireGuard."
+            self._find(number, shown_key(written), what, False, True, fix)
             return
         if key in kept and key not in _REPEATABLE:
             self._find(
@@ -208,7 +209,8 @@ class _Reader:
         self.secrets.append(Secret("PrivateKey", line))
         if "Address" not in given:
             what = "missing: the tunnel would have no address of its own"
-            self._find(start, "Address", what, False, True)
+            fix = "Add 'Address = ...' under [Interface], as the provider gives it."
+            self._find(start, "Address", what, False, True, fix)
         if "DNS" not in given:
             self._find(start, "DNS", "missing: the tunnel has no resolver for its clients")
         for key in ("Address", "DNS"):
@@ -218,7 +220,8 @@ class _Reader:
             for line, value in given.get(key, ()):
                 if value.lower() not in usual:
                     said = what if refused else f"{what}; it is not taken over"
-                    self._find(line, key, said, danger, refused)
+                    fix = "Remove the line: the killswitch does not need it." if refused else ""
+                    self._find(line, key, said, danger, refused, fix)
         self._numbers(given)
 
     def _numbers(self, section):
@@ -354,8 +357,8 @@ class _Reader:
             line, name, f"not a WireGuard key (44 characters of base64): it has {what}", _AGAIN
         )
 
-    def _find(self, line, key, what, danger=False, refused=False):
-        self.findings.append(Finding(line, key, what, danger, refused))
+    def _find(self, line, key, what, danger=False, refused=False, fix=""):
+        self.findings.append(Finding(line, key, what, danger, refused, fix))
 
     def _error(self, line, key, what, fix):
         return UserError(what, fix, file=self.path, line=line, key=key)

@@ -37,6 +37,27 @@ def tell_places(tunnel, places):
     )
 
 
+def tell_wider(tunnel, chosen, app=None):
+    """That the app may try relays which were not chosen: of all that chose them, what it lacks.
+
+    app: the tunnel's settings of it, as the model has them, or None.
+    """
+    wishes, entry = chosen.selection, app and app["entry"]
+    what = []
+    if wishes.hostnames and len(chosen.relays) > 1:
+        what.append("names or patterns")
+    if entry and (wishes.owner or wishes.hosted_by):
+        what.append("the owner or company of an entry relay alone")
+    if what:
+        key = "entry" if entry else "location"
+        tell(
+            f"{tunnel}: the Mullvad app cannot be told {' or '.join(what)}, so it may try other "
+            f"relays in its {key} too. The endpoints do not allow these, and it goes on to the "
+            f"next. Name one relay as mullvad.{key}, or choose by country and city alone",
+            "yellow",
+        )
+
+
 def tell_steps(steps):
     """The steps of :func:`next_steps`, numbered."""
     tell("Next:", "bold")

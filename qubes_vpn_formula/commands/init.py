@@ -120,6 +120,8 @@ def run(args):
     report.tell_profile(profile, refusals)
     if len(places) > 1:
         report.tell_places(args.tunnel, places)
+    if found:
+        report.tell_wider(args.tunnel, found)
     report.tell_steps(steps)
     return 0
 

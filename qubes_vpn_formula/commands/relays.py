@@ -137,8 +137,10 @@ def _edit(args, listed):
     for tunnel, _ in tunnels:
         found = made[tunnel.name]
         _tell(found, tunnel.name)
-        if tunnel.kind == "mullvad" and not tunnel.mullvad["location"]:
-            report.tell_places(tunnel.name, found.locations)
+        if tunnel.kind == "mullvad":
+            if not tunnel.mullvad["location"]:
+                report.tell_places(tunnel.name, found.locations)
+            report.tell_wider(tunnel.name, found, tunnel.mullvad)
     return 0
 
 

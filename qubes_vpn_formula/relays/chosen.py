@@ -11,7 +11,7 @@ import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.relays import inuse
-from qubes_vpn_formula.relays.selection import fitting
+from qubes_vpn_formula.relays.selection import fitting, spelled
 from qubes_vpn_profile_data import Endpoint, endpoint, once
 
 
@@ -43,7 +43,9 @@ class Chosen(NamedTuple):
         if len(self.relays) == 1:
             return [self.relays[0].hostname]
         cities = sorted({f"{relay.country} {relay.city}" for relay in self.relays})
-        return cities if len(cities) == 1 else sorted({relay.country for relay in self.relays})
+        if len(cities) == 1 or self.selection.cities:  # of a country there would be more
+            return cities
+        return sorted({relay.country for relay in self.relays})
 
 
 def choose(listed, wishes, taken, in_use=(), before=()):
@@ -53,7 +55,7 @@ def choose(listed, wishes, taken, in_use=(), before=()):
     until now; what of these is in use stays, alone and on its own port, wherever the selection
     leads.
     """
-    relays = tuple(fitting(listed, wishes))
+    relays, wishes = tuple(fitting(listed, wishes)), spelled(listed, wishes)
     found = [*_of_relays(relays, wishes, listed)]
     if listed.kind == "mullvad" and wishes.api:
         found.append(endpoint(mullvad.API, mullvad.API_PORT, "tcp", "api.mullvad.net"))

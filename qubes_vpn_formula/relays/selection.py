@@ -83,6 +83,13 @@ def fitting_any(relays, wishes):
     ]
 
 
+def spelled(listed, wishes):
+    """*wishes* with companies as the list writes them: the Mullvad app knows them by that only."""
+    wanted = {name.casefold() for name in wishes.hosted_by}
+    names = {relay.hosted_by for relay in listed.relays if relay.hosted_by.casefold() in wanted}
+    return wishes._replace(hosted_by=tuple(sorted(names)))
+
+
 def _like(relay, pattern):
     return fnmatch.fnmatchcase(relay.hostname, pattern)
 

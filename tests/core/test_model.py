@@ -322,6 +322,8 @@ def test_example_shows_the_apps_settings_and_their_defaults(pillar_example):
         assert model.services["sys-vpn"].mullvad == {
             **MULLVAD.read({}, (), []),
             "wireguard_port": 51820,
+            "owner": None,
+            "hosted_by": None,
         }
 
 

@@ -244,6 +244,55 @@ def test_init_says_where_the_app_connects(words, location, write, capsys):
     assert told in " ".join((shown.out + shown.err).split())
 
 
+@pytest.mark.parametrize(
+    ("words", "entry", "told"),
+    [
+        (["--hostname", "se-got-*"], None, "cannot be told names or patterns, so it may try"),
+        (["--hostname", "se-got-wg-001"], None, None),
+        (["--owner"], None, None),
+        (["--owner"], "se", "the owner or company of an entry relay alone, so it may try"),
+        (["--country", "se"], "se", None),
+    ],
+)
+def test_what_the_app_cannot_be_told_is_said(words, entry, told, write, capsys):
+    """R36. It would take relays that the endpoints do not allow, and nobody would know why."""
+    hosts = ["se-got-wg-001", "se-got-wg-002", "se-sto-wg-001"]
+    listed = write(api_list([relay(host, f"203.0.113.{at}") for at, host in enumerate(hosts, 1)]))
+    assert main(["init", "--provider", "mullvad", "--relays", listed, *words]) == 0
+    shown = capsys.readouterr()
+    assert (told is not None and not entry) is ("cannot be told" in shown.err)
+    text = shown.out
+    if entry:
+        head, middle, rest = text.partition("      mullvad:\n")
+        assert middle
+        text = f"{head}{middle}        entry: {entry}\n{rest}"
+    pillar = write(text, "made.sls")
+    assert main(["relays", "--from", listed, "--refresh", pillar]) == 0
+    shown = capsys.readouterr()
+    said = " ".join((shown.out + shown.err).split())
+    assert ("cannot be told" in said) is (told is not None)
+    assert (told or "") in said
+
+
+def test_cities_are_named_where_cities_were_chosen(write, capsys):
+    """R36. In their countries there are more relays, which the endpoints do not allow."""
+    hosts = ["se-got-wg-001", "se-sto-wg-001", "no-osl-wg-001"]
+    listed = write(api_list([relay(host, f"203.0.113.{at}") for at, host in enumerate(hosts, 1)]))
+    words = ["--city", "got", "--city", "osl"]
+    assert main(["init", "--provider", "mullvad", "--relays", listed, *words]) == 0
+    assert "The relays are in: no osl, se got" in " ".join(capsys.readouterr().err.split())
+
+
+def test_companies_are_written_as_the_list_has_them(write, capsys):
+    """R36. The app compares letter by letter."""
+    path = write(api_list([relay("se-got-wg-001", "203.0.113.1", provider="M247")]))
+    assert main(["init", "--provider", "mullvad", "--relays", path, "--hosted-by", "m247"]) == 0
+    pillar = write(capsys.readouterr().out, "made.sls")
+    assert tunnel(pillar)["relays"]["hosted_by"] == ["M247"]
+    app = pillarfile.read(pillar).model.services["sys-vpn"].mullvad
+    assert (app["owner"], app["hosted_by"]) == ("any", ("M247",))
+
+
 def test_init(listed, write, capsys):
     """The same way; where each prefix comes from stands beside it."""
     words = ["init", "--provider", "mullvad", "--relays", listed, "--country", "SE", "--owner"]

@@ -155,6 +155,37 @@ def test_hostile_line(folder, line):
     assert re.fullmatch(rf"{folder}/x\.ovpn(:\d+)?: {re.escape(LINES[line])}.*", message)
 
 
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("up /etc/openvpn/update-resolv-conf", "NetworkManager sets addresses, routes and DNS"),
+        ("management 127.0.0.1 7505", "Remove the line."),
+        ("unheard-of yes", "Remove the line, or mend its spelling."),
+        ("auth-user-pass /config/login.txt", "write its bare name: auth-user-pass NAME."),
+        ("dev tap", "Write 'dev tun', if the server has that too."),
+        ("remote-cert-tls client", "Write 'remote-cert-tls server'."),
+        ("cipher none", "change it, or ask the provider for another one."),
+        ("PostUp = iptables -I OUTPUT -j REJECT", "Remove the line: the killswitch does not need"),
+        ("Jc = 4", "take the provider's profile for plain WireGuard."),
+    ],
+)
+def test_what_to_do_is_said(folder, line, fix):
+    """Providers ship some of these (Proton: update-resolv-conf, Mullvad: PostUp)."""
+    if "=" in line:
+        put(folder, "x.conf", WIREGUARD.replace("\n\n", f"\n{line}\n\n"))
+        assert fix in refusal(folder, "x.conf")
+        return
+    put(folder, "x.ovpn", OPENVPN + line + "\n")
+    assert fix in refusal(folder, "x.ovpn")
+
+
+@pytest.mark.parametrize("line", ["keysize 256", "key-method 2", "ncp-disable"])
+def test_what_no_release_knows_any_more_is_passed_over(folder, line):
+    """Providers' older profiles have them; NetworkManager never hands them to OpenVPN."""
+    put(folder, "x.ovpn", OPENVPN + line + "\n")
+    assert qubes_vpn_keyfile.connection(folder, "x.ovpn", "vpn0", [PINNED])
+
+
 @pytest.mark.parametrize("key", ["PreUp", "PostUp", "PreDown", "PostDown"])
 def test_hostile_wireguard(folder, key):
     put(folder, "x.conf", WIREGUARD.replace("\n\n", f"\n{key} = touch owned\n\n"))

@@ -11,6 +11,7 @@ import io
 import sys
 
 BLOCKERS = ["ads", "trackers", "malware", "adult-content", "gambling", "social-media"]
+OWNERSHIP = {"any": "any", "owned": "Mullvad-owned servers", "rented": "rented servers"}
 COUNTRIES = {"se": {"got": ["se-got-wg-001", "se-got-wg-002"]}, "de": {"ber": ["de-ber-wg-001"]}}
 
 
@@ -227,8 +228,9 @@ def told_relay(found):
     option("Location", located(found["location"]))
     if OLD:
         option("Tunnel protocol", "any")
-    option("Provider(s)", "any")
-    option("Ownership", "any")
+    providers = ", ".join(found["providers"])
+    option("Provider(s)", f"provider(s) {providers}" if providers else "any")
+    option("Ownership", OWNERSHIP[found["ownership"]])
     if OLD:
         print("OpenVPN constraints")
         option("Port", "any")
@@ -247,13 +249,20 @@ def relay(words):
         told_relay(rpc("get"))
         return
     flat = ["multihop", "entry"] + ["port"] * MIDDLE
-    what, rest = choose(rest, "location", *(["tunnel"] if OLD else flat))
+    what, rest = choose(rest, "location", "provider", "ownership", *(["tunnel"] if OLD else flat))
     if what == "tunnel":
         one(rest[:1], "wireguard")
         what, rest = choose(rest[1:], "--port", "--use-multihop", "entry")
         what = what.removeprefix("--").removeprefix("use-")
     if what == "location":
         rpc("set", "location", location(rest))
+    elif what == "provider":
+        if not rest:
+            usage("the following required arguments were not provided")
+        # The app keeps them in no order.
+        rpc("set", "providers", [] if rest[0].lower() == "any" else rest[::-1])
+    elif what == "ownership":
+        rpc("set", "ownership", one(rest, *OWNERSHIP))
     elif what == "entry":
         rpc("set", "entry", location(choose(rest, "location")[1]))
     elif what == "port":

@@ -50,9 +50,10 @@ FIRST = {
 def settings(**keys):
     """The pillar's, with its defaults."""
     problems = []
+    chosen = {key: keys.pop(key) for key in ("owner", "hosted_by") if key in keys}
     read = pillar_of_app.MULLVAD.read(keys, (), problems)
     assert problems == []
-    read = pillar_of_app.settings(read, None)
+    read = {**pillar_of_app.settings(read, None), **chosen}
     return json.loads(json.dumps(read))  # as a state gets them
 
 
@@ -201,6 +202,8 @@ def test_every_setting_is_changed_and_read_back(app, mode):
         "allow_lan": False,
         "dns": {"custom": [], "blocked": ["trackers", "adult-content"]},
         "location": ["de", "ber", "de-ber-wg-001"],
+        "providers": [],
+        "ownership": "any",
         "entry": ["se", "got"],
         "multihop": True,
         "wireguard_port": "53",
@@ -217,6 +220,26 @@ def test_every_setting_is_changed_and_read_back(app, mode):
         *("lockdown", "lan", "blockers", "location", "multihop", "wireguard_port"),
         *("quantum_resistant", "daita", "auto_connect", "tunnel"),
     }
+
+
+@pytest.mark.parametrize("app", VERSIONS, indirect=True)
+def test_the_app_takes_the_relays_that_were_chosen(app):
+    """R36. By owner and by company, which a location cannot say; and any again."""
+    chosen = {"owner": "owned", "hosted_by": ["M247", "31173"]}
+    done = app.state(**chosen)
+    assert done["result"] is True, done
+    assert done["changes"]["owner"] == {"old": "any", "new": "owned"}
+    assert done["changes"]["hosted_by"] == {"old": "none", "new": "M247, 31173"}
+    found = app.json("/etc/mullvad-vpn/settings.json")
+    assert (found["ownership"], set(found["providers"])) == ("owned", {"M247", "31173"})
+    assert app.state(**chosen)["changes"] == {}
+    back = {
+        "owner": {"old": "owned", "new": "any"},
+        "hosted_by": {"old": "31173, m247", "new": "none"},
+    }
+    assert app.state(owner="any", hosted_by=[])["changes"] == back
+    app.qube.run(["mullvad", "relay", "set", "ownership", "rented"])
+    assert app.state()["changes"] == {}
 
 
 @pytest.mark.parametrize(
@@ -378,12 +401,26 @@ def test_a_unit_that_cannot_be_started_is_named(app, load, active, fix):
 
 
 def test_a_tunnel_that_does_not_come_up_is_an_error(app, monkeypatch):
+    """A dry run does not say either that all is as it should be."""
     monkeypatch.setattr("qubes_vpn_mullvad._TUNNEL_PATIENCE", 1)
     app.plan(version="2026.4", connects=False)
     done = app.state()
     assert done["result"] is False
     assert "not connected after 1 seconds: Connecting" in done["comment"]
     assert done["changes"]["account"]["new"] == "logged in"
+    dry = app.state(test=True)
+    assert (dry["result"], dry["changes"]) == (
+        None,
+        {"tunnel": {"old": "Connecting", "new": "Connected"}},
+    )
+    assert app.state()["changes"] == {}
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "²"])
+def test_a_port_that_is_none_is_no_crash(port):
+    """Python refuses to make numbers of thousands of digits, or of what only looks like one."""
+    told = {"censorship": {("", "wireguard-port settings"): f"port {port}"}, "relay": {}}
+    assert settings_of_app.differs("wireguard_port", 51820, told)
 
 
 # --- the account
