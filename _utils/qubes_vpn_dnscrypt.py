@@ -210,6 +210,7 @@ def _without_lists(settings):
     return {
         **plain,
         **{key: settings[key] for key in kept},
+        "block_undelegated": False,  # what is asked is where a list is, and by this qube alone
         "servers": servers,
         "relays": relays,
         "routes": {name: via for name, via in routes.items() if via},

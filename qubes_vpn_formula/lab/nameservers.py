@@ -120,7 +120,8 @@ addDNSCryptBind("{ADDRESSES["dnscrypt"]}:443", "{_PROVIDER}", {key})
             for text in [(self._folder / name).read_text()]
         )
         return f"""
-addDOHLocal("{ADDRESSES["doh"]}:443", {pair}, "/dns-query")
+addDOHLocal("{ADDRESSES["doh"]}:443", {pair},
+    {{ "/dns-query", "/resolvers.md", "/resolvers.md.minisig" }})
 getDOHFrontend(0):setResponsesMap({{ {pages} }})
 {_answer("doh")}"""
 
