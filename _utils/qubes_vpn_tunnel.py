@@ -316,7 +316,7 @@ def make(settings, made, profile):
 
     What is up and differs is taken down first.
     """
-    with _alone():
+    with alone():
         differing = differences(made)
         seen = qubes_vpn_nm.active()
         was = ours(seen) | {connection.uuid: name for name, connection in made.items()}
@@ -329,23 +329,28 @@ def make(settings, made, profile):
             wish(profile)  # if it is not up yet, the watchdog goes on
 
 
-@contextlib.contextmanager
-def _alone():
-    """One at a time brings up or takes down; raises ``Failed`` when it is never this one's turn.
+class Busy(Failed):
+    """Another one brings up or takes down."""
 
+
+@contextlib.contextmanager
+def alone(patience=_TURN):
+    """One at a time brings up or takes down: `tunnel`, the state, the watchdog.
+
+    Raises :class:`Busy` when it is not this one's turn for *patience* seconds.
     The lock is on a folder that only root can open, so nobody else can hold it.
     """
     FILES.mkdir(mode=0o700, exist_ok=True)
     folder = os.open(FILES, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        until = time.monotonic() + _TURN
+        until = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise Failed("another `tunnel` or state is at work, and does not end") from None
+                    raise Busy("another `tunnel` or state is at work, and does not end") from None
                 time.sleep(0.1)
         yield
     finally:
@@ -391,7 +396,7 @@ def stop():
     trouble = ""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_alone())
+            stack.enter_context(alone())
             wish(None)
         except OSError as error:
             trouble = os_words(error)

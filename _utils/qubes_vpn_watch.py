@@ -177,12 +177,16 @@ def stopped_by_user(line):
 def run():
     """The watchdog; never returns."""
     watch, pulse, notices, ears = Watch(), Pulse(), Notices(), Ears()
-    slept = False
+    slept = up = False
     while True:
-        up = False
+        before, up = up, False
         try:
-            done = turn(watch, pulse, slept)
+            # In the middle of another one's work a tunnel that is taken down looks like a lost one.
+            with qubes_vpn_tunnel.alone(patience=0):
+                done = turn(watch, pulse, slept)
             up, slept = bool(done), slept and done is None
+        except qubes_vpn_tunnel.Busy:
+            up = before  # who is at work says what comes of it
         except (Failed, Unusable, OSError) as error:
             print(f"qubes-vpn: {error}", flush=True)  # systemd's journal
         except Exception as error:  # whatever it was: without a watchdog a lost tunnel stays lost

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import qubes_vpn_nm
+import qubes_vpn_tunnel
 import qubes_vpn_watch as watchdog
 from qubes_vpn_nft import Failed
 from qubes_vpn_nm import Active
@@ -227,7 +228,7 @@ class End(BaseException):
 class Ears:
     """What is heard after each turn; the bus and the signals are not of this test."""
 
-    def __init__(self, *heard):
+    def __init__(self, heard):
         self._heard = iter(heard)
 
     def hear(self, _seconds):
@@ -237,7 +238,7 @@ class Ears:
 
 
 @pytest.fixture
-def turns(monkeypatch):
+def turns(monkeypatch, tmp_path):
     """What `run` gives to each turn and tells of it, when the turns go so."""
 
     def run(heard, *outcomes):
@@ -254,8 +255,9 @@ def turns(monkeypatch):
             def note(self, up, _now):
                 told.append(up)
 
+        monkeypatch.setattr(qubes_vpn_tunnel, "FILES", tmp_path / "qubes-vpn")
         monkeypatch.setattr(watchdog, "turn", turn)
-        monkeypatch.setattr(watchdog, "Ears", lambda: Ears(*heard))
+        monkeypatch.setattr(watchdog, "Ears", lambda: Ears(heard))
         monkeypatch.setattr(watchdog, "Notices", Noted)
         with pytest.raises(End):
             watchdog.run()
@@ -278,6 +280,19 @@ def test_a_turn_that_fails_is_said_and_is_not_the_last(turns, capsys):
 def test_a_sleep_is_remembered_until_networkmanager_answers(turns):
     seen, _ = turns([True, False, False, False], True, None, Failed("no answer"), True, True)
     assert seen == [False, True, True, True, False]
+
+
+def test_it_does_nothing_while_another_one_is_at_work(turns):
+    """What `tunnel up` takes down to bring up another one is not lost, and nobody is told."""
+
+    def heard():
+        yield False
+        with qubes_vpn_tunnel.alone():
+            yield False
+        yield False
+
+    turned, told = turns(heard(), True, True, True)
+    assert (len(turned), told) == (3, [True] * 4)
 
 
 def test_a_turn_without_networkmanager_is_none(monkeypatch):
