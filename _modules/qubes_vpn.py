@@ -179,8 +179,9 @@ def part(pillar, minion):
 def template_ready(kinds, minimal=False):
     """Whether this template can carry tunnels, and what it lacks; runs in the template.
 
-    kinds: a list of ``wireguard``, ``openvpn`` and ``mullvad``.  minimal: whether it should have no
-    desktop.  They are no pillar's, because a function that is called by salt-ssh has none.
+    kinds: a list of ``wireguard``, ``openvpn``, ``mullvad`` and, of a resolver, ``dnscrypt``.
+    minimal: whether it should have no desktop.  They are no pillar's, because a function that is
+    called by salt-ssh has none.
     Returns ``{"ready": True | False, "lacks": [text...]}``: each text says what is wrong and how
     to put it right.
 

@@ -10,6 +10,7 @@ import re
 from salt.exceptions import CommandExecutionError
 
 import qubes_vpn_configure
+import qubes_vpn_dns_apply
 import qubes_vpn_establish
 import qubes_vpn_killswitch
 import qubes_vpn_mullvad
@@ -122,6 +123,28 @@ def mullvad(name, settings, api):
     return {**ret, "result": True, "changes": changes, "comment": _sentences(told)}
 
 
+def dnscrypt(name, settings):
+    """The resolver of this qube is as the pillar says, and has answered a real question (R51-R53).
+
+    settings: the resolver's ``dnscrypt``, with its defaults.
+
+    Clients' DNS is opened by that answer alone.  It is closed while the configuration is changed,
+    and when it is not answered after that; then it opens by itself as soon as it is.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    try:
+        done = qubes_vpn_dns_apply.apply(settings, __opts__["test"])
+    except Exception as error:  # a sentence, and no traceback
+        return {**ret, "comment": f"The resolver: {type(error).__name__}: {error}"}
+    ret["changes"] = done.changes
+    if done.problems:
+        return {**ret, "comment": _sentences(done.problems)}
+    if __opts__["test"] and done.changes:
+        told = "The resolver would be set so, and clients' DNS opened once it answers"
+        return {**ret, "result": None, "comment": _sentences([told])}
+    return {**ret, "result": True, "comment": _sentences(["It answers, and clients are answered"])}
+
+
 def packages(name, packages, options=None):
     """These *packages* of the distribution or a vendor are installed (R22, R23).
 
@@ -195,7 +218,7 @@ def repository(name, uri, key, fingerprint, only):
 
 
 def template_ready(name, kinds, minimal=False):
-    """This template can carry tunnels of these *kinds*, or the comment lists what it lacks (R25).
+    """This template is ready for these *kinds*, or the comment lists what it lacks (R25).
 
     name: the template.  minimal: whether it was asked for without a desktop.  It changes nothing:
     ``qubes.network.sys-vpn`` puts what can be put, and a dry run tells that from the rest.
@@ -203,7 +226,7 @@ def template_ready(name, kinds, minimal=False):
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
     lacks = qubes_vpn_template.lacks(kinds, minimal)
     if not lacks:
-        told = f"{name} can carry a tunnel: {', '.join(kinds)}."
+        told = f"{name} is ready for: {', '.join(kinds)}."
         return {**ret, "result": True, "comment": told}
     lines = [f"{name} is not ready:", *(f"- {lack.text}." for lack in lacks)]
     if __opts__["test"] and all(lack.ours for lack in lacks):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether the template that this runs in can carry a tunnel, and what it lacks (R25)."""
 
+import pwd
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import qubes_vpn_dns_proxy
 import qubes_vpn_killswitch
 import qubes_vpn_logins
 import qubes_vpn_packages
 import qubes_vpn_repository
+import qubes_vpn_resolver
 from qubes_vpn_repository import Repository, Untrusted
 
 _QUERIES = {
@@ -19,6 +22,9 @@ _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 #: The killswitch's units and those of NetworkManager's tunnels; a masked one is a link.
 _UNITS = ("qubes-vpn-closed.service", "qubes-vpn-open.service")
 _TUNNEL_UNITS = ("qubes-vpn-tunnel.service", "qubes-vpn-watch.service")
+#: A resolver's units, and those of Debian's that must not start beside ours.
+_RESOLVER_UNITS = ("qubes-vpn-dns-own.service", "qubes-vpn-dns.service")
+_MASKED = ("dnscrypt-proxy.socket", "dnscrypt-proxy-resolvconf.service")
 _OURS, _THEIRS = Path("/etc/systemd/system"), Path("/usr/lib/systemd/system")
 _APPLY = "Apply the formula to this template"
 
@@ -83,6 +89,7 @@ def lacks(kinds, minimal):
         *_repositories(kinds, system),
         *_services(kinds),
         *_tunnel(kinds),
+        *_resolver(kinds),
     ]
 
 
@@ -119,6 +126,22 @@ def _tunnel(kinds):
         for unit, state in states.items()
         if state
     ]
+
+
+def _resolver(kinds):
+    if "dnscrypt" not in kinds:
+        return []
+    told = qubes_vpn_resolver.missing(qubes_vpn_resolver.IN_TEMPLATE)
+    states = {unit: _state(unit) for unit in _RESOLVER_UNITS}
+    told += [f"the unit {unit} {state}. {_APPLY}" for unit, state in states.items() if state]
+    told += [
+        f"the unit {unit} is not masked. {_APPLY}"
+        for unit in _MASKED
+        if _state(unit) != "is masked"
+    ]
+    if not any(user.pw_name == qubes_vpn_dns_proxy.USER for user in pwd.getpwall()):
+        told.append(f"the user {qubes_vpn_dns_proxy.USER} is not there. {_APPLY}")
+    return [Lack(text, ours=True) for text in told]
 
 
 def _packages(kinds, system, have):

@@ -117,7 +117,7 @@ def test_the_sls_makes_it_ready(runs, template):
     real = runs["real"]
     assert real.code == 0, real.text
     assert real.results() == {True}
-    assert real.states[READY]["comment"] == "t-vpn can carry a tunnel: openvpn."
+    assert real.states[READY]["comment"] == "t-vpn is ready for: openvpn."
     assert real.states[PACKAGES]["changes"] == runs["dry"].states[PACKAGES]["changes"]
     enabled = template.run("systemctl is-enabled NetworkManager qubes-vpn-closed").stdout
     assert enabled.split() == ["enabled", "enabled"]

@@ -87,7 +87,7 @@ def test_a_template_with_all_of_it_is_ready_and_untouched(template):
             "name": "t-vpn",
             "changes": {},
             "result": True,
-            "comment": "t-vpn can carry a tunnel: wireguard, openvpn.",
+            "comment": "t-vpn is ready for: wireguard, openvpn.",
         }
     assert listing(template.qube) == before
 

@@ -40,6 +40,7 @@
 {%- else %}
 {%- from "qubes/network/killswitch.jinja" import template, qube, states %}
 {%- from "qubes/network/tunnel.jinja" import tunnel %}
+{%- from "qubes/network/resolver.jinja" import resolver %}
 {%- from "qubes/network/software.jinja" import software %}
 {%- set part = salt["qubes_vpn.part"](pillar.get("qubes_vpn", {}), grains["id"]) %}
 {{ problems(part) }}
@@ -49,6 +50,10 @@
 {{ template() }}
 {{ tunnel() }}
 {%- do after.append("/etc/systemd/system/nftables.service.d/50-qubes-vpn.conf") %}
+{%- endif %}
+{%- if "dnscrypt" in part.args.software.kinds %}
+{{ resolver(with_tunnels=after != []) }}
+{%- do after.append("/etc/systemd/system/dnscrypt-proxy.service") %}
 {%- endif %}
 {{ software(part, after) }}
 {%- elif part.role == "qube" and "killswitch" in part.args %}

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Opens a resolver qube for clients once the resolver answers, closes it when it stops (R52).
+
+Closing keeps no packet in: clients' port 53 leads to this qube's own and nowhere else, open or not.
+It keeps whatever else might listen there from answering clients when the resolver is gone, tells
+them at once instead of letting them wait, and makes ``status`` true.
+
+:class:`Watch` decides; :func:`run` asks, and does what was decided.
+"""
+
+import time
+
+import qubes_vpn_dns_ask
+import qubes_vpn_dns_health
+import qubes_vpn_resolver
+
+#: Seconds for which it is asked: longer than dnscrypt-proxy waits for a server, by UDP and by TCP.
+PATIENCE = 11
+#: That often in a row it did not answer before it is closed: one lost packet closes nothing.
+UNANSWERED = 2
+#: Seconds until it is asked again, by whether it answered.
+_EVERY = {True: 15, False: 0.5}
+
+
+class Watch:
+    """When to open and when to close."""
+
+    def __init__(self):
+        self._unanswered = 0
+
+    def look(self, answers, is_open):
+        """``open_up``, ``close`` or None.
+
+        answers: whether the resolver has answered a real question now.  is_open: for clients.
+        """
+        self._unanswered = 0 if answers else self._unanswered + 1
+        if answers and not is_open:
+            return "open_up"
+        return "close" if is_open and self._unanswered >= UNANSWERED else None
+
+
+def run(library):
+    """The watch; never returns.  library: of :mod:`qubes_vpn_resolver`."""
+    watch, told = Watch(), ""
+    while True:
+        why = "not asked yet"
+        try:
+            why = qubes_vpn_dns_ask.ask(PATIENCE)
+            turn(watch, library, why)
+            if why and why != told:
+                for problem in qubes_vpn_dns_health.problems(why):
+                    _say(problem)
+            told = why
+        except Exception as error:  # whatever it was: without a watch nobody opens or closes
+            _say(f"{type(error).__name__}: {error}")
+        time.sleep(_EVERY[why is None])
+
+
+def turn(watch, library, why):
+    """What follows from the last question; why: of :func:`qubes_vpn_dns_ask.ask`."""
+    action = watch.look(why is None, qubes_vpn_resolver.is_open())
+    if action is None:
+        return
+    result = getattr(qubes_vpn_resolver, action)(library)
+    _say("clients are answered" if result.open else f"closed to clients: {why}")
+    for problem in result.problems:
+        _say(problem)
+
+
+def _say(text):
+    print(f"qubes-vpn resolver: {text}", flush=True)  # systemd's journal

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When clients' DNS opens and closes, and what is said to be wrong (R51, R52)."""
+
+import pytest
+from in_qube import run_in, skip_where_impossible
+
+import qubes_vpn_dns_health as health
+import qubes_vpn_dns_own as own
+from qubes_vpn_dns_health import Facts, explain
+from qubes_vpn_dns_watch import Watch
+from qubes_vpn_formula.lab.qube import Qube
+
+DAY = 86400
+
+
+def decided(*seen, is_open=False):
+    """What a watch does, question by question; `seen` is whether each was answered."""
+    watch, done = Watch(), []
+    for answers in seen:
+        action = watch.look(answers, is_open)
+        is_open = {"open_up": True, "close": False}.get(action, is_open)
+        done.append(action)
+    return done
+
+
+def test_it_opens_with_the_first_answer_and_not_before():
+    assert decided(False, False, True, True) == [None, None, "open_up", None]
+
+
+def test_one_question_without_an_answer_closes_nothing_and_two_do():
+    assert decided(False, True, False, True, is_open=True) == [None] * 4
+    assert decided(True, False, False, False, True, is_open=True) == [
+        None,
+        None,
+        "close",
+        None,
+        "open_up",
+    ]
+
+
+def test_what_somebody_else_closed_is_opened_again():
+    watch = Watch()
+    assert watch.look(True, True) is None
+    assert watch.look(True, False) == "open_up"
+
+
+# --- what is said; the proxy's words are those of 2.1.8
+
+NO_LIST = (
+    "[CRITICAL] Unable to retrieve source [public-resolvers]: "
+    "[open /rw/config/vpn/dns/lists/public-resolvers.md: no such file or directory]\n"
+    "[FATAL] open /rw/config/vpn/dns/lists/public-resolvers.md: no such file or directory"
+)
+FORGED = "[CRITICAL] Unable to retrieve source [relays]: [Invalid signature]\n[FATAL] Invalid"
+UNKNOWN = "[FATAL] None of the servers listed in the server_names list was found in the"
+IN_USE = "[FATAL] listen udp 0.0.0.0:53: bind: address already in use"
+BAD = "[FATAL] Unsupported key in configuration file: [serverz]"
+MINE = "[FATAL] open /rw/config/vpn/dns/mine.txt: no such file or directory"
+OUT_OF_TIME = "[NOTICE] Source\n[ERROR] No usable certificate found\n[NOTICE] is waiting"
+X509 = "[ERROR] x509: certificate has expired or is not yet valid: current time is before"
+
+WRONG = {
+    "no configuration": (Facts(unit=()), "dnscrypt-proxy.toml is not there"),
+    "no unit": (Facts(unit=("not-found", "inactive")), "dnscrypt-proxy.service is not-found"),
+    "masked": (Facts(unit=("masked", "inactive")), "dnscrypt-proxy.service is masked"),
+    "stopped": (Facts(unit=("loaded", "inactive"), port=()), "dnscrypt-proxy does not run"),
+    "another program": (
+        Facts(port=("systemd-resolve", "systemd-resolve"), log=IN_USE),
+        "systemd-resolve has port 53",
+    ),
+    "list missing": (Facts(check=NO_LIST), "the list 'public-resolvers' is missing"),
+    "signature wrong": (Facts(check=FORGED), "the list 'relays' cannot be used, because its sign"),
+    "servers unknown": (Facts(check=UNKNOWN), "none of the pillar's server_names is in the lists"),
+    "refused": (Facts(check=BAD), "configuration: Unsupported key in configuration file: [serverz"),
+    "own file gone": (Facts(log=MINE), "its configuration: open /rw/config/vpn/dns/mine.txt: no"),
+    "clock behind": (Facts(clock=-3 * DAY, log=OUT_OF_TIME), "the clock is 3 days behind that of"),
+    "clock ahead": (Facts(clock=200, log=X509), "the clock is 3 minutes ahead of that of Qubes"),
+    "no netvm": (Facts(way="none"), "this qube has no way out"),
+    "tunnel down": (Facts(way="refused", log=OUT_OF_TIME), "its tunnel is down"),
+    "certificates, clock unknown": (Facts(log=OUT_OF_TIME), "If that is not the time, set the"),
+    "certificates, clock right": (Facts(log=X509, clock=1), "which is the time that Qubes has"),
+    "another key": (
+        Facts(log="[CRITICAL] [quad] Certificate hash [00] not found"),
+        "a server has another key than its stamp says",
+    ),
+    "upstream blocked": (Facts(log="[NOTICE] [quad] TIMEOUT"), "no server answers through the"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named_with_a_fix_and_only_that(name):
+    facts, told = WRONG[name]
+    (said,) = explain(facts._replace(why="no answer"))
+    assert told in said
+    assert ". " in said  # what to do
+
+
+def test_while_it_answers_only_an_old_list_is_worth_a_word():
+    assert explain(Facts(log=IN_USE, way="refused", lists=(("/x.md", 29.0),))) == []
+    (said,) = explain(Facts(lists=(("/x.md", 31.2), ("/y.md", 1.0))))
+    assert said.startswith("the list /x.md is 31 days old")
+    told = explain(Facts("no answer", way="none", lists=(("/x.md", 31.2),)))
+    assert [each[:12] for each in told] == ["this qube ha", "the list /x."]
+
+
+@pytest.fixture
+def qube():
+    skip_where_impossible()
+    with Qube("sys-dns") as qube:
+        qube.run("ip link set lo up")
+        yield qube
+
+
+def test_a_qube_without_anything_is_looked_at_without_trouble(qube):
+    (said, *_) = run_in(qube, health.problems, "no answer")
+    assert "dnscrypt-proxy.toml is not there" in said
+
+
+def test_whether_the_way_out_refuses_is_seen(qube):
+    assert run_in(qube, health._way) == "none"
+    qube.run("ip netns add vpn; ip link add eth0 type veth peer name vif1.0 netns vpn")
+    qube.run("ip address add 10.137.0.5/24 dev eth0; ip link set eth0 up")
+    qube.run("ip -n vpn address add 10.137.0.6/24 dev vif1.0; ip -n vpn link set vif1.0 up")
+    qube.run("ip route add default via 10.137.0.6")
+    assert run_in(qube, health._way) == "open"
+    refuse = (
+        "{ chain c { type filter hook input priority 0; reject with icmp admin-prohibited; }; }"
+    )
+    qube.run("ip -n vpn route add local default dev vif1.0")
+    qube.run(["ip", "netns", "exec", "vpn", "nft", f"table ip t {refuse}"])
+    assert run_in(qube, health._way) == "refused"
+
+
+# --- the qube's own names
+
+
+def test_the_qubes_own_names_are_pinned_in_place_of_whatever_was_there(qube):
+    """R54."""
+    qube.run("mkdir -p /run/systemd/resolve; echo nameserver 9.9.9.9 >/run/systemd/resolve/stub")
+    qube.run("rm -f /etc/resolv.conf; ln -s /run/systemd/resolve/stub /etc/resolv.conf")
+    assert len(run_in(qube, own.problems)) == 3
+    run_in(qube, own.pin)
+    assert run_in(qube, own.problems) == []
+    assert qube.run("test -L /etc/resolv.conf", check=False).returncode == 1
+    assert qube.read("/run/systemd/resolve/stub") == "nameserver 9.9.9.9\n"
+    lines = qube.read("/etc/resolv.conf").splitlines()
+    assert [line for line in lines if line[0] != "#"] == ["nameserver 127.0.0.1"]
+    # As Qubes' init/functions asks.
+    protected = ["grep", "-Fxrq", "--", "/etc/resolv.conf", "/etc/qubes/protected-files.d"]
+    qube.run(protected)
+    before = qube.run("stat -c '%i %a' /etc/resolv.conf").stdout
+    run_in(qube, own.pin)
+    assert qube.run("stat -c '%i %a' /etc/resolv.conf").stdout == before
+    assert before.endswith(" 644\n")
+    qube.run("echo nameserver 10.139.1.1 > /etc/resolv.conf")
+    (said,) = run_in(qube, own.problems)
+    assert said.startswith("/etc/resolv.conf was changed")
