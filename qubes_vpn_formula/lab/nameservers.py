@@ -38,6 +38,9 @@ setACL({"0.0.0.0/0", "::/0"})
 setSecurityPollSuffix("")
 -- A name that must not be there, by which dnscrypt-proxy knows a resolver that lies.
 addAction("test.dnscrypt.", RCodeAction(DNSRCode.NXDOMAIN))
+-- What every resolver knows.
+addAction(AndRule{QNameRule("."), QTypeRule(DNSQType.NS)},
+          SpoofRawAction("\\001a\\012root-servers\\003net\\000"))
 """
 _STARTED = 10.0  # seconds
 

@@ -43,8 +43,13 @@ def children(pid: int) -> list[int]:
 class Process(subprocess.Popen[Any]):
     """A program in a qube.
 
-    Our child is `nsenter`, which waits for the program: signals go to the program itself.
+    Our child is `nsenter`, which waits for the program: signals go to the program itself.  Where it
+    enters no pid namespace it becomes the program instead.
+
+    becomes: which of the two.
     """
+
+    becomes = False
 
     def send_signal(self, sig: int) -> None:
         """Signal the program; nothing happens when it has ended."""
@@ -55,6 +60,8 @@ class Process(subprocess.Popen[Any]):
 
     def program(self) -> int | None:
         """The program's process id, as the machine sees it; None when it has ended."""
+        if self.becomes:
+            return self.pid if self.poll() is None else None
         while self.poll() is None:
             with contextlib.suppress(OSError):
                 if started := children(self.pid):
@@ -90,6 +97,7 @@ class Inside:
         options.setdefault("stdin", subprocess.DEVNULL)
         enter = ["nsenter", f"--target={self.pid}", *self._enter, "--"]
         process = Process(enter + words, start_new_session=True, **options)
+        process.becomes = "--pid" not in self._enter
         self._processes = [old for old in self._processes if old.poll() is None]
         self._processes.append(process)
         return process

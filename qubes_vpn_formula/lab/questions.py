@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Questions to name servers from inside qubes, and the judge of what got out in clear."""
 
+import ipaddress
 import json
 import subprocess
 import sys
@@ -9,14 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qubes_vpn_formula.lab import packets
-from qubes_vpn_formula.lab.capture import Captured
+from qubes_vpn_formula.lab.capture import Captured, Frame
 from qubes_vpn_formula.lab.oracle import Leak, Verdict
-from qubes_vpn_formula.lab.packets import decode
+from qubes_vpn_formula.lab.packets import Packet, decode
 from qubes_vpn_formula.lab.qube import Inside, Process
 
 _PROGRAM = Path(__file__).with_name("inside") / "ask.py"
-#: DNS and DNS over TLS, both ways: whoever answers on these was asked.
-_PORTS = {53, 853}
+#: DNS and DNS over TLS, both ways: whoever answers on these was asked.  And names that neighbours
+#: are asked for: NetBIOS, mDNS, LLMNR.
+_PORTS = {53, 853, 137, 5353, 5355}
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,16 @@ class Asking:
 class Eavesdropper:
     """Whoever listens on a cable, and knows a word that is in every name that is asked for.
 
-    Neither an address nor a protocol makes DNS harmless for it: what has port 53 or 853 at either
+    Neither an address nor a protocol makes DNS harmless for it: what has a port of names at either
     end, in either direction of a flow, or carries the word, whatever its port, was seen in clear.
+
+    but: the resolver that a provider has inside its tunnel, which a VPN qube itself asks there; of
+    what goes to it the word alone counts.
     """
 
-    def __init__(self, word: str) -> None:
+    def __init__(self, word: str, but: str | None = None) -> None:
         self._word = word.encode("ascii").lower()
+        self._but = ipaddress.ip_address(but).packed if but else None
 
     def judge(self, captured: Captured) -> Verdict:
         """What it has seen."""
@@ -87,12 +93,18 @@ class Eavesdropper:
         leaks = []
         for frame in captured.frames:
             packet = decode(frame.data)
-            ports = {packet.source_port, packet.destination_port} & _PORTS
-            if packet.protocol in (packets.UDP, packets.TCP) and ports:
-                leaks.append(Leak(frame.time - start, packet, f"port {min(ports)}"))
-            elif self._word in frame.data.lower():
-                leaks.append(Leak(frame.time - start, packet, "a name in clear"))
+            if reason := self._reason(frame, packet):
+                leaks.append(Leak(frame.time - start, packet, reason))
         return Verdict(tuple(leaks), len(captured.frames), captured.trouble)
+
+    def _reason(self, frame: Frame, packet: Packet) -> str:
+        """Why a frame is a leak; empty when it is none."""
+        if self._word in frame.data.lower():
+            return "a name in clear"
+        if packet.protocol not in (packets.UDP, packets.TCP) or packet.destination == self._but:
+            return ""
+        ports = {packet.source_port, packet.destination_port} & _PORTS
+        return f"port {min(ports)}" if ports else ""
 
 
 def _plain(questions: Sequence[Question]) -> str:

@@ -41,13 +41,17 @@ class Provider:
             --key server.key --verify-client-cert none --script-security 3 --keepalive 2 10
             --auth-user-pass-verify {self.folder}/check via-env""".split()
         words += ["--cd", str(self.folder), "--push", "redirect-gateway def1"]
-        words += ["--push", f"dhcp-option DNS 10.64.{number}.1", *more]
+        words += ["--push", f"dhcp-option DNS {self.resolver(number)}", *more]
         null = subprocess.DEVNULL
         self._servers[number] = self.internet.popen(words, stdout=null, stderr=null)
         until = time.monotonic() + 10
         while not self.internet.exists(f"/sys/class/net/ovs{number}"):
             assert time.monotonic() < until, "no server"
             time.sleep(0.05)
+
+    def resolver(self, number: int) -> str:
+        """The address of the resolver that this server pushes."""
+        return f"10.64.{number}.1"
 
     def vanish(self, number: int) -> None:
         """A server that is gone without a word."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qubes_vpn_formula.lab.qube import CommandFailed, Qube
+from qubes_vpn_formula.lab.qube import CommandFailed, Inside, Qube
 
 _LAB = """
 import time
@@ -52,6 +52,12 @@ def test_a_signal_reaches_the_program(qube: Qube) -> None:
     process.terminate()
     assert process.wait(5) == -signal.SIGTERM
     assert qube.run("pidof sleep", check=False).stdout == ""
+
+
+def test_a_signal_reaches_a_program_in_its_network_alone(qube: Qube) -> None:
+    process = Inside("network", qube.pid, ["net"]).popen(["sleep", "600"])
+    process.terminate()
+    assert process.wait(5) == -signal.SIGTERM
 
 
 def test_a_command_that_fails_says_what_it_said(qube: Qube) -> None:

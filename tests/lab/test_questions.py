@@ -59,7 +59,9 @@ def test_a_question_in_clear_is_answered_and_found(qubes, nameservers, tmp_path,
     (answer,), verdict = judged(qubes, tmp_path / "a.pcap", lambda: ask(qubes[0], question))
     assert answer.addresses == [ANSWERS["plain"]], answer
     assert verdict.outcome == "LEAK"
-    assert {leak.reason for leak in verdict.leaks} == {f"port {853 if protocol == 'tls' else 53}"}
+    reasons = {"udp": {"a name in clear"}, "tls": {"port 853"}}
+    found = {leak.reason for leak in verdict.leaks}
+    assert found == reasons.get(protocol, {"a name in clear", "port 53"})
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -74,6 +76,19 @@ def test_an_answer_that_goes_out_is_found_too(qubes, tmp_path):
     job = senders.udp(SERVERS[0], 4000, b"answer", source=("", 53))
     _, verdict = judged(qubes, tmp_path / "a.pcap", lambda: send(qubes[0], job))
     assert [leak.reason for leak in verdict.leaks] == ["port 53"]
+
+
+def test_only_the_tunnels_resolver_may_be_asked_and_not_for_the_word(qubes, tmp_path):
+    jobs = [
+        senders.udp(server, 53, data)
+        for server in SERVERS
+        for data in (b"of the VPN qube itself", WORD.encode())
+    ]
+    with Capture(*qubes, "vif1.0", tmp_path / "a.pcap") as capture:
+        send(qubes[0], *jobs)
+        verdict = Eavesdropper(WORD, but=SERVERS[0]).judge(capture.finish())
+    reasons = [leak.reason for leak in verdict.leaks]
+    assert reasons == ["a name in clear", "port 53", "a name in clear"]
 
 
 def test_what_is_no_dns_is_not_taken_for_it(qubes, tmp_path):
