@@ -257,6 +257,21 @@ def test_both_servers_answer_and_both_families_are_listened_to(proxy, nameserver
             assert proxy.asked("www.example.org", server="::1") == [[ANSWERS[name]]]
 
 
+@pytest.mark.parametrize("victim", ["dnscrypt", "doh"])
+def test_of_two_servers_the_one_that_died_is_left(proxy, nameservers, victim):
+    """`first`, the default.  By its source the program's own, p2, would go on asking both."""
+    (other,) = {*nameservers.stamps} - {victim}
+    proxy.write({"servers": nameservers.stamps, "timeout": 1000, "cache": False})
+    with proxy.running(ready="live servers: 2"):
+        nameservers.vanish(victim)
+        try:
+            proxy.asked("www.example.org", "www.example.org")
+            answers = proxy.asked(*["www.example.org"] * 8)
+        finally:
+            nameservers.serve(victim)
+    assert answers == [[ANSWERS[other]]] * 8
+
+
 @pytest.mark.parametrize("ipv6", ["on", "off"])
 def test_one_socket_is_enough_also_where_ipv6_is_off(proxy, nameservers, ipv6):
     """0.0.0.0:53 and [::]:53 together end the program: Go opens the second for both families."""
