@@ -67,16 +67,14 @@ def template_software(name, netvm, in_clear, guard, lists):
     return _state("template_software", name, **args)
 
 
-def present(name, label, template=None, settings=None, role=None):
+def present(name, label, template=None, settings=None):
     """A qube *name* exists.
 
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
-    One that an interrupted run left half made is completed.  With a *role* (firewall, resolver) a
-    VPN qube of that name is refused.
+    One that an interrupted run left half made is completed.
     """
-    more = {"template": template, "settings": settings, "role": role}
-    return _state("present", name, label=label, **more)
+    return _state("present", name, label=label, template=template, settings=settings)
 
 
 def disposable(name, template, label):
@@ -206,9 +204,12 @@ def updates_policy(name, whonix_gateway, guard):
     return _state("updates_policy", name, whonix_gateway=whonix_gateway, guard=guard)
 
 
-def ways_round(name, guard):
-    """Changes nothing, and says what goes past the VPN on the machine as it is."""
-    return _state("ways_round", name, guard=guard)
+def ways_round(name, guard, roles):
+    """Changes nothing, and says what goes past the VPN on the machine as it is.
+
+    And whose firewall list lets no DNS through.  *roles*: of the service qubes, by name.
+    """
+    return _state("ways_round", name, guard=guard, roles=roles)
 
 
 def _state(state, name, **args):

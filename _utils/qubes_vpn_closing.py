@@ -4,6 +4,7 @@
 Each looks at the machine as it is by then.  The last changes nothing, and says what is open.
 """
 
+import qubes_vpn_client_dns
 import qubes_vpn_guard
 import qubes_vpn_policy
 import qubes_vpn_ways
@@ -116,14 +117,19 @@ def updates_policy(machine, changes, name, whonix_gateway, guard):
         changes["templates' updates by"] = {"old": shown(old), "new": name}
 
 
-def ways_round(machine, changes, name, guard):
-    """Changes nothing.  Returns what is open past the VPN, and copies of logins, as a text."""
+def ways_round(machine, changes, name, guard, roles):
+    """Changes nothing.  Returns what is open past the VPN, copies of logins, and who has no DNS.
+
+    roles: of the service qubes, by name.
+    """
     promise = qubes_vpn_guard.guard_of(guard)
-    found = qubes_vpn_ways.still_open(machine, promise)
+    resolvers = [name for name, role in roles.items() if role == "resolver"]
+    found = qubes_vpn_ways.still_open(machine, promise, resolvers)
     told = ["Nothing that was looked at goes past the VPN."]
     if found:
         told = ["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)]
-    return "\n".join([*told, *qubes_vpn_ways.copies(machine, promise)])
+    told += qubes_vpn_ways.copies(machine, promise)
+    return "\n".join([*told, *qubes_vpn_client_dns.lacking(machine, roles)])
 
 
 def _served(changed):

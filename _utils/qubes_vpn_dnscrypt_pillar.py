@@ -92,7 +92,7 @@ class _Text(Pattern):
     """A text that matches a pattern and is no secret."""
 
     def read(self, value, path, problems):
-        if looks_secret(value):
+        if isinstance(value, str) and looks_secret(value):
             refuse(value, path, problems, "", "")  # in its own words
             return None
         return super().read(value, path, problems)

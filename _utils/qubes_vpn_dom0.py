@@ -9,7 +9,6 @@ or not safe.
 import qubes_vpn_installing
 import qubes_vpn_making
 import qubes_vpn_restore
-import qubes_vpn_shelters
 import qubes_vpn_software
 import qubes_vpn_stranded
 from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
@@ -66,36 +65,17 @@ def template(machine, changes, name, clone_of, guard):
         qubes_vpn_making.complete(machine, changes, name, {})
 
 
-def present(machine, changes, name, label, template=None, settings=None, role=None):
-    """Makes an AppVM without a netvm unless there is a qube of that name.
-
-    role: of a service qube that is to be no tunnel.  Refused when it is a VPN qube.
-    """
+def present(machine, changes, name, label, template=None, settings=None):
+    """Makes an AppVM without a netvm unless there is a qube of that name."""
     klass = machine.klass(name)
     if klass in NO_CLIENT:
         raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
-    if role and qubes_vpn_shelters.is_flagged(machine, name):
-        raise Refused(_still_a_tunnel(machine, name, role))
     if klass is not None:
         qubes_vpn_making.complete(machine, changes, name, settings or {})
         return
     if template:
         _need_template(machine, template)
     qubes_vpn_making.qube(machine, changes, name, "AppVM", template, label, settings or {})
-
-
-def _still_a_tunnel(machine, name, role):
-    clients = sorted(each for each, netvm in machine.wiring().items() if netvm == name)
-    off = ""
-    if clients:
-        off = f"take {', '.join(clients)} off it (qvm-prefs {clients[0]} netvm none), "
-    return (
-        f"'{name}' is a VPN qube (its service qubes-vpn is on), and the pillar calls it a {role}. "
-        "It would keep that service, its template and its list of endpoints, so nothing of its "
-        f"clients would get out. Choose another name for the {role}. Or, to use this one: {off}"
-        f"'qvm-features --unset {name} {qubes_vpn_shelters.FLAG}', 'qvm-firewall {name} reset', "
-        "and run this again."
-    )
 
 
 def disposable(machine, changes, name, template, label):

@@ -103,6 +103,7 @@ class Machine:
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
         self._notes = None  # see _noted_as
+        self._features = {}  # name -> names of its features, see has_feature
         self._new = set()  # (name, what) that a qube made by this run has as every new qube
         self._looked = None  # when, see look_again
         self._power = {}  # name -> state, where it is newer than what qubesadmin goes on showing
@@ -169,6 +170,16 @@ class Machine:
         if ("", name) in self._pretended or (name, "features") in self._new:
             return None
         return self.app.domains[name].features.get(key)
+
+    def has_feature(self, name, key):
+        """Whether a feature is set, to whatever it is; a qube's are asked for once in a run."""
+        if name not in self._features:
+            new = ("", name) in self._pretended or (name, "features") in self._new
+            self._features[name] = set() if new else {*self.app.domains[name].features}
+        pretended = (name, f"feature {key}")
+        if pretended in self._pretended:
+            return self._pretended[pretended] is not None
+        return key in self._features[name]
 
     def enforces(self, name):
         """Whether a netvm enforces its clients' firewall lists.
@@ -495,6 +506,7 @@ class Machine:
 
     def _write_feature(self, name, key, value):
         self._new.discard((name, "features"))
+        self._features.pop(name, None)
         if self.dry:
             self._pretended[name, f"feature {key}"] = value
         elif value is None:

@@ -5,10 +5,25 @@ What a later step would refuse after others have written, a firewall list replac
 refused here: all of it at once, before the first write.  The later steps ask again.
 """
 
+import qubes_vpn_shelters
 from qubes_vpn_machine import Refused
 from qubes_vpn_moves import NO_CLIENT, no_network, shut_down_first
 
 _AS = {"AppVM": "an AppVM", "DispVM": "a disposable"}
+#: Of an earlier pillar: which service says so, what the qube was by it, and what it would keep.
+_FORMER = {
+    "tunnel": (
+        qubes_vpn_shelters.FLAG,
+        "a VPN qube",
+        "that service, its template and its list of endpoints, so nothing of its clients would get "
+        "out",
+    ),
+    "resolver": (
+        qubes_vpn_shelters.RESOLVER_FLAG,
+        "a resolver",
+        "that service, whose rules pass nobody's DNS on",
+    ),
+}
 
 
 def named(machine, changes, name, qubes, templates, netvms):
@@ -23,6 +38,8 @@ def named(machine, changes, name, qubes, templates, netvms):
             problems.append(problem)
         elif qube in netvms and machine.value(qube, "provides_network") is not True:
             problems.append(no_network(qube))
+        elif problem := _other_role(machine, qube, role):
+            problems.append(problem)
     for qube, template in templates.items():
         if problem := _of_template(machine, qube, qubes[qube], template, qubes):
             problems.append(problem)
@@ -130,6 +147,27 @@ def _of_template(machine, name, role, template, qubes):
         return f"'{template}' is a qube ({klass}), not a template. Name a template in the pillar."
     if is_there and not _ROLES[role](machine, name) and machine.value(name, "template") != template:
         return running(machine, name)
+    return None
+
+
+def _other_role(machine, name, role):
+    """Why a service qube that was made for another role cannot have this one, or None."""
+    if role not in (*_FORMER, "firewall"):
+        return None
+    for former, (flag, what, kept) in _FORMER.items():
+        if former != role and qubes_vpn_shelters.is_flagged(machine, name, flag):
+            clients = sorted(each for each, netvm in machine.wiring().items() if netvm == name)
+            off = ""
+            if clients:
+                off = f"take {', '.join(clients)} off it (qvm-prefs {clients[0]} netvm none), "
+            reset = f"'qvm-firewall {name} reset', " if former == "tunnel" else ""
+            service = flag.removeprefix("service.")
+            return (
+                f"'{name}' is {what} (its service {service} is on), and the pillar calls it a "
+                f"{role}. It would keep {kept}. Choose another name for the {role}. Or, to use "
+                f"this one: {off}'qvm-features --unset {name} {flag}', {reset}shut it down if it "
+                "runs, and run this again."
+            )
     return None
 
 

@@ -225,7 +225,8 @@ def _ways(model, guard):
     why = "dom0 has no network: this qube fetches for it"
     steps += _served_by("updatevm", model.updates["dom0"], guard, why)
     steps += _served_by("clockvm", model.clock, guard, "it asks the internet for the time")
-    args = {"name": "ways round the VPN", "guard": guard}
+    roles = {name: service.role for name, service in model.services.items()}
+    args = {"name": "ways round the VPN", "guard": guard, "roles": roles}
     why = "looks at the machine as it is, and says what still goes past the VPN"
     return [*steps, Step("ways round the VPN", "ways_round", args, why)]
 
@@ -257,8 +258,6 @@ def _service(model, service, guard):
         steps = [*_home(service, guard), _disposable(service)]
     else:
         steps = [_present(name, service.template, service.label, settings if adopted else {})]
-    if service.role != "tunnel":
-        steps[0].args["role"] = service.role
     if service.role == "tunnel":
         steps.append(
             Step(

@@ -414,7 +414,9 @@ def _allowlist(model, path, qube, entries):
     if model.whonix_gateway in (service and service.upstream, model.routes.get(qube)):
         problems.append(_ignored(path, model.whonix_gateway))
     named = [entry for entry in entries if not entry.version and entry.proto]
-    if named and not any(entry.host == "dns" for entry in entries):
+    netvm = service.upstream if service else model.routes.get(qube)
+    asks_netvm = netvm in model.resolvers()  # which answers by itself, whatever the list says
+    if named and not asks_netvm and not any(entry.host == "dns" for entry in entries):
         problems.append(
             Problem(
                 path,

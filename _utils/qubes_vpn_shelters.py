@@ -5,8 +5,9 @@ import qubes_vpn_guard
 import qubes_vpn_plan
 import qubes_vpn_undo
 
-#: Feature by which the template's closed base rules know a VPN qube.
+#: Features by which the files of a template know a VPN qube, and a resolver.
 FLAG = f"service.{qubes_vpn_plan.FLAG}"
+RESOLVER_FLAG = f"service.{qubes_vpn_plan.RESOLVER_FLAG}"
 
 
 def promise(machine, data):
@@ -22,9 +23,11 @@ def promise(machine, data):
     return guard._replace(former=tuple(sorted(former)))
 
 
-def is_flagged(machine, name):
-    """Whether *name* is there and has the flag of a VPN qube."""
-    return machine.klass(name) is not None and machine.feature(name, FLAG) == "1"
+def is_flagged(machine, name, flag=FLAG):
+    """Whether *name* is there and has the flag of a VPN qube, or another one."""
+    if machine.klass(name) is None or not machine.has_feature(name, flag):
+        return False
+    return machine.feature(name, flag) == "1"
 
 
 def unlisted(machine, guard, lists):

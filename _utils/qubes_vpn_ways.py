@@ -114,10 +114,15 @@ def server(rules, template, tags):
     return qubes_vpn_policy.answer(rules, template, "TemplateVM", tags)
 
 
-def still_open(machine, guard):
-    """The ways round the VPN that are open, a text each, with the pillar's key or the fix."""
+def still_open(machine, guard, resolvers=()):
+    """The ways round the VPN that are open, a text each, with the pillar's key or the fix.
+
+    resolvers: the pillar's, which ask something themselves.
+    """
     ways = Ways(machine, guard)
-    return [*_fetched(ways), *_disposables(ways), *_clients(ways)]
+    asking = [name for name in resolvers if ways.exposed(name)]
+    asked = [f"what {_told(ways, asking)} asks for clients, encrypted (pillar: upstream)"]
+    return [*_fetched(ways), *_disposables(ways), *_clients(ways), *(asked if asking else ())]
 
 
 def of_dom0(machine, guard):

@@ -138,7 +138,8 @@ class _Seen:
         for key, wanted in (features or {}).items():
             if self.machine.feature(name, key) != wanted:
                 service = key.removeprefix("service.")
-                why = "A VPN qube needs it: a run switches it on."
+                who = "resolver" if name in self.model.resolvers() else "VPN qube"
+                why = f"A {who} needs it: a run switches it on."
                 yield Difference(name, f"service {service} is off", why=why)
 
     def firewall(self, name, rules, **_more):

@@ -3,6 +3,8 @@
 
 import json
 
+import qubes_vpn_client_dns
+import qubes_vpn_net
 import qubes_vpn_profile
 import qubes_vpn_relays
 from qubes_vpn_formula import pillarfile, pinning
@@ -15,7 +17,8 @@ _EPILOG = """\
 Prints one line for each problem, all files, all problems:
   FILE:LINE: KEY.PATH: what is wrong. What to do.
 dom0 makes the same checks before it changes anything. Endpoints that were chosen from a relay list
-long ago are a remark, not a problem.
+long ago are a remark, not a problem. So are an allowlist by which its qube has no names, and a
+resolver that asks past every tunnel.
 
 With --profile also what the VPN qube would refuse that profile for: above all a server that is not
 among the endpoints of its tunnel; what is dangerous in it and taken all the same is a remark.
@@ -92,14 +95,37 @@ def _problems(path):
 
 def _remarks(file):
     """What is no problem and should still be known, as JSON has it."""
+    found = [*_resolvers_in_clear(file.model), *_without_dns(file.model)]
     for name in file.model.tunnels():
         relays = file.model.services[name].relays
         days = relays and qubes_vpn_relays.stale(relays)
         if days:
             key = ("qubes_vpn", "tunnels", name, "relays", "taken")
             fix = "Get a new list: qubes-vpn relays --from LIST --refresh FILE."
-            problem = Problem(key, f"the relays were chosen {days} days ago", fix)
-            yield {**_located(file.path, file.line(key), problem), "remark": True}
+            found.append(Problem(key, f"the relays were chosen {days} days ago", fix))
+    for problem in found:
+        yield {**_located(file.path, file.line(problem.path), problem), "remark": True}
+
+
+def _resolvers_in_clear(model):
+    """Only clients outside the VPN can hang on one, so it is possible, and seldom meant."""
+    for name in model.resolvers():
+        if model.in_clear(name):
+            what = f"{' -> '.join(model.path(name))} passes no tunnel: what it asks, encrypted, too"
+            fix = "Name an upstream behind a tunnel, unless that is meant."
+            yield Problem(("qubes_vpn", "resolvers", name), what, fix)
+
+
+def _without_dns(model):
+    """Allowlists by which a qube has no names, which may be meant."""
+    for name, entries in model.allowlists.items():
+        service = model.services.get(name)
+        netvm = service.upstream if service else model.routes.get(name, "none")
+        role = model.services[netvm].role if netvm in model.services else None
+        rules = qubes_vpn_net.rules(entries)
+        if netvm != "none" and (what := qubes_vpn_client_dns.lack(rules, netvm, role)):
+            what, _, when = f"it lets {what}".rpartition(". ")
+            yield Problem(("qubes_vpn", "allowlists", name), what, f"{when}, add 'dns'.")
 
 
 def _findings(path):

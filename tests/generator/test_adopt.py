@@ -209,6 +209,10 @@ REFUSED = {
         [("sys-vpn", "admin.vm.feature.Remove", "service.qubes-vpn", b"")],
         "not accepted: sys-vpn: service qubes-vpn is off. A VPN qube needs it: a run switches it",
     ),
+    "the flag of a resolver": (
+        [("sys-dns", "admin.vm.feature.Remove", "service.qubes-vpn-dns", b"")],
+        "not accepted: sys-dns: service qubes-vpn-dns is off. A resolver needs it: a run switches",
+    ),
     "provides_network": (
         [("sys-dns", "admin.vm.property.Reset", "provides_network", b"")],
         "not accepted: sys-dns: provides no network. A service qube provides network",

@@ -209,3 +209,68 @@ def test_disposables_with_a_copy_of_what_a_tunnel_logs_in_with_are_told(states, 
     told = states.run(pillar)["ways round the VPN"].comment.splitlines()[-1]
     assert "personal" in told
     assert "with a copy of what sys-vpn logs in with" in told
+
+
+# --- a service qube that an earlier pillar made for another role
+
+AS = {
+    "tunnels": {"x": {**PILLARS["custom"]["tunnels"]["sys-vpn"]}},
+    "resolvers": {"x": {"upstream": "sys-vpn"}},
+    "firewalls": {"x": {"upstream": "sys-vpn"}},
+}
+FLAGS = {"tunnels": "service.qubes-vpn", "resolvers": "service.qubes-vpn-dns"}
+CUSTOM = PILLARS["custom"]
+
+
+def with_x(role):
+    return {**CUSTOM, role: {**CUSTOM.get(role, {}), **AS[role]}}
+
+
+@pytest.mark.parametrize("release", ["4.3", "4.2"])
+@pytest.mark.parametrize("new", AS)
+@pytest.mark.parametrize("old", FLAGS)
+def test_a_qube_keeps_its_role_until_somebody_takes_it_away(states, embedded, old, new):
+    """R92. Its service says what the rules in it are for: of two, only one set could be loaded."""
+    assert all(state.result for state in states.run(with_x(old)).values())
+    assert embedded.snapshot()["qubes"]["x"]["features"][FLAGS[old]] == "1"
+    if new == old:
+        embedded.forget_calls()
+        assert all(state.result for state in states.run(with_x(new)).values())
+        assert embedded.writes() == []
+        return
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"x")
+    (text,) = refused_first(states, embedded, with_x(new))
+    assert f"and the pillar calls it a {new[:-1]}." in text
+    assert f"'qvm-features --unset x {FLAGS[old]}'" in text
+    assert "take work off it (qvm-prefs work netvm none)" in text
+    assert ("'qvm-firewall x reset'" in text) == (old == "tunnels")
+    embedded.call("work", "admin.vm.property.Set", "netvm", b"")
+    embedded.call("x", "admin.vm.feature.Remove", FLAGS[old])
+    embedded.call("x", "admin.vm.firewall.Set", "", b"action=accept\n")
+    assert all(state.result for state in states.run(with_x(new)).values())
+    flags = embedded.snapshot()["qubes"]["x"]["features"].keys() & {*FLAGS.values()}
+    assert flags == ({FLAGS[new]} if new in FLAGS else set())
+
+
+def test_the_resolvers_flag_is_put_right_and_a_tunnels_beside_it_is_refused(states, embedded):
+    """R69, R92. What went is told, and comes back."""
+    states.run(DNS)
+    embedded.call("sys-dns", "admin.vm.feature.Remove", "service.qubes-vpn-dns")
+    dry = states.run(DNS, test=True)["sys-dns: settings"]
+    assert dry.comment == (
+        "sys-dns: service qubes-vpn-dns is not switched on (by hand), the pillar says on"
+    )
+    assert states.run(DNS)["sys-dns: settings"].changes == {
+        "service.qubes-vpn-dns": {"old": None, "new": "1"}
+    }
+    embedded.call("sys-dns", "admin.vm.feature.Set", "service.qubes-vpn", b"1")
+    (text,) = refused_first(states, embedded, DNS)
+    assert text.startswith("'sys-dns' is a VPN qube (its service qubes-vpn is on), and the pillar")
+
+
+def test_an_undo_takes_the_flag_from_a_qube_that_was_there(states, embedded):
+    """R92."""
+    make(embedded, "sys-dns", netvm="sys-net")
+    states.run(DNS)
+    assert all(state.result for state in states.undo().values())
+    assert "service.qubes-vpn-dns" not in embedded.snapshot()["qubes"]["sys-dns"]["features"]

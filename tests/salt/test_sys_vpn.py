@@ -96,7 +96,7 @@ def test_dry_run_predicts_the_run_and_the_second_has_nothing_to_do(
     assert {state for state, made in changes(again) if made} == set()
     assert embedded.writes() == []
     # Two, one for each qube and template, and firewall lists and features one by one (R94).
-    assert len(embedded.calls()) <= 2 + len(machine["qubes"]) + {"dns": 8}.get(name, 16)
+    assert len(embedded.calls()) <= 2 + len(machine["qubes"]) + {"dns": 14}.get(name, 24)
 
 
 def test_qubes_are_as_the_pillar_describes_them(states, embedded):
