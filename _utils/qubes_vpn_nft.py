@@ -219,11 +219,26 @@ def cut_flows(ports):
     for family, protocol, way, port in itertools.product(
         ("ipv4", "ipv6"), ("tcp", "udp"), ways, ports
     ):
+        if not _cut("-f", family, "-p", protocol, way, str(port)):
+            flush_conntrack()
+            return
+
+
+def _cut(*which):
+    """Whether these flows are gone.
+
+    conntrack gives up half way when one of them ends meanwhile.
+    """
+    for _ in range(3):
         try:
-            run("conntrack", "-D", "-f", family, "-p", protocol, way, str(port))
+            run("conntrack", "-D", *which)
+            return True
         except Failed as error:
-            if " 0 flow entries" not in str(error):
+            if " 0 flow entries" in str(error):
+                return True
+            if "doesn't exist" not in str(error):
                 raise
+    return False
 
 
 def flush_conntrack():

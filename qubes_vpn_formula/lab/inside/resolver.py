@@ -25,6 +25,8 @@ class Resolver:
         self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.answer, self.deaf, self.heard = answer, deaf, 0
         self.datagrams = socket.socket(self.family, socket.SOCK_DGRAM)
+        if self.family == socket.AF_INET6:  # as the listener does by itself
+            self.datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         self.datagrams.bind((address, 53))
         self.listener = socket.create_server((address, 53), family=self.family, backlog=128)
 
@@ -34,7 +36,8 @@ class Resolver:
             question, client = self.datagrams.recvfrom(65535)
             self.heard += 1
             if self.heard > self.deaf:
-                with contextlib.suppress(OSError):  # no way back, for now
+                # No way back, for now; or it was no question.
+                with contextlib.suppress(OSError, ValueError, struct.error):
                     self.datagrams.sendto(self.reply(question), client)
 
     def serve_streams(self):
@@ -45,7 +48,7 @@ class Resolver:
 
     def stream(self, connection):
         """The questions of one connection."""
-        with connection, contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError, ValueError, struct.error):
             connection.settimeout(30)
             while length := connection.recv(2, socket.MSG_WAITALL):
                 question = connection.recv(int.from_bytes(length), socket.MSG_WAITALL)
