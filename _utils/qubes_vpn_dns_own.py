@@ -18,10 +18,16 @@ from pathlib import Path
 RESOLV_CONF = Path("/etc/resolv.conf")
 PROTECTED = Path("/etc/qubes/protected-files.d/50-qubes-vpn-dns")
 RESOLVED = Path("/run/systemd/resolved.conf.d/50-qubes-vpn-dns.conf")
+#: dnscrypt-proxy asks by it where an old list of servers is, before it hears anybody, itself too:
+#: with the resolver's usual patience, five seconds and again five, for each address of each list.
+NAMESERVERS = """# By qubes-vpn: the resolver in this qube.
+nameserver 127.0.0.1
+options timeout:1 attempts:2
+"""
 _FILES = {
     PROTECTED: f"{RESOLV_CONF}\n",
     RESOLVED: "[Resolve]\nDNS=127.0.0.1\nDomains=~.\nDNSStubListener=no\n",
-    RESOLV_CONF: "# By qubes-vpn: the resolver in this qube.\nnameserver 127.0.0.1\n",
+    RESOLV_CONF: NAMESERVERS,
 }
 
 

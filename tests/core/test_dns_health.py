@@ -144,7 +144,10 @@ def test_the_qubes_own_names_are_pinned_in_place_of_whatever_was_there(qube):
     assert qube.run("test -L /etc/resolv.conf", check=False).returncode == 1
     assert qube.read("/run/systemd/resolve/stub") == "nameserver 9.9.9.9\n"
     lines = qube.read("/etc/resolv.conf").splitlines()
-    assert [line for line in lines if line[0] != "#"] == ["nameserver 127.0.0.1"]
+    assert [line for line in lines if line[0] != "#"] == [
+        "nameserver 127.0.0.1",
+        "options timeout:1 attempts:2",
+    ]
     # As Qubes' init/functions asks.
     protected = ["grep", "-Fxrq", "--", "/etc/resolv.conf", "/etc/qubes/protected-files.d"]
     qube.run(protected)

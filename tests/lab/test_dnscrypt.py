@@ -17,6 +17,7 @@ from dnscrypt_documents import documents, relay
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 
+import qubes_vpn_dns_own
 import qubes_vpn_dnscrypt
 import qubes_vpn_model
 from qubes_vpn_formula.lab import debian
@@ -63,7 +64,8 @@ class Proxy:
     def __init__(self, qube, nameservers):
         self.qube, self.nameservers = qube, nameservers
         self.program = debian.command(nameservers.proxy, "usr/sbin/dnscrypt-proxy")
-        qube.run("mkdir -p /var/log/dnscrypt-proxy; echo nameserver 127.0.0.1 > /etc/resolv.conf")
+        qube.run("mkdir -p /var/log/dnscrypt-proxy")
+        qube.write("/etc/resolv.conf", qubes_vpn_dns_own.NAMESERVERS)
 
     def write(self, document, **texts):
         """What belongs to the settings *document*, and nothing of before."""
@@ -244,6 +246,32 @@ def test_a_list_that_is_not_there_is_brought_by_the_first_configuration(
     assert verdict.outcome != "LEAK", verdict
     assert proxy.qube.exists(f"{LISTS}/mine.md.minisig")
     assert proxy.check()[0] == 0  # by what is kept
+
+
+def test_a_list_of_yesterday_holds_up_the_start_for_seconds_only(proxy, nameservers):
+    """R52.  It is asked for anew before the program hears anybody, itself too."""
+    urls = ["https://one.example.org/a.md", "https://two.example.org/a.md"]
+    proxy.write(with_lab_key({"lists": {"mine": {"urls": urls}}}, nameservers))
+    proxy.list("mine", *nameservers.signed_list())
+    proxy.qube.run(f"touch -d '30 hours ago' {LISTS}/mine.md")
+    begun = time.monotonic()
+    with proxy.running():
+        took = time.monotonic() - begun
+    assert 3 < took < 15, "it was not asked for, or for too long (20 s by default)"
+
+
+def test_a_list_cannot_take_the_place_of_a_static_server(proxy, nameservers):
+    """Without those names among the disabled ones, the list's stamp would replace the pillar's."""
+    document = {"servers": {"mine": nameservers.stamps["dnscrypt"]}, "server_names": ["mine"]}
+    proxy.write(with_lab_key({**document, "lists": {"a": {"urls": [LIST_URL]}}}, nameservers))
+    other = f"# List\n\n## mine\n\n{nameservers.stamps['doh']}\n"
+    proxy.list("a", *nameservers.sign(other))
+    with proxy.running():
+        assert proxy.asked("www.example.org") == [[ANSWERS["dnscrypt"]]]
+    file = f"{FOLDER}/dnscrypt-proxy.toml"
+    proxy.qube.run(f"sed -i 's/^disabled_server_names = .*/disabled_server_names = []/' {file}")
+    with proxy.running():
+        assert proxy.asked("www.example.org") == [[ANSWERS["doh"]]]
 
 
 # --- it does what it says
