@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A name server: `resolver.py ADDRESS ANSWER [DEAF]`, port 53 over UDP and TCP, until SIGTERM.
 
-Every name has the IPv4 address ANSWER; for name servers it names one.  With `refused` for ANSWER it
-refuses.  DEAF: how many questions over UDP it does not hear at first.
+Every name has the IPv4 address ANSWER.  The root alone has name servers, and no other name that is
+asked for them is there.  With `refused` for ANSWER it refuses.  DEAF: how many questions over UDP
+it does not hear at first.
 Says `listening` when it does, and at the end how many questions it has heard.
 """
 
@@ -14,7 +15,7 @@ import sys
 import threading
 
 _A, _NS = 1, 2
-_ANSWERED, _REFUSED = 0x8180, 0x8185
+_ANSWERED, _NOT_THERE, _REFUSED = 0x8180, 0x8183, 0x8185
 _POINTER = b"\xc0\x0c"  # the name in the question
 
 
@@ -62,6 +63,8 @@ class Resolver:
         (kind,) = struct.unpack("!H", question[end - 4 : end - 2])
         data = {_A: lambda: socket.inet_aton(self.answer), _NS: lambda: b"\1a\0"}.get(kind)
         answers, flags = (b"", _REFUSED) if self.answer == "refused" else (b"", _ANSWERED)
+        if flags == _ANSWERED and kind == _NS and question[12:13] != b"\0":
+            flags = _NOT_THERE
         if flags == _ANSWERED and data:
             answers = _POINTER + struct.pack("!HHIH", kind, 1, 0, len(data())) + data()
         counts = struct.pack("!HHHHH", flags, 1, int(bool(answers)), 0, 0)
