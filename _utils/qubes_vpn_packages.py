@@ -3,8 +3,8 @@
 
 All names are here and nowhere else.  Those of Debian are in Debian 13's own package lists; Qubes'
 own (``qubes-*``) and what they bring are in qubes-core-agent-linux ``debian/control`` and
-``rpm_spec/core-agent.spec.in``; those of Fedora are in that spec and in Qubes' documentation
-(minimal templates), not in Fedora's lists.
+``rpm_spec/core-agent.spec.in``; those of Fedora have spec files of Fedora's own, rebuilt for 43 and
+later, and were never installed from there.
 """
 
 from pathlib import Path
@@ -57,8 +57,9 @@ PACKAGES = {
             "conntrack-tools",
             "iproute",
             "python3",
+            # Fedora's notification-daemon has no D-Bus service: nothing would start it.
             "libnotify",
-            "notification-daemon",
+            "mate-notification-daemon",
         ),
         "wireguard": ("qubes-core-agent-network-manager", "NetworkManager", "wireguard-tools"),
         "openvpn": (

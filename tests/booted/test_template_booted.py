@@ -142,3 +142,16 @@ def test_what_is_lost_later_is_missed_by_the_function_too(runs, template, salt):
     assert "/etc/mullvad-vpn/device.json holds a login" in said
     assert "SECRET" not in said
     assert "write a list, '[wireguard]', of: " in salt.call(template, words[0], "vpn").stdout
+
+
+def test_what_a_failed_render_leaves_is_gone_after_the_next_run(runs, template, salt):
+    """Why `template_ready` does not look for it (docs/decisions/0014)."""
+    salt.give({**PILLAR, "topology": "no such"})
+    assert salt.call(template, "state.sls", "qubes.network.sys-vpn").returncode != 0
+    assert _of_salt(template)
+    salt.apply(template, PILLAR, test=True)
+    assert _of_salt(template) == []
+
+
+def _of_salt(template):
+    return template.run("ls -d /var/tmp/.*_salt || :").stdout.split()
