@@ -6,10 +6,10 @@ the app's own are (mullvadvpn-app `dist-assets/linux`).  systemd and bind-dirs a
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from mullvad_stand_in import PROGRAMS
 
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.killswitches import Ours
@@ -17,12 +17,6 @@ from qubes_vpn_formula.paths import formula_root
 
 pytestmark = pytest.mark.timeout(600)
 
-_APP = Path(__file__).parents[1] / "mullvad_app"
-_PROGRAMS = {
-    "mullvad": "/usr/bin/mullvad",
-    "daemon": "/usr/bin/mullvad-daemon",
-    "commands.py": "/usr/lib/mullvad-app/commands.py",
-}
 _ACCOUNT = "1234123412341234"
 _DAEMON = """[Unit]
 After=mullvad-early-boot-blocking.service NetworkManager.service systemd-resolved.service
@@ -58,8 +52,8 @@ def template(lab: Booted) -> Template:
     template.start()
     for path, (text, mode) in Ours().files().items():
         template.write(path, text, mode)
-    for source, path in _PROGRAMS.items():
-        template.write(path, (_APP / source).read_text(), 0o755)
+    for path, source in PROGRAMS.items():
+        template.write(path, source.read_text(), 0o755)
     for name, text in _UNITS.items():
         template.write(f"/usr/lib/systemd/system/{name}.service", text)
     template.run(["systemctl", "daemon-reload"])

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from generator.relay_lists import RELAYS, api_list
+from mullvad_stand_in import PROGRAMS
 from planted import MARK, Evidence, Secrets, made_up, new_files
 from provider import Provider
 
@@ -58,7 +59,6 @@ OPENVPN = {
     "profiles": ["two.ovpn"],
     "endpoints": ENDPOINTS,
 }
-_APP = Path(__file__).parents[1] / "mullvad_app"
 
 
 class Stage(NamedTuple):
@@ -527,9 +527,9 @@ def _what_would_be_found(stage: Stage, evidence: Evidence, qube: AppVM, other: A
 
 def _with_app(template: Template) -> None:
     """A stand-in that knows any account: the number itself must not be in its program."""
-    for source, path in (("mullvad", "mullvad"), ("daemon", "mullvad-daemon")):
-        text = (_APP / source).read_text().replace("account not in ACCOUNTS", "len(account) != 16")
-        template.write(f"/usr/bin/{path}", text, 0o755)
+    for path, source in PROGRAMS.items():
+        text = source.read_text().replace("account not in ACCOUNTS", "len(account) != 16")
+        template.write(path, text, 0o755)
     unit = "[Service]\nExecStart=/usr/bin/mullvad-daemon\n[Install]\nWantedBy=multi-user.target\n"
     template.write("/usr/lib/systemd/system/mullvad-daemon.service", unit)
     template.run("systemctl daemon-reload; systemctl enable mullvad-daemon")

@@ -7,11 +7,11 @@ three versions, and fails as they do.
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 from both_modes import both_modes
 from in_qube import run_in, skip_where_impossible
+from mullvad_stand_in import PROGRAMS, SYSTEMCTL
 from saltfactories.utils.functional import Loaders
 
 from qubes_vpn_formula.lab.qube import Qube
@@ -23,16 +23,9 @@ account = pytest.importorskip("qubes_vpn_mullvad_account", reason=NOT_HERE)
 cli = pytest.importorskip("qubes_vpn_mullvad_cli", reason=NOT_HERE)
 settings_of_app = pytest.importorskip("qubes_vpn_mullvad_settings", reason=NOT_HERE)
 
-APP = Path(__file__).parents[1] / "mullvad_app"
 #: What the pillar's `obfuscation: off` is in each.
 VERSIONS = {"2024.8": "off", "2025.14": "port", "2026.4": "wireguard-port"}
 ACCOUNT, FILE = "1234123412341234", "/rw/config/vpn/credentials/mullvad-account"
-PROGRAMS = {
-    "mullvad": "/usr/bin/mullvad",
-    "daemon": "/usr/bin/mullvad-daemon",
-    "commands.py": "/usr/lib/mullvad-app/commands.py",
-    "systemctl": "/usr/bin/systemctl",
-}
 WANTS = "/etc/systemd/system/multi-user.target.wants/mullvad-daemon.service"
 DROP_IN = "/etc/systemd/system/mullvad-.service.d/50-qubes-vpn.conf"
 CONF = "/rw/config/qubes-bind-dirs.d/50-qubes-vpn.conf"
@@ -112,7 +105,8 @@ def qube():
     """A VPN qube whose template has the app; the account's number is in its file."""
     skip_where_impossible()
     with Qube("sys-vpn") as qube:
-        lines = [f"install -D '{APP / name}' {path}" for name, path in PROGRAMS.items()]
+        programs = {**PROGRAMS, "/usr/bin/systemctl": SYSTEMCTL}
+        lines = [f"install -D '{source}' {path}" for path, source in programs.items()]
         empty = ("/run/qubes-service/qubes-vpn", WANTS, DROP_IN)
         lines += [f"install -D -m 644 /dev/null {path}" for path in empty]
         qube.run("set -e\n" + "\n".join(lines))
