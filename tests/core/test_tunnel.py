@@ -35,6 +35,7 @@ class Qube:
         self.folder = folder
         self.active = {}  # profile -> its state
         self.type, self.answers, self.stays = "vpn", True, True
+        self.uplink = "activated"
         self.handshake, self.keepalive = 0, "off"
         self.unwatched, self.now, self.called = False, 0.0, []
 
@@ -48,7 +49,8 @@ class Qube:
                     f"{uuid_of(name)}:{self.type}:{state}:/p/{name}:qubes-vpn-{name}\n"
                     for name, state in self.active.items()
                 )
-                return "eth:802-3-ethernet:activated:/p/0:VM uplink eth0\n" + "".join(lines)
+                uplink = f"eth:802-3-ethernet:{self.uplink}:/p/0:VM uplink eth0\n"
+                return (uplink if self.uplink else "") + "".join(lines)
             case ["nmcli", *_, "up", "uuid", uuid] if self.stays:
                 self.active[self.name(uuid)] = "activated"
             case ["nmcli", *_, "down", "uuid", uuid]:
@@ -259,6 +261,13 @@ def test_wireguard_is_up_once_its_server_has_answered(wireguard, handshake, stat
     """However long ago: an idle tunnel makes no handshakes."""
     wireguard.active, wireguard.handshake = {"a": "activated"}, handshake
     assert said() == (state, "a", [])
+
+
+@pytest.mark.parametrize("uplink", ["", "activating"])
+def test_without_an_uplink_nothing_is_up_that_once_was(wireguard, uplink):
+    """NetworkManager leaves WireGuard's interface and connection as they are."""
+    wireguard.active, wireguard.handshake, wireguard.uplink = {"a": "activated"}, 1, uplink
+    assert said() == ("connecting", "a", [])
 
 
 def test_a_server_that_never_answers_is_a_failure_after_a_while(wireguard):
