@@ -12,8 +12,21 @@ from typing import NamedTuple
 from .. import debian
 from .archive import Archive
 
+
+class Kind(NamedTuple):
+    """What an image is made of.
+
+    name: of what is kept.  modules: with what they depend on, loaded at boot, because nothing looks
+    for a module later.  One that a kernel does not have as a module is built in or came later.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
 #: Debian's kernel for virtual machines is small, and the only one of its kernels that boots fast.
-PACKAGES = (
+_PACKAGES = (
     "linux-image-cloud-amd64",
     "python3",
     "nftables",
@@ -22,9 +35,8 @@ PACKAGES = (
     "wireguard-tools",
     "busybox-static",
 )
-#: With what they depend on, loaded at boot: nothing looks for a module later.  One that a kernel
-#: does not have as a module is built in or came later; what is really missing fails a scenario.
-MODULES = (
+#: What is really missing fails a scenario.
+_MODULES = (
     "veth",
     "dummy",
     "tun",
@@ -41,6 +53,8 @@ MODULES = (
     "nft_masq",
     "nft_reject_inet",
 )
+#: For the scenarios of ``guest/``.
+SCENARIOS = Kind("vm", _PACKAGES, _MODULES)
 _LIBRARY = "usr/lib/x86_64-linux-gnu"
 #: What the scenarios never touch; the RAM disk is memory, and is copied at each boot.
 _LEAVE_OUT = (
@@ -65,23 +79,23 @@ class Image(NamedTuple):
     release: str
 
 
-def build(suite: str) -> Image:
+def build(suite: str, kind: Kind = SCENARIOS) -> Image:
     """The image for a Debian release (``bookworm``, ``trixie``, ``sid``); made once, then kept.
 
     Raises :class:`debian.NotReachable`.
     """
-    home = debian.cache() / f"vm-{suite}"
+    home = debian.cache() / f"{kind.name}-{suite}"
     kernel, disk, stamp = home / "kernel", home / "disk", home / "release"
     # Another way to make it is another image.
-    made_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    made_by = hashlib.sha256(Path(__file__).read_bytes() + repr(kind).encode()).hexdigest()
     with debian.alone(home):
         if not stamp.exists() or stamp.read_text("ascii").split()[1] != made_by:
-            tree = debian.tree(suite, "vm", PACKAGES)
+            tree = debian.tree(suite, kind.name, kind.packages)
             (modules,) = (tree / "usr/lib/modules").iterdir()
             _compile(tree)
             shutil.copy(_kernel(tree, modules), kernel)
             with disk.open("wb") as file:
-                _write(Archive(file), tree, modules)
+                _write(Archive(file), tree, _in_order(modules, kind.modules))
             stamp.write_text(f"{modules.name} {made_by}", "ascii")
             shutil.rmtree(tree)
         return Image(kernel, disk, stamp.read_text("ascii").split()[0])
@@ -98,14 +112,14 @@ def _compile(tree: Path) -> None:
 
     Times of files are not kept in the RAM disk, so that nothing is to be checked by them.
     """
-    (library,) = (found for found in tree.glob("usr/lib/python3.*") if found.is_dir())
-    command = debian.command(tree, f"usr/bin/{library.name}")
-    options = ["-q", "--invalidation-mode", "unchecked-hash", "-x", "/test/|/pydoc_data/"]
-    words = [*command, "-Sm", "compileall", *options, "-s", str(tree), str(library)]
-    subprocess.run(words, check=True, env={"PYTHONHOME": str(tree / "usr")})
+    for library in (found for found in tree.glob("usr/lib/python3.*") if found.is_dir()):
+        command = debian.command(tree, f"usr/bin/{library.name}")
+        options = ["-q", "--invalidation-mode", "unchecked-hash", "-x", "/test/|/pydoc_data/"]
+        words = [*command, "-Sm", "compileall", *options, "-s", str(tree), str(library)]
+        subprocess.run(words, check=True, env={"PYTHONHOME": str(tree / "usr")})
 
 
-def _write(archive: Archive, tree: Path, modules: Path) -> None:
+def _write(archive: Archive, tree: Path, modules: list[Path]) -> None:
     # The kernel opens it for init before anything is mounted.
     archive.device("dev/console", 5, 1)
     for folder in ("proc", "sys", "run", "tmp", "rw", "var"):
@@ -113,14 +127,14 @@ def _write(archive: Archive, tree: Path, modules: Path) -> None:
     archive.link("var/run", "/run")
     tests = [str(found.relative_to(tree)) for found in tree.glob("usr/lib/python3*/test")]
     archive.tree(tree, [*_LEAVE_OUT, *tests])
-    for number, module in enumerate(_in_order(modules)):
+    for number, module in enumerate(modules):
         archive.file(f"modules/{number:03}-{_name(module)}.ko", _content(module))
     archive.end()
 
 
-def _in_order(modules: Path) -> list[Path]:
-    """The files of :data:`MODULES` and of what they depend on, each after what it needs."""
-    files = {_name(path): path for path in modules.rglob("*.ko*")}
+def _in_order(folder: Path, modules: tuple[str, ...]) -> list[Path]:
+    """The files of *modules* and of what they depend on, each after what it needs."""
+    files = {_name(path): path for path in folder.rglob("*.ko*")}
     ordered: dict[str, Path] = {}
 
     def add(name: str) -> None:
@@ -129,7 +143,7 @@ def _in_order(modules: Path) -> list[Path]:
                 add(needed)
             ordered[name] = files[name]
 
-    for name in MODULES:
+    for name in modules:
         add(name)
     return list(ordered.values())
 

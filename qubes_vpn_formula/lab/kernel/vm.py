@@ -48,19 +48,9 @@ def run(image: Image, files: dict[str, tuple[str, int]], timeout: float = 900) -
         disk, results = Path(folder, "disk"), Path(folder, "results")
         _disk(disk, image, files)
         started = time.time()
-        try:
-            done = subprocess.run(
-                _command(image, disk, results),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
-            words = done.stdout + done.stderr
-        except subprocess.TimeoutExpired as error:
-            words = f"{(error.stdout or b'').decode(errors='replace')}\nkilled after {timeout} s"
+        # The kernel's own words must not get between the results: a port for each.
+        options = ["-m", str(_MEMORY), "-serial", f"file:{results}"]
+        words = emulate(image, disk, options, timeout)
         seconds = time.time() - started
         lines = results.read_text("utf-8").splitlines() if results.exists() else []
     found = [json.loads(line) for line in lines]
@@ -69,6 +59,26 @@ def run(image: Image, files: dict[str, tuple[str, int]], timeout: float = 900) -
         raise NotBooted("\n".join([*last, *words.splitlines()[-30:]]))
     (_, boot), *scenarios, _ = found
     return Run(dict(scenarios), boot, seconds)
+
+
+def emulate(image: Image, disk: Path, options: list[str], timeout: float) -> str:
+    """Boots the image's kernel with the RAM disk `disk`; what QEMU and the serial port said.
+
+    options: further ones of QEMU.  timeout: seconds until it is killed, which the last line says.
+    """
+    try:
+        done = subprocess.run(
+            [*_command(image, disk), *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return f"{(error.stdout or b'').decode(errors='replace')}\nkilled after {timeout} s"
+    return done.stdout + done.stderr
 
 
 def _disk(disk: Path, image: Image, files: dict[str, tuple[str, int]]) -> None:
@@ -85,18 +95,16 @@ def _disk(disk: Path, image: Image, files: dict[str, tuple[str, int]]) -> None:
         archive.end()
 
 
-def _command(image: Image, disk: Path, results: Path) -> list[str]:
+def _command(image: Image, disk: Path) -> list[str]:
     """Emulated, not virtualised: slower, but it runs wherever QEMU does and needs no rights."""
     kernel = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off random.trust_cpu=on"
     return [
         # However we end, it ends with us.
         *("setpriv", "--pdeathsig", "KILL", "--"),
         _QEMU,
-        *("-machine", "pc,accel=tcg", "-m", str(_MEMORY), "-nodefaults", "-no-user-config"),
+        *("-machine", "pc,accel=tcg", "-nodefaults", "-no-user-config"),
         # QEMU 7.2 emulates these two wrongly.
         *("-cpu", "max,-cx16,-la57"),
-        *("-display", "none", "-no-reboot"),
-        # The kernel's own words must not get between the results: a port for each.
-        *("-serial", "stdio", "-serial", f"file:{results}"),
+        *("-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(image.kernel), "-initrd", str(disk), "-append", kernel),
     ]
