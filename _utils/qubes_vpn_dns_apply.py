@@ -80,7 +80,8 @@ def apply(settings, dry):
             return Outcome(written, (*told, *_closed(), _LATER))
         loaded = qubes_vpn_resolver.open_up(IN_TEMPLATE)
     except OSError as error:
-        return Outcome({}, (f"{error.filename}: {error.strerror}", *_closed(), _STOPPED))
+        gone = {str(CONFIG): {"old": "there", "new": "removed"}} if not CONFIG.exists() else {}
+        return Outcome(gone, (f"{error.filename}: {error.strerror}", *_closed(), _STOPPED))
     except Exception:
         _closed()
         raise

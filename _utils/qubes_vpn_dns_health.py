@@ -29,7 +29,8 @@ _CLOCK = 120
 _OLD = 30
 #: An address that nobody has (RFC 5737): whether the way refuses, it says itself, on the way.
 _NOBODY = ("192.0.2.1", 443)
-_REFUSALS = {errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EACCES}
+#: What the VPN qube's "administratively prohibited" comes out as; a closed port is another matter.
+_REFUSALS = {errno.EHOSTUNREACH, errno.EACCES}
 _VERDICT = re.compile(r"\[(?:FATAL|CRITICAL|ERROR)\]|live servers")
 _FATAL = re.compile(r"\[FATAL\] (.{1,300})")
 _START = re.compile(r"\[NOTICE\] dnscrypt-proxy \d")
@@ -73,7 +74,7 @@ def explain(facts):
     ]
     if facts.why is None:
         return old
-    for cause in (_not_running, _refused, _clock, _out, _servers):
+    for cause in (_not_running, _refused, _clock, _out, _list, _servers):
         if told := cause(facts):
             return [told, *old]
     return old
@@ -100,17 +101,8 @@ def _not_running(facts):
 
 def _refused(facts):
     """What the program itself does not accept."""
-    if found := _LIST.search(facts.check):
-        name, why = found.groups()
-        if "no such file" in why:
-            return (
-                f"the list '{name}' is missing, and was not fetched yet. Wait; or name static "
-                f"servers in the pillar, which need no list. See journalctl -b -u {UNIT}"
-            )
-        return (
-            f"the list '{name}' cannot be used, because its signature does not fit ({why}): it is "
-            "damaged or forged. It is fetched anew when dnscrypt-proxy starts"
-        )
+    if _LIST.search(facts.check):
+        return None  # another cause may be why it could not be fetched
     if "None of the servers listed" in facts.check:
         return (
             "none of the pillar's server_names is in the lists: they were renamed or given up. "
@@ -145,6 +137,23 @@ def _out(facts):
             "sudo /usr/lib/qubes-vpn/tunnel status"
         )
     return None
+
+
+def _list(facts):
+    found = _LIST.search(facts.check)
+    if not found:
+        return None
+    name, why = found.groups()
+    if "no such file" in why:
+        return (
+            f"the list '{name}' is missing, and could not be fetched yet; it is tried again and "
+            f"again. See journalctl -b -u {UNIT}, or name static servers in the pillar"
+        )
+    return (
+        f"the list '{name}' cannot be used: its signature does not fit ({why}), so it is damaged "
+        "or forged. It is fetched anew whenever dnscrypt-proxy starts. See journalctl -b -u "
+        f"{UNIT}, or name static servers in the pillar"
+    )
 
 
 def _servers(facts):
@@ -210,7 +219,7 @@ def _ahead():
     words = ("qrexec-client-vm", "--filter-escape-chars-stderr", "@default", "qubes.GetDate")
     try:
         # As `date -u -Iseconds` writes it.
-        theirs = datetime.strptime(_run(*words)[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        theirs = datetime.fromisoformat(_run(*words)[:19]).replace(tzinfo=UTC)
     except ValueError:
         return None
     return time.time() - theirs.timestamp()

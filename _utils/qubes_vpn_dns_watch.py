@@ -19,7 +19,9 @@ PATIENCE = 11
 #: That often in a row it did not answer before it is closed: one lost packet closes nothing.
 UNANSWERED = 2
 #: Seconds until it is asked again, by whether it answered.
-_EVERY = {True: 15, False: 0.5}
+_EVERY = {True: 15, False: 0.2}
+#: Seconds without an answer after which the journal is told why: at the qube's start it takes some.
+_SILENT = 30
 
 
 class Watch:
@@ -41,16 +43,18 @@ class Watch:
 
 def run(library):
     """The watch; never returns.  library: of :mod:`qubes_vpn_resolver`."""
-    watch, told = Watch(), ""
+    watch, silent_since, told = Watch(), time.monotonic(), False
     while True:
         why = "not asked yet"
         try:
             why = qubes_vpn_dns_ask.ask(PATIENCE)
             turn(watch, library, why)
-            if why and why != told:
+            if why is None:
+                silent_since, told = time.monotonic(), False
+            elif not told and time.monotonic() - silent_since > _SILENT:
+                told = True
                 for problem in qubes_vpn_dns_health.problems(why):
                     _say(problem)
-            told = why
         except Exception as error:  # whatever it was: without a watch nobody opens or closes
             _say(f"{type(error).__name__}: {error}")
         time.sleep(_EVERY[why is None])
