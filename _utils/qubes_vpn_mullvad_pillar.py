@@ -64,8 +64,10 @@ def settings(values, relays):
     relays = relays if relays and relays["list"] == "mullvad" else None
     port = values["wireguard_port"] or (relays and relays["port"]) or WIREGUARD_PORT
     owner = hosted_by = None
-    if relays and not values["entry"]:  # with one the app would ask that of the exit as well
+    if relays:
         owner, hosted_by = relays["owner"] or "any", relays["hosted_by"]
+        if values["entry"]:  # of which the app would ask no other than of the exit
+            owner, hosted_by = "any", ()
     return {**values, "wireguard_port": port, "owner": owner, "hosted_by": hosted_by}
 
 

@@ -31,7 +31,10 @@ _BROKEN = {
 
 
 def weakened(name, value):
-    """``(text, danger, refused)`` of the option *name* with *value*, or None when it is sound."""
+    """``(text, danger, refused, fix)`` of the option *name* with *value*, or None when it is sound.
+
+    The fix may be left out.
+    """
     items = [item.lstrip("?").lower() for item in value.split(":")]
     if name in _CIPHERS:
         if {"none", "null"} & set(items):
@@ -64,8 +67,11 @@ def _version(name, value):
 def _tls_cipher(items):
     wanted = [item for item in items if item[:1] not in ("!", "-")]
     parts = {part for item in wanted for part in re.split(r"[-_+]", item)}
-    if parts & _BROKEN or "@seclevel=0" in wanted:
+    if parts & _BROKEN:
         return "TLS ciphers without authentication or encryption, or broken ones", True, True
+    if "@seclevel=0" in wanted:
+        what = "OpenSSL takes keys and hashes of any weakness with SECLEVEL=0"
+        return what, True, True, "Remove the line: a server whose certificate is sound needs none."
     if "@seclevel=1" in wanted:
         return "OpenSSL takes weaker keys and hashes with SECLEVEL=1", True, False
     return None

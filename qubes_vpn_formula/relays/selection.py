@@ -85,9 +85,11 @@ def fitting_any(relays, wishes):
 
 def spelled(listed, wishes):
     """*wishes* with companies as the list writes them: the Mullvad app knows them by that only."""
-    wanted = {name.casefold() for name in wishes.hosted_by}
-    names = {relay.hosted_by for relay in listed.relays if relay.hosted_by.casefold() in wanted}
-    return wishes._replace(hosted_by=tuple(sorted(names)))
+    names = sorted({relay.hosted_by for relay in listed.relays})
+    found = [
+        name for wish in wishes.hosted_by for name in names if name.casefold() == wish.casefold()
+    ]
+    return wishes._replace(hosted_by=tuple(dict.fromkeys(found)))
 
 
 def _like(relay, pattern):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import qubes_vpn_model
+import qubes_vpn_mullvad_pillar
 import qubes_vpn_relays
 import qubes_vpn_schema
 from qubes_vpn_mullvad_pillar import MULLVAD
@@ -325,6 +326,24 @@ def test_example_shows_the_apps_settings_and_their_defaults(pillar_example):
             "owner": None,
             "hosted_by": None,
         }
+
+
+@pytest.mark.parametrize(
+    ("relays", "entry", "owner", "hosted_by"),
+    [
+        (None, None, None, None),
+        ({"list": "plain", "owner": "owned"}, None, None, None),
+        ({"list": "mullvad"}, None, "any", ()),
+        ({"list": "mullvad", "owner": "owned", "hosted_by": ("M247",)}, None, "owned", ("M247",)),
+        ({"list": "mullvad", "owner": "owned", "hosted_by": ("M247",)}, "se", "any", ()),
+    ],
+)
+def test_the_app_is_told_whose_relays_were_chosen(relays, entry, owner, hosted_by):
+    """R36. Not with an entry: the app would ask the same of the exit."""
+    given = MULLVAD.read({"entry": entry} if entry else {}, (), [])
+    relays = relays and {"owner": None, "hosted_by": (), "port": None, **relays}
+    app = qubes_vpn_mullvad_pillar.settings(given, relays)
+    assert (app["owner"], app["hosted_by"]) == (owner, hosted_by)
 
 
 def test_the_app_is_pinned_to_the_port_that_its_relays_were_chosen_for():

@@ -87,7 +87,7 @@ LINES = {
     "data-ciphers AES-256-GCM:?none": "data-ciphers: 'none' means no encryption",
     "auth none": "auth: packets are not authenticated",
     "tls-version-max 1.1": "tls-version-max: TLS 1.1 at most, which is broken",
-    "tls-cipher DEFAULT:@SECLEVEL=0": "tls-cipher: TLS ciphers without authentication",
+    "tls-cipher DEFAULT:@SECLEVEL=0": "tls-cipher: OpenSSL takes keys and hashes of any",
     "tls-cipher ECDHE-RSA-AES256-GCM-SHA384:aNULL": "tls-cipher: TLS ciphers without",
     "tls-cipher TLS-ECDH-anon-WITH-AES-256-CBC-SHA": "tls-cipher: TLS ciphers without",
     "dhcp-option DNS 10.139.1.1": "dhcp-option: 10.139.1.1 cannot be inside a tunnel: 10.139.0.0/",
@@ -164,6 +164,7 @@ def test_hostile_line(folder, line):
         ("auth-user-pass /config/login.txt", "write its bare name: auth-user-pass NAME."),
         ("dev tap", "Write 'dev tun', if the server has that too."),
         ("remote-cert-tls client", "Write 'remote-cert-tls server'."),
+        ("tls-cipher DEFAULT:@SECLEVEL=0", "SECLEVEL=0. Remove the line: a server whose"),
         ("cipher none", "change it, or ask the provider for another one."),
         ("PostUp = iptables -I OUTPUT -j REJECT", "Remove the line: the killswitch does not need"),
         ("Jc = 4", "take the provider's profile for plain WireGuard."),
@@ -171,7 +172,7 @@ def test_hostile_line(folder, line):
 )
 def test_what_to_do_is_said(folder, line, fix):
     """Providers ship some of these (Proton: update-resolv-conf, Mullvad: PostUp)."""
-    if "=" in line:
+    if " = " in line:
         put(folder, "x.conf", WIREGUARD.replace("\n\n", f"\n{line}\n\n"))
         assert fix in refusal(folder, "x.conf")
         return
