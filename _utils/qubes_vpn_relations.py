@@ -80,6 +80,7 @@ def wiring(model):
             problems += _tunnel(at, service)
         if service.role == "resolver":
             problems += qubes_vpn_dnscrypt_pillar.problems(at, service.dnscrypt)
+            problems += _forwarding(model, at, service)
     return problems
 
 
@@ -217,6 +218,14 @@ def _ignored(path, gateway):
     """Whonix' gateway does not enforce what `qvm-firewall` says of its clients."""
     what = f"'{gateway}' ignores its clients' firewall lists"
     return Problem(path, what, "Name a netvm that enforces them: nothing else would.")
+
+
+def _forwarding(model, at, resolver):
+    """What is forwarded is plain DNS, which only a tunnel hides."""
+    if not resolver.dnscrypt["forwarding"] or not model.in_clear(resolver.name):
+        return []
+    what = f"it is asked in plain, and '{resolver.name}' is behind no tunnel"
+    return [Problem((*at, "dnscrypt", "forwarding"), what, "Remove it.")]
 
 
 def _tunnel(at, tunnel):
