@@ -6,7 +6,7 @@ A list is enforced where packets are forwarded, so after every translation of ad
 when the list was put (qubes-core-agent-linux, ``qubesagent/firewall.py``).  Where a query goes by
 then depends on the netvm:
 
-- a resolver of ours answers itself: nothing is forwarded, and no list is asked;
+- a resolver of ours answers itself: nothing is forwarded, and no list is asked (decision 20);
 - a VPN qube of ours sends it to the tunnel's resolver, whatever the client asked;
 - a firewall of ours passes on what it gives its clients to ask: the addresses in ``VIRTUAL``;
 - of any other netvm nobody here knows.
@@ -26,6 +26,9 @@ def remark(name, rules, netvm, role):
 
     role: of the *netvm*: ``tunnel``, ``resolver``, ``firewall``, or None for any other.
     """
+    if role == "resolver":
+        what = unheeded(rules, netvm)
+        return what and f"{name}: its firewall list lets {what} (pillar: routes)."
     what = lack(rules, netvm, role)
     if what is None:
         return None
@@ -51,16 +54,28 @@ def lack(rules, netvm, role):
     return f"DNS through to {places} only, and {where}. Unless that is what it asks"
 
 
-def lacking(machine, roles):
-    """A text for each qube that has no DNS behind one of *roles*: ``{netvm: role}``.
+def unheeded(rules, netvm):
+    """What a list says of DNS that a resolver does not heed: the end of a sentence, or None."""
+    if _through(rules, "firewall") != []:
+        return None  # it lets some through, or as much as anybody asks
+    return (
+        f"no DNS through, and {netvm} answers it all the same: no list is asked for what a netvm "
+        "itself answers. If it is to have no names, give it a firewall qube as its netvm"
+    )
 
-    Tunnels have endpoints only, and resolvers ask theirs by other ports.
+
+def lacking(machine, roles):
+    """A text for each qube behind one of *roles*, ``{netvm: role}``, whose list and DNS differ.
+
+    It has none, or has some in spite of its list.  Tunnels have endpoints only, resolvers ask
+    theirs by other ports, and what a firewall's clients may ask is in their own lists.
     """
     for name, netvm in sorted(machine.wiring().items()):
-        role = roles.get(netvm, "resolver")
-        if role != "resolver" and roles.get(name, "firewall") == "firewall":
+        role = roles.get(netvm)
+        asked = name not in roles or (roles[name] == "firewall" and role != "resolver")
+        if role and asked:
             text = remark(name, machine.rules(name), netvm, role)
-            if text and machine.enforces(netvm):
+            if text and (role == "resolver" or machine.enforces(netvm)):
                 yield text
 
 

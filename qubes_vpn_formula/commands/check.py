@@ -117,13 +117,17 @@ def _resolvers_in_clear(model):
 
 
 def _without_dns(model):
-    """Allowlists by which a qube has no names, which may be meant."""
+    """Allowlists by which a qube has no names, or is to have none and has, which may be meant."""
     for name, entries in model.allowlists.items():
         service = model.services.get(name)
         netvm = service.upstream if service else model.routes.get(name, "none")
         role = model.services[netvm].role if netvm in model.services else None
         rules = qubes_vpn_net.rules(entries)
-        if netvm != "none" and (what := qubes_vpn_client_dns.lack(rules, netvm, role)):
+        if role == "resolver" and (what := qubes_vpn_client_dns.unheeded(rules, netvm)):
+            what = f"it lets {what}".rpartition(". ")[0]
+            fix = "Add 'dns' if that is meant; else give it a firewall qube as its netvm."
+            yield Problem(("qubes_vpn", "allowlists", name), what, fix)
+        elif netvm != "none" and (what := qubes_vpn_client_dns.lack(rules, netvm, role)):
             what, _, when = f"it lets {what}".rpartition(". ")
             yield Problem(("qubes_vpn", "allowlists", name), what, f"{when}, add 'dns'.")
 

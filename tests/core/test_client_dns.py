@@ -82,6 +82,31 @@ def test_a_resolver_answers_whatever_the_list_is(name):
     assert qubes_vpn_client_dns.lack(LISTS[name][0], "sys-dns", "resolver") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nothing: offline by choice", True),
+        ("empty", True),
+        ("no dns", True),
+        ("port 53 refused, the rest allowed", True),
+        ("everything, as Qubes makes a qube", False),
+        ("as the settings' window writes it", False),
+        ("what Qubes gives to ask", False),
+        ("a resolver by its address", False),
+    ],
+)
+def test_who_has_names_behind_a_resolver_in_spite_of_its_list_is_told(name, told):
+    """Also one that a list takes offline: its names are a way out."""
+    said = qubes_vpn_client_dns.remark("vault", LISTS[name][0], "sys-dns", "resolver")
+    assert said == (
+        "vault: its firewall list lets no DNS through, and sys-dns answers it all the same: no "
+        "list is asked for what a netvm itself answers. If it is to have no names, give it a "
+        "firewall qube as its netvm (pillar: routes)."
+        if told
+        else None
+    )
+
+
 def test_the_rule_that_is_named_ends_it():
     """As the first rule, which is what `--before 0` makes of it; for whatever was lacking."""
     for rules, *_ in LISTS.values():

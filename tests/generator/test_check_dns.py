@@ -8,6 +8,10 @@ from core.pillars import pillar, tunnel
 from qubes_vpn_formula.cli import main
 
 WEB = "192.0.2.7:443/tcp"
+ANSWERED = (
+    "it lets no DNS through, and sys-dns answers it all the same: no list is asked for what a "
+    "netvm itself answers. Add 'dns' if that is meant; else give it a firewall qube as its netvm."
+)
 
 
 def remarks(folder, capsys, **keys):
@@ -21,7 +25,7 @@ def remarks(folder, capsys, **keys):
 
 
 def test_an_allowlist_without_dns_is_a_remark(tmp_path, capsys):
-    """It may be meant; behind a resolver, which answers by itself, it changes nothing."""
+    """It may be meant; behind a resolver, which answers by itself, it has names all the same."""
     routes = {"qubes": {"work": "sys-firewall", "home": "sys-vpn", "mail": "sys-dns"}}
     lists = {name: [WEB] for name in routes["qubes"]}
     assert remarks(tmp_path, capsys, routes=routes, allowlists=lists) == {
@@ -30,7 +34,7 @@ def test_an_allowlist_without_dns_is_a_remark(tmp_path, capsys):
             "add 'dns'."
         )
         for name, netvm in (("work", "sys-firewall"), ("home", "sys-vpn"))
-    }
+    } | {"qubes_vpn.allowlists.mail": ANSWERED}
     lists = {name: [WEB, "dns"] for name in routes["qubes"]}
     assert remarks(tmp_path, capsys, routes=routes, allowlists=lists) == {}
 
@@ -39,7 +43,9 @@ def test_names_need_dns_but_not_behind_a_resolver(tmp_path, capsys):
     """A name in a list is looked up by the netvm; the client's own DNS is what the list filters."""
     lists = {"work": ["bank.example:443/tcp"]}
     behind = {"qubes": {"work": "sys-dns"}}
-    assert remarks(tmp_path, capsys, routes=behind, allowlists=lists) == {}
+    assert remarks(tmp_path, capsys, routes=behind, allowlists=lists) == {
+        "qubes_vpn.allowlists.work": ANSWERED
+    }
     path = tmp_path / "q.sls"
     document = pillar(routes={"qubes": {"work": "sys-firewall"}}, allowlists=lists)
     path.write_text(json.dumps({"qubes_vpn": document}), encoding="utf-8")

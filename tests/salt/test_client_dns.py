@@ -28,8 +28,12 @@ def told(states, pillar=PILLAR, test=False) -> list[str]:
 
 @pytest.mark.parametrize("release", ["4.3", "4.2"])
 def test_where_a_list_counts_and_where_not(states, embedded):
-    """The resolver answers by itself, so nothing of its clients' DNS is filtered."""
+    """The resolver answers by itself, so nothing of its clients' DNS is filtered: that is told."""
     restrict(embedded, WEB + DROP)
+    assert (
+        "personal: its firewall list lets no DNS through, and sys-dns answers it all the same"
+        in (states.run(PILLAR, test=True)[WAYS].comment)
+    )
     assert told(states, test=True) == told(states) == ["untrusted", "work"]
     (line,) = [
         line for line in states.run(PILLAR)[WAYS].comment.splitlines() if line.startswith("work:")
