@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qubes_vpn_formula.lab import debian
+from qubes_vpn_formula.lab import debian, resolverfiles
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 
@@ -91,3 +91,30 @@ def test_bad_input_closes(qube):
     bad = qube.run("nft -s list table inet qubes_vpn").stdout
     qube.run(["nft", "-f", _CLOSED])
     assert bad == qube.run("nft -s list table inet qubes_vpn").stdout
+
+
+def test_a_resolvers_rules_are_loaded_and_compared(qube):
+    """R50. Silently, any number of times; open, closed and altered are told apart."""
+    for path, (text, mode) in resolverfiles.files().items():
+        qube.write(path, text, mode)
+    qube.run("mv /run/qubes-service/qubes-vpn /run/vpn")
+    try:
+        for _ in range(2):
+            done = qube.run(["nft", "-f", resolverfiles.CLOSED])
+            assert done.stdout + done.stderr == ""
+        code = (
+            "import sys; sys.path.insert(0, '/usr/lib/qubes-vpn'); import qubes_vpn_resolver;"
+            "print(tuple(qubes_vpn_resolver.open_up()), qubes_vpn_resolver.status()['state'])"
+        )
+        qube.write(f"/run{resolverfiles.FLAG}", "")
+        qube.run("nft 'table ip qubes { chain custom-input { }; }'")
+        for _ in range(2):
+            assert qube.run(["python3", "-IBc", code]).stdout == "(True, (), True) open\n"
+        listed = qube.run("nft list chain ip qubes custom-input").stdout
+        assert listed.count("qubes-vpn") == 1
+        assert qube.run([resolverfiles.COMMAND, "close"]).stdout == ""
+        qube.run("nft insert rule inet qubes_vpn output accept")
+        report = qube.run([resolverfiles.COMMAND, "status", "--json"], check=False).stdout
+        assert json.loads(report)["drift"] == ["chain output: 'accept' is not ours"]
+    finally:
+        qube.run(f"mv /run/vpn /run/qubes-service/qubes-vpn; rm -f /run{resolverfiles.FLAG}")
