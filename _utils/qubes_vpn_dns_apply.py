@@ -35,6 +35,7 @@ _NEEDED = tuple(
         f"multi-user.target.wants/{WATCH}",
     )
 )
+_DNS = "clients' DNS"
 _LATER = "Clients have no DNS until it answers; then it opens by itself"
 _STOPPED = "dnscrypt-proxy is stopped, and clients have no DNS until this succeeds"
 #: Lines of a difference that are told; the rest is counted.
@@ -59,9 +60,8 @@ def apply(settings, dry):
     files = {FOLDER / name: text for name, text in qubes_vpn_dnscrypt.files(settings).items()}
     written = differences(files)
     before = _condition()
-    changes = dict(written)
-    if written or before != "open":
-        changes["clients' DNS"] = {"old": before, "new": "open"}
+    opened = {} if before == "open" else {_DNS: {"old": before, "new": "open"}}
+    changes = written | opened
     if dry or not changes:
         return Outcome(changes)
     try:
@@ -77,7 +77,8 @@ def apply(settings, dry):
         why = qubes_vpn_dns_ask.wait(patience if restart else _RUNNING)
         if why:
             told = qubes_vpn_dns_health.problems(why) or [f"the resolver does not answer: {why}"]
-            return Outcome(written, (*told, *_closed(), _LATER))
+            shut = {_DNS: {"old": "open", "new": "closed"}} if before == "open" else {}
+            return Outcome(written | shut, (*told, *_closed(), _LATER))
         loaded = qubes_vpn_resolver.open_up(IN_TEMPLATE)
     except OSError as error:
         gone = {str(CONFIG): {"old": "there", "new": "removed"}} if not CONFIG.exists() else {}

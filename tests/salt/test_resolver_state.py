@@ -134,7 +134,7 @@ def test_another_pillar_is_taken_over_by_a_restart(qube, state):
     pid = qube.read("/run/proxy.pid")
     done = state(blocked_names=["ads.example"])
     assert done["result"] is True
-    assert set(done["changes"]) >= {CONFIG, f"{FOLDER}/blocked-names.txt"}
+    assert set(done["changes"]) == {CONFIG, f"{FOLDER}/blocked-names.txt"}
     assert qube.read("/run/proxy.pid") != pid
     assert is_open(qube)
 
@@ -165,7 +165,8 @@ def test_without_an_answer_it_fails_closed(qube, state, answer):
     qube.write("/run/answer", answer)
     done = state(block_ipv6=True)
     assert done["result"] is False
-    assert list(done["changes"]) == [CONFIG]
+    assert list(done["changes"]) == [CONFIG, "clients' DNS"]
+    assert done["changes"]["clients' DNS"] == {"old": "open", "new": "closed"}
     assert "Clients have no DNS until it answers" in done["comment"]
     assert not is_open(qube)
     assert "block_ipv6 = true" in qube.read(CONFIG)
