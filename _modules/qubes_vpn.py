@@ -18,6 +18,7 @@ import qubes_vpn_packages
 import qubes_vpn_part
 import qubes_vpn_plan
 import qubes_vpn_record
+import qubes_vpn_resolver
 import qubes_vpn_template
 import qubes_vpn_undo
 
@@ -200,12 +201,14 @@ def template_ready(kinds, minimal=False):
 
 
 def status():
-    """The killswitch of this VPN qube: what is loaded, and what is wrong with it.
+    """The killswitch of this VPN qube, or the rules of this resolver qube: what is wrong with them.
 
     CLI Example::
 
         qubesctl --skip-dom0 --targets=sys-vpn qubes_vpn.status
     """
+    if qubes_vpn_resolver.installed() and not qubes_vpn_killswitch.FLAG.exists():
+        return qubes_vpn_resolver.status()
     here = (qubes_vpn_killswitch.FLAG, qubes_vpn_killswitch.IN_TEMPLATE, qubes_vpn_killswitch.IN_RW)
     if not any(path.exists() for path in here):
         raise CommandExecutionError("no killswitch here: this is not a VPN qube of the formula")

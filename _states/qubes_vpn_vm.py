@@ -18,6 +18,7 @@ import qubes_vpn_mullvad_account
 import qubes_vpn_packages
 import qubes_vpn_proxy
 import qubes_vpn_repository
+import qubes_vpn_resolver
 import qubes_vpn_template
 import qubes_vpn_tunnel
 from qubes_vpn_problem import os_words
@@ -121,6 +122,48 @@ def mullvad(name, settings, api):
         told[0] = "The Mullvad app would be set so"
         return {**ret, "result": None, "changes": changes, "comment": _sentences(told)}
     return {**ret, "result": True, "changes": changes, "comment": _sentences(told)}
+
+
+def dnat_dns(name, to):
+    """Clients' DNS goes to one resolver, whichever address they ask, and nowhere else (R50, R55).
+
+    to: ``resolver``, to the one in this qube, once that has answered a real question, which is the
+    state ``dnscrypt``'s; until then clients are refused.  Qubes' own chain stays as Qubes has it.
+    """
+    ret = {"name": name, "changes": {}, "result": False, "comment": ""}
+    if to not in _DNAT_DNS:
+        return {**ret, "comment": f"to: {to} is not known. Write one of: {', '.join(_DNAT_DNS)}."}
+    try:
+        return _DNAT_DNS[to](ret)
+    except Exception as error:
+        return {**ret, "comment": f"Clients' DNS: {type(error).__name__}."}
+
+
+def _dns_to_resolver(ret):
+    before = qubes_vpn_resolver.status()
+    lacking = qubes_vpn_resolver.missing(qubes_vpn_resolver.installed())
+    if before["state"] == "altered" and not before["drift"]:
+        lacking = before["problems"]  # it cannot be looked at
+    if lacking:
+        return {**ret, "comment": _sentences(lacking)}
+    state = before["state"]
+    if state not in ("open", "closed") or before["problems"]:
+        old = before["drift"] or before["problems"]
+        ret["changes"]["rules"] = {"old": old, "new": "as they should be"}
+        if __opts__["test"]:
+            told = "The rules would be loaded, and be closed until the resolver answers"
+            return {**ret, "result": None, "comment": _sentences([told])}
+        if problems := qubes_vpn_resolver.load().problems:
+            return {**ret, "comment": _sentences(problems)}
+        state = qubes_vpn_resolver.status()["state"]
+    told = ["Clients' DNS goes to the resolver in this qube, whichever address they ask"]
+    if state != "open":
+        told.append("They are refused until it has answered")
+    return {**ret, "result": True, "comment": _sentences(told)}
+
+
+#: What :func:`dnat_dns` can do, by where to.
+_DNAT_DNS = {"resolver": _dns_to_resolver}
 
 
 def dnscrypt(name, settings):
