@@ -163,7 +163,7 @@ def test_what_the_example_shows_is_accepted(proxy, nameservers, pillar_example):
 
 
 @hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(document=documents())
 @example(document={})
