@@ -175,8 +175,10 @@ def _no_template(model, path, name):
 
 def _netvm_while_installing(model, at, name, netvm):
     path = (*at, "netvm_while_installing")
-    if name not in [model.services[tunnel].template for tunnel in model.tunnels()]:
-        what = f"'{name}' is no tunnel's template, so nothing is installed in it"
+    if name not in [
+        model.services[each].template for each in (*model.tunnels(), *model.resolvers())
+    ]:
+        what = f"'{name}' is no template of a tunnel or a resolver, so nothing is installed in it"
         return [Problem(path, what, "Remove it.")]
     if netvm not in _netvms(model):
         what = f"there is no tunnel, resolver, firewall or uplink '{netvm}'"

@@ -71,9 +71,9 @@ class Demonstration:
         self._title("The machine now")
         self._draw(_guard(pillar))
         self.console.print(
-            "\nThis was dom0's part.  The same state puts the software into the template, and the\n"
-            "killswitch and the tunnel into the VPN qube; qubes-vpn lab attacks the killswitch.\n"
-            "Not part of this version: DNS inside the tunnel.",
+            "\nThis was dom0's part.  The same state puts the software into the templates, the\n"
+            "killswitch and the tunnel into the VPN qube, and clients' DNS into the tunnel;\n"
+            "qubes-vpn lab attacks the killswitch.",
             style="yellow",
         )
 

@@ -67,25 +67,32 @@ def tell_steps(steps):
             tell(f"       {line}", "cyan")
 
 
-def next_steps(profile, tunnel, template, pillar, port):
+def next_steps(profile, targets, pillar, port):
     """What the user does next: a list of ``{"do": sentence, "type": command lines}``.
 
-    tunnel, template: the VPN qube and its template.  pillar: the pillar's file.  port: the Mullvad
+    targets: who has a part of its own: ``{"template": name, "tunnel": name, "resolvers":
+    [name...]}``, the resolvers' templates first.  pillar: the pillar's file.  port: the Mullvad
     app's WireGuard port.
     """
+    tunnel, resolvers = targets["tunnel"], targets["resolvers"]
     software = (
         _mullvad_app(tunnel, port) if profile.kind == "mullvad" else _profile(profile, tunnel)
     )
-    targets = [template, tunnel]
+    ways = [targets["template"], tunnel]
     again = {
         "do": "In dom0, when that is there: apply it again. That brings the tunnel up.",
-        "type": [_apply(targets)],
+        "type": [_apply(ways)],
     }
-    return [_dom0(pillar, targets), *software, again]
+    names = {
+        "do": "In dom0, when the tunnel is up: the resolver. Until then, clients have no names.",
+        "type": [_apply(resolvers, "--skip-dom0 ")],
+    }
+    return [_dom0(pillar, ways, resolvers), *software, again, *([names] if resolvers else [])]
 
 
-def _dom0(pillar, targets):
-    top = ", ".join(f"{minion}: [qubes_vpn]" for minion in ["dom0", *targets])
+def _dom0(pillar, targets, resolvers):
+    minions = ["dom0", *targets, *resolvers]
+    top = ", ".join(f"{minion}: [qubes_vpn]" for minion in minions)
     # Into a file first: a qube's bytes on dom0's terminal could drive it.
     read = shlex.quote(f"cat {shlex.quote(str(Path(pillar).absolute()))}")
     return {
@@ -102,8 +109,8 @@ def _dom0(pillar, targets):
     }
 
 
-def _apply(targets):
-    return f"sudo qubesctl --targets={','.join(targets)} state.sls qubes.network.sys-vpn"
+def _apply(targets, options=""):
+    return f"sudo qubesctl {options}--targets={','.join(targets)} state.sls qubes.network.sys-vpn"
 
 
 def _mullvad_app(tunnel, port):

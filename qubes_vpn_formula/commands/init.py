@@ -7,7 +7,9 @@ import json
 import yaml
 
 import qubes_vpn_keyfile
+import qubes_vpn_model
 import qubes_vpn_mullvad_pillar
+import qubes_vpn_part
 import qubes_vpn_profile
 from qubes_vpn_formula import files, pillarfile, pillarnew, report, resolve
 from qubes_vpn_formula.commands.parser import command, json_option
@@ -105,11 +107,10 @@ def run(args):
     _refuse_problems(args, text)
     if args.output:
         files.write_new(args.output, text, args.force)
-    template = args.template or pillarnew.DEFAULT_TEMPLATE
     output = args.output or "pillar.sls"
     refusals = _refusals(args, profile)
     port = args.port or qubes_vpn_mullvad_pillar.WIREGUARD_PORT
-    steps = report.next_steps(profile, args.tunnel, template, output, port)
+    steps = report.next_steps(profile, _targets(args.tunnel, text), output, port)
     if args.json:
         data = _as_data(args.output, profile, text, steps)
         data["refused"] = [{"line": e.line, "key": e.key, "text": str(e)} for e in refusals]
@@ -124,6 +125,14 @@ def run(args):
         report.tell_wider(args.tunnel, found)
     report.tell_steps(steps)
     return 0
+
+
+def _targets(tunnel, text):
+    """Who has a part of its own by the pillar *text*, as :func:`report.next_steps` wants it."""
+    model = qubes_vpn_model.build(yaml.safe_load(text)["qubes_vpn"])
+    qubes = [tunnel, model.services[tunnel].template]
+    rest = [name for name in qubes_vpn_part.targets(model) if name not in qubes]
+    return {"tunnel": tunnel, "template": qubes[1], "resolvers": rest}
 
 
 def _refusals(args, profile):

@@ -241,13 +241,16 @@ class TestOutput:
         taken = steps[2]["type"][1]
         assert "/client.key" in taken
         assert "*/'ca of the provider.crt'" in taken
-        assert steps[-1]["type"] == [steps[0]["type"][-1]]  # and applied again
+        assert steps[-2]["type"] == [steps[0]["type"][-1]]  # and applied again
+        assert steps[-1]["type"] == [  # R51: a resolver answers once the tunnel is up
+            "sudo qubesctl --skip-dom0 --targets=t-dns,sys-dns state.sls qubes.network.sys-vpn"
+        ]
 
     def test_a_login_that_is_asked_for_gets_its_file(self, capsys):
         """R32: two lines beside the profile, as the VPN qube reads them."""
         assert init("ivpn-names.ovpn", *PINS["ivpn-names.ovpn"], "--json") == 0
         steps = json.loads(capsys.readouterr().out)["next"]
-        assert steps[-2]["type"][-1] == (
+        assert steps[-3]["type"][-1] == (
             "sudo tee /rw/config/vpn/credentials/ivpn-names.auth >/dev/null"
         )
         assert init("separate-files.ovpn", "--json") == 0

@@ -70,7 +70,9 @@ def _started(vm: qubesadmin.vm.QubesVM) -> Iterator[Qube]:
     rw = _OFF / f"{vm.name}.rw.tar"
     with Qube(vm.name) as qube:
         if is_template:
-            debian_13(qube)
+            debian_13(qube, ("wireguard", "openvpn", "dnscrypt"))
+            # As the package does, whose files and scripts are not there.
+            qube.run("id _dnscrypt-proxy || useradd --system --no-create-home _dnscrypt-proxy")
         qube.run(["touch", _BEGIN])
         qube.run("mount -t tmpfs srv /srv")  # what was there is dom0's
         if vm.netvm:

@@ -22,6 +22,8 @@ TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
 RELAYS = "Keep relays current"
 ASK = "Ask a machine, follow a machine"
+NAMES = "Names"
+DOCS = "qubes/network/docs/"
 UNDO = "Take it back"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
@@ -39,7 +41,7 @@ def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
-        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, ASK, UNDO,
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, ASK, UNDO,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
@@ -209,9 +211,11 @@ class TestDom0:
         assert installed[check_line].stdout == "0\n"
 
     def test_all_of_the_formula_is_installed_and_nothing_else(self, installed, dom0, checkout):
-        listed = output("git ls-files salt _modules _states _utils", checkout).splitlines()
+        docs = "docs/resolvefix.md docs/sysvpn-improvements.md"
+        listed = output(f"git ls-files salt _modules _states _utils {docs}", checkout).splitlines()
         assert len(listed) > 5
-        expected = {name.removeprefix("salt/"): (checkout / name).read_bytes() for name in listed}
+        places = {name: name.removeprefix("salt/").replace("docs/", DOCS) for name in listed}
+        expected = {place: (checkout / name).read_bytes() for name, place in places.items()}
         salt = dom0.folder / "srv/salt"
         assert {str(path.relative_to(salt)): path.read_bytes() for path in files(salt)} == expected
 
@@ -258,6 +262,17 @@ class TestDom0:
         assert again.writes == 0
         assert ids(again.stdout) == ids(installed[command].stdout)
         assert "changed=" not in again.stdout
+
+    def test_the_resolvers_template_gets_its_part(self, installed, dom0, readme):
+        """R51. In sys-dns there is nobody to ask here: tests/booted has the servers for that."""
+        (command,) = readme.commands(NAMES)
+        ran = dom0.run(command.replace(",sys-dns", ""))
+        assert ran.code == 0, ran.stdout + ran.stderr
+        assert ran.stdout.splitlines()[-1] == "t-dns: OK"
+        said = dom0.run("sudo qubesctl state.show_sls qubes.network.sys-vpn").stdout
+        (targets,) = re.findall(r"--targets=(\S+)", " ".join(said.split()))
+        both = [*re.findall(r"--targets=(\S+)", readme.commands(TOP)[0] + command)]
+        assert sorted(targets.split(",")) == sorted(",".join(both).split(","))
 
     def test_the_killswitch_holds_in_the_vpn_qube(self, installed, dom0, readme):
         """R41, R45, R82. By the template's files, dom0's service, the qube's /rw, and no more."""
@@ -354,6 +369,7 @@ class TestDom0:
             "qubes/mgmt/init.sls",
             "qubes/network/files/",
             "qubes/network/files/../x",
+            "qubes/network/docs/x.md.sls",
             "_modules/cmdmod.py",
             "_modules/qubes_vpn.py\n",
             "_grains/qubes_vpn.py",

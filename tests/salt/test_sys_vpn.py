@@ -171,12 +171,12 @@ def test_running_machine_is_rewired_with_its_qubes_on(salt_call, embedded):
     }
 
 
-def test_run_says_what_this_version_does_not_do(salt_text, embedded):
+def test_run_says_what_comes_next(salt_text, embedded):
     run = salt_text("state.sls", SLS, pillar=PILLARS["dns"])
     told = " ".join(run.stdout.split())
-    assert "dom0's part is done. The templates' software and the killswitch come next" in told
+    assert "dom0's part is done. What is in the templates and qubes comes next" in told
     assert "--targets=t-vpn,t-dns,sys-vpn,sys-dns state.sls qubes.network.sys-vpn;" in told
-    assert "Not part of this version yet:" in told
+    assert "a resolver answers once its tunnel is up: run it again then." in told
     assert "Traceback" not in run.stdout + run.stderr
 
 

@@ -27,13 +27,13 @@
 "not done by this run":
   test.show_notification:
     - text: >-
-        dom0's part is done. The templates' software and the killswitch come next, also after each
-        change of endpoints:
+        dom0's part is done. What is in the templates and qubes comes next, also after each change of the pillar:
+        their software, the killswitch, the tunnel, clients' DNS:
         qubesctl --skip-dom0 --targets={{ plan.targets | join(",") }} state.sls qubes.network.sys-vpn;
-        restart a VPN qube whose template it has changed, and a disposable one. Until then, what keeps clients from going
-        out in clear is the VPN qube's firewall list alone, enforced by the qube upstream of it.
-        Not part of this version yet: DNS inside the tunnel. Until you have set it up, clients of the
-        VPN qube have no names.
+        restart a qube that ran while its template was changed, and a disposable one. A tunnel needs what it logs in
+        with, which is brought into the VPN qube by hand, and a resolver answers once its tunnel is up: run it again
+        then. Until all that is so, clients have no names, and what keeps clients from going out in clear is the VPN
+        qube's firewall list alone, enforced by the qube upstream of it.
     - require:
       - qubes_vpn: said by this run
 {%- endif %}

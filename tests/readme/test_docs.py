@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The notes that are installed with the formula name what there is, and lead somewhere (R70)."""
+
+import re
+import shlex
+
+import pytest
+from core.pillars import EXAMPLE
+from readme.document import Document
+
+import qubes_vpn_client_dns
+from qubes_vpn_formula.cli import main
+
+DOCS = ("resolvefix.md", "sysvpn-improvements.md")
+PROGRAM = re.compile(r"/usr/lib/qubes-vpn/(\S+) ([a-z]+)")
+#: Units of the distributions' packages.
+THEIRS = {"NetworkManager", "mullvad-daemon", "qubes-firewall"}
+
+
+@pytest.fixture(params=DOCS)
+def text(request, checkout):
+    return (checkout / "docs" / request.param).read_text(encoding="utf-8")
+
+
+def code(text):
+    """All commands: lines in blocks, and code in sentences."""
+    document = Document(text)
+    blocks = [line.strip() for block in document.blocks for line in block.lines]
+    return [
+        *blocks,
+        *re.findall(r"^ +(\.venv\S+ .*|sudo .*)$", text, re.MULTILINE),
+        *document.spans,
+    ]
+
+
+def test_links_lead_somewhere(text, checkout):
+    """Also in dom0, where the two lie beside each other and nothing else does."""
+    anchors = {re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
+               for line in text.splitlines() if line.startswith("## ")}  # fmt: skip
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert link[1:] in anchors if link.startswith("#") else link in DOCS, link
+
+
+def test_readme_leads_to_both(checkout):
+    readme = (checkout / "README.md").read_text(encoding="utf-8")
+    assert [name for name in DOCS if f"](docs/{name})" not in readme] == []
+
+
+def test_the_formulas_programs_know_these_words(text, checkout):
+    files = checkout / "salt/qubes/network/files"
+    found = PROGRAM.findall(text)
+    assert found
+    for program, word in found:
+        assert f"\n{program} {word} " in (files / program).read_text(encoding="utf-8")
+
+
+def test_units_exist(text, checkout):
+    files = checkout / "salt/qubes/network/files"
+    for name in re.findall(r"(?:-u|reload) (\S+?)[`\s]", text):
+        assert name in THEIRS or (files / name).is_file(), name
+
+
+def test_what_is_typed_in_dom0(text, checkout):
+    """SLS, functions and templates are the formula's; its own pillar's names."""
+    targets = {"t-vpn", "t-dns", "sys-vpn", "sys-dns"}
+    for line in (line for line in code(text) if line.startswith("sudo qubesctl")):
+        words = shlex.split(line)[2:]
+        named = [word.partition("=")[2] for word in words if word.startswith("--targets=")]
+        assert {*",".join(named).split(",")} - {""} <= targets
+        function, *rest = [word for word in words if not word.startswith("--")]
+        if function == "state.sls":
+            assert (checkout / "salt" / f"{rest[0].replace('.', '/')}.sls").is_file()
+        else:
+            module, name = function.split(".")
+            assert f"\ndef {name}(" in (checkout / f"_modules/{module}.py").read_text()
+
+
+def test_the_firewall_rule_is_the_one_that_is_named_elsewhere(checkout):
+    text = (checkout / "docs/resolvefix.md").read_text(encoding="utf-8")
+    assert f"qvm-firewall work add --before 0 {qubes_vpn_client_dns.RULE}" in text
+    rule = ["action=accept dst4=9.9.9.9/32", "action=drop"]
+    assert "9.9.9.9" in qubes_vpn_client_dns.lack(rule, "sys-vpn", "tunnel")
+
+
+def test_options_of_the_command_line(text, capsys):
+    for line in code(text):
+        if line.startswith((".venv/bin/qubes-vpn", "qubes-vpn")):
+            name, *rest = shlex.split(line)[1:]
+            assert main([name, "--help"]) == 0
+            shown = capsys.readouterr().out
+            for option in (word for word in rest if word.startswith("--")):
+                assert option in shown
+
+
+def test_keys_of_the_pillar(text):
+    """Those that are written as a path, or as a key with a value."""
+    everything = str(EXAMPLE)
+    for span in Document(text).spans:
+        if re.fullmatch(r"[a-z_]+(\.[a-z_-]+)+", span) and span.split(".")[0] in EXAMPLE:
+            inside = EXAMPLE
+            for key in span.split("."):
+                inside = inside[key]
+        elif found := re.fullmatch(r"([a-z_]+): \S+", span):
+            assert f"'{found[1]}'" in everything
