@@ -5,6 +5,7 @@ Whatever address a client asks, and from the moment the qube starts; open or clo
 the resolver may answer.  Whatever is wrong leaves them closed, and says so.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -59,7 +60,28 @@ def load(library=IN_TEMPLATE):
 
 def open_up(library=IN_TEMPLATE):
     """Loads the rules, open; for who has just had an answer to a real question."""
-    return _alone(library, lambda closed: _put(closed, True))
+
+    def work(closed):
+        was_open = is_open()
+        _put(closed, True)
+        if not was_open:
+            _read_lists_again()
+        return True
+
+    return _alone(library, work)
+
+
+def _read_lists_again():
+    """Has qubes-firewall read clients' lists again, without waiting for it.
+
+    Qubes blocks all of a client whose list has a host name that could not be looked up, until then
+    (core-agent-linux ``qubesagent/firewall.py``).  It does the same when a netvm's DNS changes
+    (``network/qubes-setup-dnat-to-ns``).
+    """
+    words = ("--no-block", "try-reload-or-restart", "qubes-firewall.service")
+    # If it does not: that is no reason to close, and qubes-firewall tells its user.
+    with contextlib.suppress(Failed):
+        qubes_vpn_nft.run("systemctl", *words)
 
 
 def close(library=IN_TEMPLATE):

@@ -234,6 +234,18 @@ def test_a_flow_that_ends_while_others_are_cut_stops_nothing(qube, said, wanted)
         qube.run(f"cp /run/conntrack {real}; rm /run/called")
 
 
+def test_when_it_opens_qubes_reads_clients_lists_again(qube):
+    """Host names in them could not be looked up before (facts 5)."""
+    qube.write("/usr/bin/systemctl", '#!/bin/sh\necho "$@" >>/run/systemctl.log\n', 0o755)
+    for _ in range(2):
+        open_up(qube)
+    close(qube)
+    load(qube)
+    assert qube.read("/run/systemctl.log") == (
+        "--no-block try-reload-or-restart qubes-firewall.service\n"
+    )
+
+
 def test_the_program_says_what_holds(qube):
     program = resolverfiles.COMMAND
     assert qube.run([program, "status"], check=False).returncode == 1

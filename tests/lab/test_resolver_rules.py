@@ -32,7 +32,7 @@ from qubes_vpn_formula.lab.capture import Capture
 from qubes_vpn_formula.lab.machine import PUBLIC as OUTSIDE
 from qubes_vpn_formula.lab.machine import Lab
 from qubes_vpn_formula.lab.questions import Eavesdropper
-from qubes_vpn_formula.lab.traffic import Echo, Flow, send
+from qubes_vpn_formula.lab.traffic import Echo, Flow, send, works
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 
@@ -379,3 +379,23 @@ def test_behind_a_firewall_qube_a_list_is_asked(up, rules, answered):
         assert public.addresses == []
     finally:
         up.lab.allow("client", ["action=accept"])
+
+
+def test_a_host_name_in_a_list_is_looked_up_once_the_resolver_answers(up):
+    """Until then Qubes blocks all of that client; opening has its lists read again (facts 5)."""
+    if not isinstance(up.lab.agent, Real):
+        pytest.skip("needs Qubes' own worker: the restated one knows no host names")
+    up.dns.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    assert up.resolver("close") == 0
+    up.stop_resolver()
+    up.lab.allow("near", ["action=accept dsthost=host.example"])
+    with Echo(up.lab.internet, OURS, 4000):
+        try:
+            assert works(up.near, OURS, 4000, b"x", messages=1, wait=0.3)["udp"].received == 0
+            up.start_resolver()
+            up.open()
+            until = time.monotonic() + 20
+            while not works(up.near, OURS, 4000, b"x", messages=1, wait=0.3)["udp"].received:
+                assert time.monotonic() < until
+        finally:
+            up.lab.allow("near", ["action=accept"])
