@@ -156,6 +156,7 @@ def test_a_vpn_qube_keeps_its_killswitch(qube):
 @pytest.mark.parametrize("was_open", [True, False])
 def test_killed_at_any_point_it_is_as_before_or_as_wanted(qube, monkeypatch, was_open):
     """Killed before every program that it starts: there is nothing between."""
+    monkeypatch.setattr(qubes_vpn_resolver, "_CUT", (53,))  # so many times the same program
     run = qubes_vpn_nft.run
     change, other = (close, open_up) if was_open else (open_up, close)
     change(qube)

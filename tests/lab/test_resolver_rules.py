@@ -183,10 +183,10 @@ def test_a_leak_is_found(up, name):
 
 @pytest.mark.parametrize("name", REDIRECTION)
 def test_a_redirection_that_lacks_something_leaves_clients_without_answers(up, name):
-    """What is behind it holds, so nothing leaks; clients are not served as they should be."""
+    """What is behind it holds; clients are not served as they should be."""
     up.rules(REDIRECTION[name](RULES))
-    assert given(up) != {OURS}
-    _, verdict = up.overheard(up.evil)
+    found, verdict = up.overheard(lambda: given(up))
+    assert found != {OURS}
     assert verdict.outcome == "closed", verdict
 
 
