@@ -23,9 +23,9 @@ from qubes_vpn_loading import IN_TEMPLATE
 
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 WATCH = "qubes-vpn-dns.service"
-#: Seconds until it must answer: when it was started, as it tries its servers again every ten; when
-#: it may have to fetch its lists first; and when it runs, longer than its own two attempts.
-_STARTED, _LISTS, _RUNNING = 60, 240, 12
+#: Seconds until it must answer: before anything is done, longer than its own two attempts; then, as
+#: it tries its servers again every ten; and when it may have to fetch its lists first.
+_BEFORE, _STARTED, _LISTS = 12, 60, 240
 #: What makes it hold at each start.
 _NEEDED = tuple(
     Path("/etc/systemd/system", unit)
@@ -65,16 +65,12 @@ def apply(settings, dry):
     if dry or not changes:
         return Outcome(changes)
     try:
-        restart = written or not _runs(UNIT)
         if written:
             _closed()
             _systemctl("stop", UNIT)  # before an answer of the old one could be taken for the new
             write({path: files[path] for path in files if path == CONFIG or str(path) in written})
-        if restart:
-            _systemctl("start", "--no-block", UNIT)
-        _systemctl("start", "--no-block", WATCH)
-        patience = _LISTS if settings["lists"] else _STARTED
-        why = qubes_vpn_dns_ask.wait(patience if restart else _RUNNING)
+        _systemctl("start", "--no-block", UNIT, WATCH)
+        why = qubes_vpn_dns_ask.wait(_LISTS if settings["lists"] else _STARTED)
         if why:
             told = qubes_vpn_dns_health.problems(why) or [f"the resolver does not answer: {why}"]
             shut = {_DNS: {"old": "open", "new": "closed"}} if before == "open" else {}
@@ -136,7 +132,7 @@ def _missing(settings):
 
 def _condition():
     """``open``, or in words why clients have no DNS."""
-    if why := qubes_vpn_dns_ask.ask(_RUNNING):
+    if why := qubes_vpn_dns_ask.ask(_BEFORE):
         return f"closed: {why}"
     return "open" if qubes_vpn_resolver.is_open() else "closed"
 
@@ -144,11 +140,6 @@ def _condition():
 def _closed():
     """Closes clients' DNS; returns why that failed."""
     return qubes_vpn_resolver.close(IN_TEMPLATE).problems
-
-
-def _runs(unit):
-    words = ["systemctl", "is-active", "--quiet", unit]
-    return subprocess.run(words, env=_ENVIRON, check=False).returncode == 0
 
 
 def _systemctl(*words):

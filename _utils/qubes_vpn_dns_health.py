@@ -61,7 +61,8 @@ class Facts(NamedTuple):
 
 def problems(why):
     """What is wrong, in sentences, or none.  why: of :func:`qubes_vpn_dns_ask.ask`."""
-    return [*explain(look(why)), *qubes_vpn_dns_own.problems()]
+    facts = look(why) if why else Facts(lists=_lists())
+    return [*explain(facts), *qubes_vpn_dns_own.problems()]
 
 
 def explain(facts):

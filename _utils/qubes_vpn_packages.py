@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a tunnel's template needs, by kind and system: packages, services, repositories.
+"""What a template needs, by kind and system: packages, services, repositories.
 
 All names are here and nowhere else.  Those of Debian are in Debian 13's own package lists; Qubes'
 own (``qubes-*``) and what they bring are in qubes-core-agent-linux ``debian/control`` and
@@ -33,10 +33,9 @@ PACKAGES = {
             "conntrack",
             "iproute2",
             "python3",
-            # notify-send, and what shows its notices (qubes-core-agent recommends both).
-            "libnotify-bin",
-            "mate-notification-daemon",
         ),
+        # notify-send, and what shows its notices (qubes-core-agent recommends both).
+        "tunnel": ("libnotify-bin", "mate-notification-daemon"),
         # It brings NetworkManager, makes it follow Qubes' uplink, and tells Qubes of its DNS.
         # The keyfile is ours, so none of NetworkManager's editors is needed.
         "wireguard": ("qubes-core-agent-network-manager", "network-manager", "wireguard-tools"),
@@ -57,10 +56,9 @@ PACKAGES = {
             "conntrack-tools",
             "iproute",
             "python3",
-            # Fedora's notification-daemon has no D-Bus service: nothing would start it.
-            "libnotify",
-            "mate-notification-daemon",
         ),
+        # Fedora's notification-daemon has no D-Bus service: nothing would start it.
+        "tunnel": ("libnotify", "mate-notification-daemon"),
         "wireguard": ("qubes-core-agent-network-manager", "NetworkManager", "wireguard-tools"),
         "openvpn": (
             "qubes-core-agent-network-manager",
@@ -148,8 +146,9 @@ def needs(kinds):
 
 
 def packages(kinds, system):
-    """Names of the distribution's packages for tunnels of these *kinds*; system: :func:`family`."""
-    names = [name for kind in ("every", *kinds) for name in PACKAGES[system][kind]]
+    """Names of the distribution's packages for these *kinds*; system: :func:`family`."""
+    common = ("every", "tunnel") if {*kinds} - {"dnscrypt"} else ("every",)
+    names = [name for kind in (*common, *kinds) for name in PACKAGES[system][kind]]
     return list(dict.fromkeys(names))
 
 

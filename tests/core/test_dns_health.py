@@ -9,6 +9,7 @@ import qubes_vpn_dns_own as own
 from qubes_vpn_dns_health import Facts, explain
 from qubes_vpn_dns_watch import Watch
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_packages import packages
 
 DAY = 86400
 
@@ -156,6 +157,19 @@ def test_the_qubes_own_names_are_pinned_in_place_of_whatever_was_there(qube):
     run_in(qube, own.pin)
     assert qube.run("stat -c '%i %a' /etc/resolv.conf").stdout == before
     assert before.endswith(" 644\n")
-    qube.run("echo nameserver 10.139.1.1 > /etc/resolv.conf")
+    # A link to the right words is none: setup-ip would take it away.
+    qube.run("mv /etc/resolv.conf /run/words; ln -s /run/words /etc/resolv.conf")
+    assert len(run_in(qube, own.problems)) == 1
+    qube.run("rm /etc/resolv.conf; echo nameserver 10.139.1.1 > /etc/resolv.conf")
     (said,) = run_in(qube, own.problems)
     assert said.startswith("/etc/resolv.conf was changed")
+
+
+@pytest.mark.parametrize("system", ["debian", "fedora"])
+def test_a_resolvers_template_gets_nothing_that_shows_notices(system):
+    """R25: it never has any."""
+    alone = packages(["dnscrypt"], system)
+    both = packages(["wireguard", "dnscrypt"], system)
+    assert "dnscrypt-proxy" in alone
+    assert not [name for name in alone if "notif" in name]
+    assert len([name for name in both if "notif" in name]) == 2
