@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +83,7 @@ def qube(monkeypatch, tmp_path):
         },
         {},
     )
+    clock = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep)
     for module, name, value in (
         (qubes_vpn_nft, "run", made.run),
         (qubes_vpn_handshake, "run", made.run),
@@ -96,8 +98,9 @@ def qube(monkeypatch, tmp_path):
         (qubes_vpn_tunnel, "FILES", tmp_path / "ours"),
         (qubes_vpn_tunnel, "WISH", tmp_path / "ours/wish"),
         (qubes_vpn_tunnel, "KEYFILES", tmp_path / "run/NetworkManager/system-connections"),
-        (qubes_vpn_tunnel.time, "monotonic", lambda: made.now),
-        (qubes_vpn_tunnel.time, "sleep", made.sleep),
+        # Not those of the module `time`: other threads of the tests wait by them, one for ever.
+        (qubes_vpn_tunnel, "time", clock),
+        (qubes_vpn_nm, "time", clock),
         (qubes_vpn_establish, "_open", list),
         (
             qubes_vpn_killswitch,
