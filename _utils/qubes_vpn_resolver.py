@@ -20,7 +20,7 @@ FLAG, OTHER_FLAG = SERVICES / "qubes-vpn-dns", SERVICES / "qubes-vpn"
 #: What qubes-firewall runs at each of its starts.
 HOOK = Path("/etc/qubes/qubes-firewall.d/51-qubes-vpn-dns")
 #: SHA-256 of the ``dns-closed.nft`` that belongs to this version.
-CLOSED = "41a7015eede9242449b0ebcc6f4eea733280e9ec0895a6debed47a1270704bae"
+CLOSED = "f2908e58386a6c786887680db9edab6b948231001ea5f9951125713ffea77247"
 _FILE, _OPENER, _PORT = "dns-closed.nft", "open_ports", 53
 _NEEDED = (
     (IN_TEMPLATE / "resolver", os.X_OK),

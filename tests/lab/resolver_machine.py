@@ -112,13 +112,13 @@ class Machine:
             assert other.stop().packets
         forget.kill()
 
-    def evil(self) -> None:
+    def evil(self, uplink: str = "eth0") -> None:
         """Every way of plain DNS that we could think of, from clients and from the qube itself."""
         near, own = self.lab.address, self.dns
         for family, public in PUBLIC.items():
             source = near("near", family)
             send(self.near, *_clients(source, public, near("sys-dns", family)))
-            send(own, *_own(near("sys-dns", family), public))
+            send(own, *_own(near("sys-dns", family), public, uplink))
         send(self.client, *senders.dns(PUBLIC[4], WORD.encode()))
 
 
@@ -166,7 +166,7 @@ def _error(source: str, public: str, word: bytes) -> Packet:
     return IP(src=source, dst=public) / ICMP(type=3, code=3) / quoted
 
 
-def _own(own: str, public: str) -> Iterator[Job]:
+def _own(own: str, public: str, uplink: str) -> Iterator[Job]:
     word = WORD.encode()
     yield from senders.dns(public, word, wait=0.02)
     yield senders.udp(public, 853, word)
@@ -175,7 +175,7 @@ def _own(own: str, public: str) -> Iterator[Job]:
     yield senders.large_udp(public, 53, word)
     for group, port in (("224.0.0.251", 5353), ("224.0.0.252", 5355), ("ff02::fb", 5353)):
         if (":" in group) == (":" in public):
-            yield senders.udp(group, port, word, device="eth0")
+            yield senders.udp(group, port, word, device=uplink)
 
 
 def resolve(qube: Inside, address: str, answer: str) -> Process:

@@ -352,6 +352,33 @@ def test_a_users_own_translation_opens_nothing(up):
     assert verdict.outcome == "LEAK"
 
 
+@pytest.mark.parametrize("where", ["prerouting priority -310", "forward priority -20"])
+def test_a_copy_of_a_clients_questions_goes_nowhere(up, where):
+    """R46. A rule of the user's copies all that clients send to the uplink; also their errors."""
+    up.dns.run(
+        f"nft 'table ip users {{ chain c {{ type filter hook {where};"
+        f' iifgroup 2 dup to {up.lab.address("sys-net")} device "eth0"; }}; }}\''
+    )
+    jobs = senders.dns(PUBLIC[4], MARKER, wait=0.02) * 3
+    try:
+        _, ours = up.overheard(lambda: send(up.near, *jobs))
+        up.rules(RULES.rpartition("\tchain output {")[0] + "\tchain output {\n\t}\n}\n")
+        _, mutant = up.overheard(lambda: send(up.near, *jobs))
+    finally:
+        up.dns.run("nft delete table ip users")
+    assert (ours.outcome, mutant.outcome) == ("closed", "LEAK"), ours
+
+
+def test_an_uplink_of_another_name_is_as_closed(up):
+    """No rule knows it."""
+    for old, new in (("eth0", "wg0"), ("wg0", "eth0")):
+        up.dns.run(f"ip link set {old} down; ip link set {old} name {new}; ip link set {new} up")
+        up.lab.agent.uplink(up.dns, new)
+        _, verdict = up.overheard(lambda new=new: up.evil(new))
+        assert verdict.outcome == "closed", verdict
+        assert given(up) == {OURS}
+
+
 # --- clients' firewall lists (decision 0020)
 
 _DNS, _NOTHING = ["action=accept specialtarget=dns"], []
