@@ -35,8 +35,13 @@ class Active(NamedTuple):
     name: str = ""
 
     def is_uplink(self):
-        """Whether a tunnel could go out by it."""
-        return self.state == "activated" and self.type not in _NO_UPLINK
+        """Whether a tunnel could go out by it.
+
+        A client's link is none.  NetworkManager may call it activated, under its device's name
+        (seen with 1.52: "connected (externally)").
+        """
+        is_client = self.name.startswith("vif")
+        return self.state == "activated" and self.type not in _NO_UPLINK and not is_client
 
 
 def active():

@@ -129,9 +129,11 @@ class Pulse:
         if self._lost and now - self._lost >= LOST:
             self._lost = None
             return "its interface is down"
-        if received != self._received or sent == self._sent:
+        # An interface that was made anew counts from nothing.
+        if received != self._received or sent <= self._sent:
             self._received, self._sent, self._since = received, sent, now
         if sent - self._sent >= UNANSWERED and now - self._since >= FOR:
+            self._received = None
             return "no answers"
         return None
 

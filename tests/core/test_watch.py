@@ -16,7 +16,11 @@ from qubes_vpn_notice import APART, Notices
 
 A, B = "uuid-a", "uuid-b"
 UPLINK = Active("uplink", "802-3-ethernet", "activated", "/2")
-ALONE = [Active("lo", "loopback", "activated", "/1"), Active("tun0", "tun", "activated", "/9")]
+ALONE = [
+    Active("lo", "loopback", "activated", "/1"),
+    Active("tun0", "tun", "activated", "/9"),
+    Active("vif", "802-3-ethernet", "activated", "/8", "vif3.0"),
+]
 
 
 def of(uuid, path, state="activated"):
@@ -155,8 +159,16 @@ def trouble(*counted, up=True):
 
 
 def test_a_tunnel_that_only_sends_is_dead():
-    said = trouble((0, 0), (20, 0), (40, 0), (60, 0), (80, 0))
-    assert said == [None] * 3 + ["no answers"] * 2
+    said = trouble((0, 0), (20, 0), (40, 0), (60, 0))
+    assert said == [None] * 3 + ["no answers"]
+
+
+def test_one_that_was_made_anew_has_its_time_again():
+    """Its interface counts from nothing; what the old one sent and when is not its own."""
+    before = [(0, 0), (20, 0), (40, 0), (60, 0)]
+    assert trouble(*before, (12, 0), (30, 0), (50, 0), (70, 0))[4:] == [None] * 3 + ["no answers"]
+    lost = [(0, 0), (100, 9), (120, 9), (140, 9)]  # with it, before anything was found
+    assert trouble(*lost, (30, 0), (50, 0), (70, 0), (90, 0))[4:] == [None] * 3 + ["no answers"]
 
 
 @pytest.mark.parametrize(
