@@ -119,6 +119,23 @@ def test_it_is_configured_answers_and_is_open_and_that_is_all(qube, state):
     assert (listing(qube), rules(qube), qube.read("/run/systemctl.log")) == settled
 
 
+def test_the_program_names_what_is_wrong_and_nothing_else(qube, state):
+    """R68."""
+    assert state()["result"] is True
+    command = [f"{LIBRARY}/resolver", "check"]
+    assert qube.run(command).stdout == "It answers.\n"
+    qube.run([f"{LIBRARY}/resolver", "close"])
+    done = qube.run(command, check=False)
+    assert (done.returncode, done.stdout[:37]) == (1, "it answers, but clients are refused u")
+    qube.run("nft insert rule inet qubes_vpn output accept")
+    assert (
+        "chain output: 'accept' is not ours. Load the rules: sudo"
+        in qube.run(command, check=False).stdout
+    )
+    qube.run(["systemctl", "stop", "dnscrypt-proxy.service"])
+    assert "dnscrypt-proxy" in qube.run(command, check=False).stdout
+
+
 def test_another_pillar_is_taken_over_by_a_restart(qube, state):
     assert state()["result"] is True
     pid = qube.read("/run/proxy.pid")
