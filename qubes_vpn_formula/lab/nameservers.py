@@ -56,6 +56,7 @@ class Nameservers:
         self._folder, self._internet = folder, internet
         self._tree = debian.tree("trixie", "nameservers", _PACKAGES)
         self._running: dict[str, Process] = {}
+        self._now = int(time.time())
         self.ca = folder / "ca.crt"
         self._new_key("ca")
         words = "req -x509 -days 9 -key ca.key -out ca.crt -subj /CN=names.lab.example"
@@ -85,9 +86,13 @@ class Nameservers:
         return text, Path(f"{file}.minisig").read_text()
 
     def serve(self, name: str, valid: tuple[int, int] = (-1, 1)) -> None:
-        """(Re)starts a server.  valid: days from now in which its certificate begins and ends."""
+        """(Re)starts a server.
+
+        valid: days from now in which its certificate begins and ends.  It is the same certificate
+        again for the same days: one that a proxy has fetched stays good.
+        """
         self.vanish(name)
-        begin, end = (int(time.time()) + days * _DAY for days in valid)
+        begin, end = (self._now + days * _DAY for days in valid)
         config = self._folder / f"{name}.conf"
         config.write_text(_COMMON + getattr(self, f"_{name}")(begin, end))
         words = [*self._program("dnsdist"), "--supervised", "--disable-syslog", "-C", str(config)]
@@ -106,11 +111,13 @@ class Nameservers:
         return self._program("dnsperf")
 
     def _dnscrypt(self, begin: int, end: int) -> str:
-        key = f'"{self._folder}/resolver.cert", "{self._folder}/resolver.key"'
+        pair = [self._folder / f"{begin}-{end}.{kind}" for kind in ("cert", "key")]
+        key = ", ".join(f'"{path}"' for path in pair)
         private = f"{self._folder}/provider.private"
         valid = f"{begin}, {end}, DNSCryptExchangeVersion.VERSION2"
+        if not pair[0].exists():
+            self._lua(f'generateDNSCryptCertificate("{private}", {key}, {begin}, {valid})')
         return f"""
-generateDNSCryptCertificate("{private}", {key}, {begin}, {valid})
 addDNSCryptBind("{ADDRESSES["dnscrypt"]}:443", "{_PROVIDER}", {key})
 {_answer("dnscrypt")}"""
 

@@ -88,10 +88,8 @@ class Machine:
         role, args = qubes_vpn_part.part(model, qube.name)
         assert role == "qube"
         for what, arguments in args.items():
-            # The state dnat_dns is not there yet.
-            if function := self._functions.get(f"qubes_vpn.{what}"):
-                done = run_in(qube, _state, function, arguments)
-                assert done["result"] is True, (what, done)
+            done = run_in(qube, _state, self._functions[f"qubes_vpn.{what}"], arguments)
+            assert done["result"] is True, (what, done)
 
     def firewall(self) -> AppVM:
         """sys-firewall, which runs, and its client :attr:`far`."""
