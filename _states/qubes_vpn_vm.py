@@ -12,6 +12,7 @@ from salt.exceptions import CommandExecutionError
 import qubes_vpn_configure
 import qubes_vpn_dns_apply
 import qubes_vpn_establish
+import qubes_vpn_follow
 import qubes_vpn_killswitch
 import qubes_vpn_mullvad
 import qubes_vpn_mullvad_account
@@ -124,22 +125,53 @@ def mullvad(name, settings, api):
     return {**ret, "result": True, "changes": changes, "comment": _sentences(told)}
 
 
-def dnat_dns(name, to):
+def dnat_dns(name, to, disposable=None):
     """Clients' DNS goes to one resolver, whichever address they ask, and nowhere else (R50, R55).
 
-    to: ``resolver``, to the one in this qube, once that has answered a real question, which is the
-    state ``dnscrypt``'s; until then clients are refused.  Qubes' own chain stays as Qubes has it.
+    to: ``tunnel``, to the resolver that the tunnel names, followed as it changes, once it has
+    answered a real question; ``resolver``, to the one in this qube, once that has answered one,
+    which is the state ``dnscrypt``'s; until then clients are refused.  Qubes' own chain stays as
+    Qubes has it.
+    disposable: of the qube that is made from this one, which has no tunnel: only that it would
+    follow is looked at here (R85).
     """
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
     if to not in _DNAT_DNS:
         return {**ret, "comment": f"to: {to} is not known. Write one of: {', '.join(_DNAT_DNS)}."}
     try:
-        return _DNAT_DNS[to](ret)
+        return _DNAT_DNS[to](ret, disposable)
     except Exception as error:
         return {**ret, "comment": f"Clients' DNS: {type(error).__name__}."}
 
 
-def _dns_to_resolver(ret):
+def _dns_to_tunnel(ret, disposable):
+    dry = __opts__["test"]
+    if problems := qubes_vpn_follow.lacking():
+        return {**ret, "comment": _sentences(problems)}
+    if disposable:
+        told = f"There is no tunnel here. In {disposable} clients' DNS follows its tunnel"
+        return {**ret, "result": True, "comment": _sentences([told])}
+    before = qubes_vpn_follow.status()
+    if not before["follows"]:
+        ret["changes"]["follower"] = {"old": "not running", "new": "running"}
+    if dry:
+        if before["state"] == "closed" and qubes_vpn_follow.has_tunnel():
+            new = before["named"] or "what the tunnel names, once it answers"
+            ret["changes"]["resolvers"] = {"old": [], "new": new}
+        if ret["changes"]:
+            told = "Clients' DNS would follow the tunnel."
+            return {**ret, "result": None, "comment": told}
+    after = before if dry else qubes_vpn_follow.opened()
+    if before["resolvers"] != after["resolvers"]:
+        ret["changes"]["resolvers"] = {"old": before["resolvers"], "new": after["resolvers"]}
+    told = [*after["problems"], *after["why"]]
+    if after["problems"] or (told and qubes_vpn_follow.has_tunnel()):
+        return {**ret, "comment": _sentences(told)}
+    told = told or [f"Clients' DNS goes to {', '.join(after['resolvers'])} in the tunnel"]
+    return {**ret, "result": True, "comment": _sentences(told)}
+
+
+def _dns_to_resolver(ret, _):
     before = qubes_vpn_resolver.status()
     lacking = qubes_vpn_resolver.missing(qubes_vpn_resolver.installed())
     if before["state"] == "altered" and not before["drift"]:
@@ -163,7 +195,7 @@ def _dns_to_resolver(ret):
 
 
 #: What :func:`dnat_dns` can do, by where to.
-_DNAT_DNS = {"resolver": _dns_to_resolver}
+_DNAT_DNS = {"tunnel": _dns_to_tunnel, "resolver": _dns_to_resolver}
 
 
 def dnscrypt(name, settings):

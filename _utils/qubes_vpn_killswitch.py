@@ -5,6 +5,7 @@ Whatever is wrong (input, a program, the disk) leaves it closed, and says so.  R
 from ``/usr/lib/qubes-vpn`` (or below /rw), and as Salt's ``qubes_vpn.killswitch``.
 """
 
+import ipaddress
 import os
 import stat
 import time
@@ -26,6 +27,9 @@ FLAG = SERVICES / "qubes-vpn"
 HOOK = Path("/etc/qubes/qubes-firewall.d/50-qubes-vpn")
 HOOK_IN_RW = Path("/rw/config/qubes-firewall.d/50-qubes-vpn")
 _ENABLED = Path("/etc/systemd/system")
+#: The tunnel's resolvers that have answered, as texts, one a line: a load keeps them.  In a folder
+#: that only root can open.
+RESOLVERS = Path("/run/qubes-vpn/resolvers")
 #: What makes the killswitch hold at each start, and what must be possible with it.
 _NEEDED_IN_TEMPLATE = (
     (HOOK, os.X_OK),
@@ -75,6 +79,39 @@ def gate(library):
     return _alone(library, lambda _: _with_devices(qubes_vpn_ruleset.gates))
 
 
+def resolve(library, addresses):
+    """Clients' DNS goes to these resolvers from now on and to no others; nowhere without any.
+
+    addresses: as texts, the first one first.  What clients had under way to others is cut.
+    Returns those to which it goes: none when the killswitch is not open.
+    Raises :class:`Failed` or ``OSError``.
+    """
+    with qubes_vpn_loading.turn(library / _CLOSED):
+        wanted = tuple(addresses) if qubes_vpn_nft.is_open() else ()
+        gone = set(resolvers()) - set(wanted)
+        # Ended half way: a load forgets them, and what is loaded is called altered.
+        RESOLVERS.unlink(missing_ok=True)
+        if qubes_vpn_nft.has_table("inet"):
+            qubes_vpn_nft.load(qubes_vpn_ruleset.resolving(wanted))
+        if wanted:
+            RESOLVERS.parent.mkdir(mode=0o700, exist_ok=True)
+            new = RESOLVERS.with_suffix(".new")
+            new.write_text("".join(f"{address}\n" for address in wanted), "ascii")
+            new.replace(RESOLVERS)
+        for address in gone:
+            qubes_vpn_nft.cut(address, 53)
+        return wanted
+
+
+def resolvers():
+    """Where clients' DNS goes, as :func:`resolve` has written it down; empty: nowhere."""
+    try:
+        found = read(RESOLVERS, missing=b"").decode("ascii").splitlines()
+        return tuple(str(ipaddress.ip_address(line)) for line in found)
+    except (Unusable, ValueError):
+        return ()
+
+
 def _alone(library, work):
     rules = qubes_vpn_loading.Rules(_CLOSED, "tunnel_names", _shut)
     return qubes_vpn_loading.alone(rules, library, work)
@@ -82,15 +119,26 @@ def _alone(library, work):
 
 def configured():
     """The :class:`qubes_vpn_ruleset.Configuration` in ``/rw/config/vpn``."""
+    interfaces, log = settings()
     try:
-        settings = read(CONFIG / "killswitch.conf", missing=b"")
-        interfaces, log = qubes_vpn_ruleset.read_settings(settings, CONFIG / "killswitch.conf")
         data = read(CONFIG / "endpoints.txt")
         endpoints = qubes_vpn_endpoints.read(data, CONFIG / "endpoints.txt")
         elements = qubes_vpn_endpoints.elements(endpoints)
-    except (qubes_vpn_endpoints.NotEndpoints, qubes_vpn_ruleset.NotAConfiguration) as error:
+    except qubes_vpn_endpoints.NotEndpoints as error:
         raise Unusable(*error.problems) from None
-    return qubes_vpn_ruleset.Configuration(interfaces, log, elements)
+    return qubes_vpn_ruleset.Configuration(interfaces, log, elements, resolvers())
+
+
+def settings():
+    """``(names of the tunnel's interface, whether drops are logged)``, as configured.
+
+    Raises :class:`Unusable`.
+    """
+    path = CONFIG / "killswitch.conf"
+    try:
+        return qubes_vpn_ruleset.read_settings(read(path, missing=b""), path)
+    except qubes_vpn_ruleset.NotAConfiguration as error:
+        raise Unusable(*error.problems) from None
 
 
 def status(library=None):
@@ -112,33 +160,40 @@ def status(library=None):
     }
     if library is None:
         return report
+    try:
+        # Not while a load, or the follower of the tunnel's resolvers, is half way.
+        with qubes_vpn_loading.turn(library / _CLOSED) as closed:
+            _look(report, library, closed)
+    except Exception as error:  # what cannot be looked at is not as it should be
+        report["problems"] += qubes_vpn_loading.words(error)
+        report["state"] = "altered"
+    return report
+
+
+def _look(report, library, closed):
+    """Adds to a *report* what is configured, and what is loaded.  closed: text of closed.nft."""
     configuration = None
     try:
         configuration = configured()
         report["log"] = configuration.log
         report["endpoints"] = sum(map(len, configuration.endpoints))
         report["interfaces"] = {name: _nature(name) for name in configuration.interfaces}
+        report["resolvers"] = list(configuration.resolvers)
     except Unusable as error:
         report["problems"] += error.args
-    try:
-        report["uplinks"] = {name: _condition(name) for name in sorted(qubes_vpn_nft.uplinks())}
-        if not qubes_vpn_nft.has_table("inet"):
-            report["problems"].append(f"nothing is loaded. Run {library}/killswitch load")
-        else:
-            closed = (library / _CLOSED).read_text()
-            report["drift"] = _drift(closed, configuration)
-            report["state"] = "open" if configuration else "closed"
-            report["counters"] = qubes_vpn_nft.counters()
-            if report["drift"]:
-                # Closed though it could be open (an edit that was not loaded yet) is no alarm.
-                opened = configuration and _drift(closed, None)
-                report["state"] = "altered" if opened or not configuration else "closed"
-        if report["state"] == "closed" and not report["problems"]:
-            report["problems"].append(f"closed. Run {library}/killswitch load")
-    except Exception as error:  # what cannot be looked at is not as it should be
-        report["problems"] += qubes_vpn_loading.words(error)
-        report["state"] = "altered"
-    return report
+    report["uplinks"] = {name: _condition(name) for name in sorted(qubes_vpn_nft.uplinks())}
+    if not qubes_vpn_nft.has_table("inet"):
+        report["problems"].append(f"nothing is loaded. Run {library}/killswitch load")
+    else:
+        report["drift"] = _drift(closed, configuration)
+        report["state"] = "open" if configuration else "closed"
+        report["counters"] = qubes_vpn_nft.counters()
+        if report["drift"]:
+            # Closed though it could be open (an edit that was not loaded yet) is no alarm.
+            opened = configuration and _drift(closed, None)
+            report["state"] = "altered" if opened or not configuration else "closed"
+    if report["state"] == "closed" and not report["problems"]:
+        report["problems"].append(f"closed. Run {library}/killswitch load")
 
 
 def installed():

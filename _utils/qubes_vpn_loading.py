@@ -4,6 +4,7 @@
 What the killswitch of a VPN qube and the rules of a resolver qube have in common.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -55,9 +56,7 @@ def alone(rules, library, work):
     """
     path = library / rules.name
     try:
-        with path.open() as file:
-            _lock(file)
-            closed = file.read()
+        with turn(path) as closed:
             try:
                 opened = bool(work(closed))
             except BaseException as error:  # whatever it was, nothing stays open
@@ -69,6 +68,17 @@ def alone(rules, library, work):
         told, safe = _down()
         return Result(False, (f"{path}: {error.strerror}", *told), safe)
     return Result(opened)
+
+
+@contextlib.contextmanager
+def turn(path):
+    """The turn of this process, as for :func:`alone`; gives the text of the closed rules in *path*.
+
+    Raises ``OSError``.
+    """
+    with path.open() as file:
+        _lock(file)
+        yield file.read()
 
 
 def _lock(file):

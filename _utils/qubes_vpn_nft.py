@@ -246,6 +246,18 @@ def flush_conntrack():
     run("conntrack", "-F")
 
 
+def cut(address, port):
+    """Forgets every flow with that *port* of *address*, whatever address its beginning was for."""
+    family = "ipv6" if ":" in address else "ipv4"
+    for kind in ("tcp", "udp"):
+        which = ("-f", family, "-p", kind, "--reply-src", address, "--reply-port-src", str(port))
+        try:
+            run("conntrack", "-D", *which)
+        except Failed as error:  # so it says that there was none
+            if " 0 flow entries" not in str(error):
+                raise
+
+
 def set_down(device):
     """Takes *device* down."""
     run("ip", "link", "set", "dev", device, "down")

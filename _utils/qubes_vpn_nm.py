@@ -53,6 +53,13 @@ def active():
     return [Active(*line.split(":", 4)) for line in said.splitlines() if line.count(":") >= 4]
 
 
+def resolvers(uuid):
+    """Addresses of the resolvers that an active connection came with, in its order, as texts."""
+    fields = ("--terse", "--escape=no", "--fields=IP4.DNS,IP6.DNS")
+    said = _nmcli(*fields, "connection", "show", "uuid", uuid)  # IP4.DNS[1]:192.0.2.1
+    return [line.partition(":")[2] for line in said.splitlines() if ".DNS[" in line]
+
+
 def load(paths):
     """Has the keyfiles *paths* read; one that is gone is forgotten."""
     for path in paths:

@@ -68,6 +68,11 @@ def _tunnel(tunnel, minion):
             "endpoints": endpoints,
             "disposable": tunnel.name if tunnel.disposable else None,
         }
+    states["dnat_dns"] = {
+        "name": minion,
+        "to": "tunnel",
+        "disposable": tunnel.name if tunnel.disposable else None,
+    }
     return states
 
 

@@ -18,8 +18,8 @@ _OTHERS = 0.3
 _PORT, _NAME_SERVERS, _INTERNET = 53, 2, 1
 _QUESTION = b"\0" + struct.pack("!HH", _NAME_SERVERS, _INTERNET)
 _RECURSION_DESIRED = 0x0100
-#: Of an answer's flags: it is one, to a plain question, cut off, and its code, 0 if all is well.
-_RESPONSE, _TRUNCATED, _WRONG = 0x8000, 0x0200, 0x780F
+#: Of an answer's flags: that it is one; the kind of question and its code, both 0 if all is well.
+_RESPONSE, _WRONG = 0x8000, 0x780F
 
 
 def ask(devices, seconds=3.0, wake=()):
@@ -92,7 +92,5 @@ def is_answer(data, number):
     """Whether the bytes *data* answer the question of this *number* (two bytes)."""
     if data[:2] != number or data[12 : 12 + len(_QUESTION)] != _QUESTION:
         return False
-    flags, questions, answers = struct.unpack("!HHH", data[2:8])
-    if not flags & _RESPONSE or flags & _WRONG or questions != 1:
-        return False
-    return bool(answers or flags & _TRUNCATED)
+    flags, questions = struct.unpack("!HH", data[2:6])
+    return bool(flags & _RESPONSE) and not flags & _WRONG and questions == 1

@@ -13,7 +13,7 @@ from qubes_vpn_problem import show
 
 TABLE = "qubes_vpn"
 #: SHA-256 of the ``closed.nft`` that belongs to this version.
-CLOSED = "79c3d3647c7d777d2912c91d8bac2451bb9c3d4eba6e589aa8e704b242373712"
+CLOSED = "d82881fe7b3b4cd8695cfe033497c082c465bdebd809944e5352d65ec3cc622b"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000
@@ -24,6 +24,14 @@ DEFAULT_INTERFACES = tuple(INTERFACES.values())
 #: Log lines begin so; ``journalctl -k --grep 'qubes-vpn drop'`` shows them (R44).
 LOG_PREFIX = "qubes-vpn drop: "
 
+#: What of ``closed.nft`` holds the tunnel's resolvers.
+_RESOLVERS = {
+    "resolvers4": "set",
+    "resolvers6": "set",
+    "first4": "map",
+    "first6": "map",
+    "second4": "map",
+}
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}\Z", re.ASCII)
 
 
@@ -36,11 +44,12 @@ class NotAConfiguration(ValueError):
 
 
 class Configuration(NamedTuple):
-    """What opens the killswitch of one qube."""
+    """What opens the killswitch of one qube.  resolvers: texts, in order."""
 
     interfaces: tuple = DEFAULT_INTERFACES
     log: bool = False
     endpoints: Elements = Elements()
+    resolvers: tuple = ()
 
 
 def interface(name):
@@ -113,11 +122,32 @@ def _opening(configuration):
     text = _elements("tunnel_names", quoted)
     for name, elements in configuration.endpoints._asdict().items():
         text += _elements(name, elements)
+    text += _resolvers(configuration.resolvers)
     if configuration.log:
         text += (
             f"add rule inet {TABLE} note limit rate 10/second burst 20 packets "
             f'log prefix "{LOG_PREFIX}" level info\n'
         )
+    return text
+
+
+def resolving(addresses):
+    """Clients' DNS goes to these resolvers and no longer to others; nowhere, if there are none.
+
+    For a table that is loaded; one transaction.
+    """
+    emptied = (f"flush {kind} inet {TABLE} {name}\n" for name, kind in _RESOLVERS.items())
+    return "".join(emptied) + _resolvers(addresses)
+
+
+def _resolvers(addresses):
+    """A resolver of IPv6 is for who asks one; Qubes gives clients two addresses, of IPv4."""
+    four = [address for address in addresses if ":" not in address]
+    six = [address for address in addresses if ":" in address]
+    places = {"first4": four[:1], "second4": four[1:2], "first6": six[:1]}
+    text = _elements("resolvers4", four[:2]) + _elements("resolvers6", six[:1])
+    for name, found in places.items():
+        text += _elements(name, [f"{kind} : {one}" for one in found for kind in ("tcp", "udp")])
     return text
 
 

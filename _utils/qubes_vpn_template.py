@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import qubes_vpn_dns_proxy
+import qubes_vpn_follow
 import qubes_vpn_killswitch
 import qubes_vpn_logins
 import qubes_vpn_packages
@@ -19,8 +20,10 @@ _QUERIES = {
     "fedora": ("rpm", "-qa", "--qf", "installed %{NAME}\n"),
 }
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-#: The killswitch's units and those of NetworkManager's tunnels; a masked one is a link.
+#: The killswitch's units, those by which DNS follows a tunnel, and those of NetworkManager's
+#: tunnels; a masked one is a link.
 _UNITS = ("qubes-vpn-closed.service", "qubes-vpn-open.service")
+_DNS_UNITS = (qubes_vpn_follow.SERVICE, qubes_vpn_follow.PATH)
 _TUNNEL_UNITS = ("qubes-vpn-tunnel.service", "qubes-vpn-watch.service")
 #: A resolver's units, and those of Debian's that must not start beside ours.
 _RESOLVER_UNITS = ("qubes-vpn-dns-own.service", "qubes-vpn-dns.service")
@@ -118,9 +121,10 @@ def _killswitch(kinds):
 
 
 def _tunnel(kinds):
-    if "NetworkManager" not in qubes_vpn_packages.services(kinds):
-        return []
-    states = {unit: _state(unit) for unit in _TUNNEL_UNITS}
+    units = () if kinds == ["dnscrypt"] else _DNS_UNITS
+    if "NetworkManager" in qubes_vpn_packages.services(kinds):
+        units += _TUNNEL_UNITS
+    states = {unit: _state(unit) for unit in units}
     return [
         Lack(f"the unit {unit} {state}. {_APPLY}", ours=True)
         for unit, state in states.items()

@@ -164,7 +164,7 @@ class Exit:
         """Ends the capture and looks for the markers."""
         captured = self._capture.finish(proven=False)
         lines = [
-            f"{phases.of(frame)}: out of {self._place}: {decode(_ethernet(frame.data))}"
+            f"{phases.of(frame)}: out of {self._place}: {decode(frame.data)}"
             for marker in self._markers
             for frame in captured.marked(marker)
         ]
@@ -193,11 +193,6 @@ class Program:
 def _exit(tunnel: Tunnel) -> str:
     """The server's interface."""
     return f"{'wgs' if tunnel.kind.program == 'wireguard' else 'ovs'}{tunnel.number}"
-
-
-def _ethernet(packet: bytes) -> bytes:
-    """A frame of an IP packet."""
-    return bytes(12) + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00") + packet
 
 
 @contextmanager

@@ -60,8 +60,7 @@ class Ours:
 
     def install(self, qube: Qube, tunnel: Tunnel) -> None:
         """The template's files, the service flag, and the configuration in /rw."""
-        for path, (text, mode) in self.files().items():
-            qube.write(path, text, mode)
+        qube.unpack(self.files())
         qube.qubesdb["/qubes-service/qubes-vpn"] = "1"
         qube.write("/rw/config/vpn/endpoints.txt", f"{tunnel.endpoint}\n")
         qube.write("/rw/config/vpn/killswitch.conf", f"interface = {tunnel.device}\n")
@@ -72,6 +71,7 @@ class Ours:
         places = {
             "closed.nft": f"{LIBRARY}/closed.nft",
             "killswitch": f"{LIBRARY}/killswitch",
+            "dns": f"{LIBRARY}/dns",
             "qubes-vpn-closed.service": self.units[0],
             "qubes-vpn-open.service": self.units[1],
             "50-qubes-vpn": "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
@@ -80,7 +80,8 @@ class Ours:
             "mullvad-services.conf": "/etc/systemd/system/mullvad-.service.d/50-qubes-vpn.conf",
         }
         found = {path: sources / name for name, path in places.items()}
-        found |= {f"{LIBRARY}/{path.name}": path for path in core("qubes_vpn_killswitch")}
+        for program in ("killswitch", "follow"):
+            found |= {f"{LIBRARY}/{path.name}": path for path in core(f"qubes_vpn_{program}")}
         return {
             path: (file.read_text(encoding="utf-8"), _mode(file)) for path, file in found.items()
         }

@@ -7,11 +7,13 @@ ends, however it ends, the holder and all that runs in the qube end with it.
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
+import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,22 @@ class Inside:
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file, with the folders above it.  Programs inside see it at `path`."""
         self.run(["install", "-D", f"--mode={mode:o}", "/dev/stdin", path], input=text)
+
+    def unpack(self, files: Mapping[str, tuple[bytes | str, int]]) -> None:
+        """Write many files, `{path: (content, mode)}`, at the cost of one."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, (content, mode) in files.items():
+                data = content.encode() if isinstance(content, str) else content
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode = len(data), mode
+                tar.addfile(entry, io.BytesIO(data))
+        # tar follows the qube's own links (/lib, /var/run), which are not ours.
+        words = ["tar", "--extract", "--directory=/", "--keep-directory-symlink"]
+        process = self.popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        complaint = process.communicate(archive.getvalue())[1]
+        if process.returncode:
+            raise CommandFailed(f"{self.name}: unpacking: {complaint.decode()}")
 
     def read(self, path: str) -> str:
         """A file's text.  Raises :class:`CommandFailed` when it cannot be read."""

@@ -166,7 +166,7 @@ class Resolver(_Running):
         super().__init__(qube, _program("resolver.py", address, answer, str(deaf)), "listening")
 
     def stop(self) -> int:
-        """Ends the server; how many questions it has heard."""
+        """Ends the server; how many questions for a name it has heard."""
         return int(self._answer()[-1])
 
 

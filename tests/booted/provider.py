@@ -33,15 +33,15 @@ class Provider:
         check.write_text(f'#!/bin/sh\n[ "$username:$password" = {USER}:{PASSWORD} ]\n')
         check.chmod(0o755)
 
-    def serve(self, number: int, *more: str) -> None:
-        """Starts a server; more: further words for it."""
+    def serve(self, number: int, *more: str, resolver: str | None = None) -> None:
+        """Starts a server; more: further words for it.  resolver: another than 10.64.N.1."""
         words = f"""openvpn --mode server --tls-server --local 198.51.100.{number} --port 1194
             --proto udp4 --dev ovs{number} --dev-type tun --topology subnet
             --server 10.64.{number}.0 255.255.255.0 --dh none --ca ca.crt --cert server.crt
             --key server.key --verify-client-cert none --script-security 3 --keepalive 2 10
             --auth-user-pass-verify {self.folder}/check via-env""".split()
         words += ["--cd", str(self.folder), "--push", "redirect-gateway def1"]
-        words += ["--push", f"dhcp-option DNS {self.resolver(number)}", *more]
+        words += ["--push", f"dhcp-option DNS {resolver or self.resolver(number)}", *more]
         null = subprocess.DEVNULL
         self._servers[number] = self.internet.popen(words, stdout=null, stderr=null)
         until = time.monotonic() + 10

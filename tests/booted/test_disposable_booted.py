@@ -106,7 +106,8 @@ def test_its_home_is_configured_without_a_network(home, apply, provider):
     )
     for test in (True, False):
         again = apply(home, test)
-        assert [(one["result"], one["changes"]) for one in again.values()] == [(True, {})] * 2
+        assert [(one["result"], one["changes"]) for one in again.values()] == [(True, {})] * 3
+    assert real["dnat_dns"]["comment"].endswith("In sys-vpn clients' DNS follows its tunnel.")
 
 
 def test_nothing_looks_for_a_tunnel_in_its_home(configured):

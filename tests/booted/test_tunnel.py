@@ -25,9 +25,12 @@ from tunnelled import (
     up,
 )
 
+from qubes_vpn_formula.lab import senders
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted
 from qubes_vpn_formula.lab.capture import Capture
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.questions import Eavesdropper, Question, ask
+from qubes_vpn_formula.lab.traffic import Flood, Resolver
 
 #: Where the lab's root has to be made first.
 pytestmark = pytest.mark.timeout(600)
@@ -41,6 +44,7 @@ PILLAR = {
     "profiles": ["two.ovpn"],
     "endpoints": [f"{server}:1194/udp" for server in SERVERS],
 }
+DNS = "/usr/lib/qubes-vpn/dns"
 CONF = "kind = openvpn\ninterface = tun0\nprofile = one.ovpn\nfurther = two.ovpn\n"
 
 
@@ -76,6 +80,12 @@ def qube(booted: AppVM) -> AppVM:
         booted.run([PROGRAM, "up"], timeout=80)
     up(booted, "one.ovpn")
     return booted
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
+    """The states' functions, by `test`."""
+    return state_functions(tmp_path_factory.mktemp("salt"))
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +252,119 @@ def test_without_a_usable_profile_it_stays_closed_and_says_what_to_do(qube):
     up(qube, "one.ovpn")
 
 
+# --- clients' DNS
+
+
+@pytest.fixture(scope="module")
+def resolvers(provider: Provider) -> None:
+    """One in each tunnel, whose answers tell which."""
+    for number in (1, 2):
+        Resolver(provider.internet, f"10.64.{number}.1", f"192.0.2.{number}")
+
+
+def everybody(client: Qube, wait: float = 1) -> set[str]:
+    """What a client is answered when it asks everybody there is; or why not."""
+    servers = ("10.139.1.1", "10.139.1.2", "8.8.8.8")
+    asked = [
+        Question(one, "a.example", how, wait=wait) for one in servers for how in ("udp", "tcp")
+    ]
+    return {",".join(answer.addresses) or answer.error for answer in ask(client, *asked)}
+
+
+def dns(qube: AppVM) -> dict[str, Any]:
+    """What its `dns status` says."""
+    return json.loads(qube.run([DNS, "status", "--json"], check=False).stdout)
+
+
+def followed(qube: AppVM, *addresses: str, timeout: float = 20) -> None:
+    """Waits until clients' DNS goes there and nowhere else."""
+    until = time.monotonic() + timeout
+    while dns(qube)["resolvers"] != list(addresses):
+        assert time.monotonic() < until, (dns(qube), qube.journal("-u", "qubes-vpn-follow"))
+        time.sleep(0.1)
+
+
+def delay(qube: AppVM) -> float:
+    """Seconds from NetworkManager's last word on resolvers to clients' DNS going there."""
+    said, done = qube.run("stat -c %.9Y /etc/resolv.conf /run/qubes-vpn/resolvers").stdout.split()
+    return float(done) - float(said)
+
+
+def test_clients_dns_follows_the_tunnel_within_a_second(qube, client, resolvers, tmp_path):
+    """R50, R55: what NetworkManager was told by the server; nothing of it in clear meanwhile."""
+    followed(qube, "10.64.1.1")
+    assert (dns(qube)["problems"], everybody(client)) == ([], {"192.0.2.1"})
+    question = senders.dns("8.8.8.8", b"flood", rate=50)[0]
+    capture = Capture(qube.network, qube.upstream, qube.vif, tmp_path / "dns.pcap")
+    with capture, Flood(client, question):
+        qube.run([PROGRAM, "up", "two.ovpn"], timeout=80)
+        followed(qube, "10.64.2.1")
+        assert delay(qube) < 1
+        assert everybody(client) == {"192.0.2.2"}
+        qube.run([PROGRAM, "down"], timeout=80)
+        followed(qube)
+        assert "192.0.2.2" not in everybody(client, wait=0.2)
+        assert dns(qube)["why"] == ["closed: no tunnel is up"]
+        qube.run([PROGRAM, "up"], timeout=80)
+        followed(qube, "10.64.1.1")
+        assert everybody(client) == {"192.0.2.1"}
+        verdict = Eavesdropper("a.example").judge(capture.finish())
+    assert (verdict.trouble, verdict.leaks) == ("", ())
+
+
+def test_the_state_of_clients_dns(qube, resolvers, functions):
+    """R50, R69: silent when it is so; what a dry run foretells is what is done."""
+
+    def state(test=False):
+        arguments = {"name": "sys-vpn", "to": "tunnel"}
+        return run_in(qube, lambda: dict(functions[test]["qubes_vpn.dnat_dns"](**arguments)))
+
+    followed(qube, "10.64.1.1")
+    for test in (True, False):
+        done = state(test)
+        assert (done["result"], done["changes"]) == (True, {}), done
+    assert done["comment"] == "Clients' DNS goes to 10.64.1.1 in the tunnel."
+    qube.run("systemctl stop qubes-vpn-follow.service")
+    assert dns(qube)["resolvers"] == []
+    dry = state(test=True)
+    assert (dry["result"], dns(qube)["follows"]) == (None, False)
+    done = state()
+    assert (done["result"], done["changes"]) == (True, dry["changes"]), done
+    assert done["changes"] == {
+        "follower": {"old": "not running", "new": "running"},
+        "resolvers": {"old": [], "new": ["10.64.1.1"]},
+    }
+
+
+@pytest.mark.slow
+def test_another_resolver_at_a_reconnect_is_followed_within_a_second(qube, client, provider):
+    """R50."""
+    Resolver(provider.internet, "10.64.1.53", "192.0.2.53")
+    provider.vanish(1)
+    time.sleep(5)
+    provider.serve(1, resolver="10.64.1.53")
+    up(qube, "one.ovpn", timeout=60)
+    followed(qube, "10.64.1.53")
+    assert (delay(qube) < 1, everybody(client)) == (True, {"192.0.2.53"})
+    provider.vanish(1)
+    provider.serve(1)
+    up(qube, "one.ovpn", timeout=60)
+    followed(qube, "10.64.1.1")
+
+
+@pytest.mark.slow
+def test_a_resolver_that_falls_silent_is_closed_and_comes_back(qube, client, provider, resolvers):
+    """R52."""
+    followed(qube, "10.64.1.1")
+    provider.internet.run("nft 'table ip t { chain c { type filter hook input priority 0;"
+                          " ip daddr 10.64.1.1 udp dport 53 drop; }; }'")  # fmt: skip
+    followed(qube, timeout=45)
+    assert dns(qube)["why"] == ["closed: no answer through the tunnel from 10.64.1.1"]
+    provider.internet.run("nft delete table ip t")
+    followed(qube, "10.64.1.1")
+    assert everybody(client) == {"192.0.2.1"}
+
+
 # --- what leaves the qube meanwhile
 
 
@@ -282,9 +405,8 @@ def _ipv4(frame: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+def state(functions: dict[bool, Any]) -> Callable[..., dict[str, Any]]:
     """`qubes_vpn.tunnel`, the function itself, run in a qube."""
-    functions = state_functions(tmp_path_factory.mktemp("salt"))
 
     def run(qube: AppVM, test: bool = False, **changed: Any) -> dict[str, Any]:
         done = run_in(

@@ -67,7 +67,7 @@ def test_a_resolver_that_listens_everywhere_is_heard_at_once(qube):
     with Resolver(qube, ALL, "192.0.2.1") as resolver:
         why, took = run_in(qube, timed, 5)
         assert (why, took < 0.4) == (None, True)
-        assert resolver.stop() == 2  # the name that is not there, and the root
+        assert resolver.stop() == 1  # the name that is not there; the root is no name
 
 
 def test_one_for_the_qubes_own_programs_is_not_one_for_clients(qube):

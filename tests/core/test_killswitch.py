@@ -53,7 +53,7 @@ def rules(qube):
 def is_closed(qube):
     """All chains are there and drop, the gate too, and no set has an element."""
     loaded = rules(qube)
-    hooks = [line for line in loaded.splitlines() if " hook " in line]
+    hooks = [line for line in loaded.splitlines() if "type filter hook " in line]
     gate = [line for line in hooks if 'device "eth0"' in line]
     return (
         (len(hooks), len(gate)) == (5, 1)

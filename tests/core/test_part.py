@@ -18,11 +18,11 @@ RELAY, API = "203.0.113.7:51820/udp", "45.83.223.196:443/tcp"
     [([RELAY], False), ([RELAY, API], True), ([RELAY, "45.83.223.0/24:1-1000/tcp"], True)],
 )
 def test_a_qube_with_the_app_gets_its_settings(endpoints, api):
-    """R30. In the order killswitch, app; as Salt can carry them."""
+    """R30. In the order killswitch, app, DNS; as Salt can carry them."""
     app = {"kind": "mullvad", "endpoints": endpoints, "mullvad": {"location": "se"}}
     model = qubes_vpn_model.build(pillar(tunnels={"sys-vpn": app}))
     role, states = qubes_vpn_part.part(model, "sys-vpn")
-    assert (role, list(states)) == ("qube", ["killswitch", "mullvad"])
+    assert (role, list(states)) == ("qube", ["killswitch", "mullvad", "dnat_dns"])
     assert states["mullvad"]["api"] is api
     settings = json.loads(json.dumps(states["mullvad"]["settings"]))
     assert (settings["location"], settings["wireguard_port"]) == ("se", 51820)

@@ -25,7 +25,7 @@ def answer(**fields):
     return bytes(DNS(**{"id": 0x1234, "qr": 1, "rd": 1, "ra": 1, "qd": asked, "an": ROOT} | fields))
 
 
-@pytest.mark.parametrize("good", [{}, {"an": [], "tc": 1}, {"aa": 1, "ad": 1}])
+@pytest.mark.parametrize("good", [{}, {"an": []}, {"tc": 1}, {"aa": 1, "ad": 1}])
 def test_an_answer_is_one(good):
     assert is_answer(answer(**good), NUMBER)
 
@@ -35,7 +35,6 @@ def test_an_answer_is_one(good):
     [
         {"id": 0x1235},
         {"qr": 0},
-        {"an": []},
         {"rcode": "server-failure"},
         {"rcode": "refused"},
         {"rcode": "name-error", "an": []},
@@ -104,10 +103,10 @@ def test_one_that_is_silent_does_not_hold_up_the_others(qube, resolvers):
 
 
 def test_it_asks_again_and_gives_up(qube, resolvers):
-    (resolver,) = resolvers(("10.64.0.1", "192.0.2.1", 2))
-    assert run_in(qube, timed, {"10.64.0.1": ""})[0] == ["10.64.0.1"]
-    assert resolver.stop() == 3
-    answered, took = run_in(qube, timed, {"10.64.0.1": ""}, 0.7)
+    resolvers(("10.64.0.1", "192.0.2.1", 2))
+    answered, took = run_in(qube, timed, {"10.64.0.1": ""})
+    assert (answered, 0.9 < took < 2) == (["10.64.0.1"], True)
+    answered, took = run_in(qube, timed, {"10.64.0.5": ""}, 0.7)
     assert (answered, 0.6 < took < 1.5) == ([], True)
 
 

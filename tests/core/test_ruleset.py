@@ -81,7 +81,7 @@ def test_closed_it_has_no_element_and_drops(closed):
     """R82."""
     blocks = as_nft_lists(transaction(closed))
     assert not [line for lines in blocks.values() for line in lines if "elements" in line]
-    hooks = [line for lines in blocks.values() for line in lines if "hook" in line]
+    hooks = [line for lines in blocks.values() for line in lines if "type filter hook" in line]
     assert len(hooks) == 4
     assert all(line.endswith("policy drop;") for line in hooks)
 

@@ -62,17 +62,21 @@ def test_closed_rules_are_checked_and_loaded_in_silence_any_number_of_times(qube
         assert done.stdout + done.stderr == ""
         if not words:
             listings.append(qube.run("nft -s list ruleset").stdout)
-    assert listings[0].count("hook") == 4
+    assert listings[0].count("type filter hook") == 4
     assert listings[1:] == listings[:1] * 2
 
 
 def test_open_rules_and_gate_are_loaded_and_found_as_they_should_be(qube):
+    qube.write("/run/qubes-vpn/resolvers", "10.64.0.1\n10.64.0.2\nfd64::1\n")
     for _ in range(2):
         done = qube.run([_KILLSWITCH, "load"], check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
     report = json.loads(qube.run([_KILLSWITCH, "status", "--json"], check=False).stdout)
     assert (report["state"], report["drift"]) == ("open", [])
-    assert "hook egress" in qube.run("nft list ruleset").stdout
+    loaded = qube.run("nft list ruleset").stdout
+    assert "hook egress" in loaded
+    assert "tcp : 10.64.0.1, udp : 10.64.0.1" in loaded
+    qube.run("rm /run/qubes-vpn/resolvers")
 
 
 def test_a_rule_too_many_is_found(qube):

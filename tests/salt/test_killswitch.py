@@ -18,7 +18,7 @@ LIBRARY = "/usr/lib/qubes-vpn"
 IN_RW = "/rw/config/vpn/lib"
 HOOK_IN_RW = "/rw/config/qubes-firewall.d/50-qubes-vpn"
 FLAG = "/run/qubes-service/qubes-vpn"
-STATE, TUNNEL = "sys-vpn: killswitch", "sys-vpn: tunnel"
+STATE, TUNNEL, DNS = (f"sys-vpn: {state}" for state in ("killswitch", "tunnel", "dnat_dns"))
 PILLAR = PILLARS["dns"]
 
 
@@ -44,14 +44,19 @@ def template(qube, folders):
 
 
 class WithoutTunnel(Minion):
-    """There is no NetworkManager here, so the tunnel cannot be made, and says so; all else can."""
+    """There is no NetworkManager here, so the tunnel cannot be made, and says so; all else can.
+
+    Clients' DNS comes after the tunnel (tests/booted/test_tunnel.py).
+    """
 
     def apply(self, pillar, test=False):
         applied = super().apply(pillar, test)
         tunnel = applied.states.pop(TUNNEL, None)
         if tunnel is None:
             return applied
-        assert (tunnel["result"], tunnel["changes"]) == (False, {})
+        dns = applied.states.pop(DNS)
+        for state in (tunnel, dns):
+            assert (state["result"], state["changes"]) == (False, {})
         return applied._replace(code=int(False in applied.results()))
 
 
@@ -70,7 +75,7 @@ def install_section(text):
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str
     unit.read_string(text)
-    section = unit["Install"]
+    section = unit["Install"] if unit.has_section("Install") else {}
     kinds = {"WantedBy": "wants", "RequiredBy": "requires"}
     assert set(section) <= set(kinds)
     return {
@@ -98,13 +103,13 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     assert "t-vpn: template_ready" in real.states
     links = {
         f"/etc/systemd/system/{folder}/{name}": f"/etc/systemd/system/{name}"
-        for name in (path.name for path in files.glob("*.service") if not is_resolvers(path))
+        for name in (path.name for path in units(files) if not is_resolvers(path))
         for folder in install_section((files / name).read_text())
     }
-    assert len(links) == 8
+    assert len(links) == 10
     # What the lab attacks (R90) is what is installed: paths, contents and modes.
     ours = Ours().files() | tunnelfiles.files()
-    modules = imported(checkout, "killswitch", "tunnel", "watch")
+    modules = imported(checkout, "killswitch", "tunnel", "watch", "follow")
     assert len(ours) == sum(not is_resolvers(path) for path in files.iterdir()) + len(modules)
     assert written(qube) == before | set(ours) | set(links)
     for path, target in links.items():
@@ -119,6 +124,8 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     assert executable == {
         f"{LIBRARY}/killswitch",
         f"{LIBRARY}/tunnel",
+        f"{LIBRARY}/dns",
+        "/etc/NetworkManager/dispatcher.d/50-qubes-vpn-follow",
         "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
         "/etc/qubes/suspend-post.d/50-qubes-vpn.sh",
     }
@@ -133,9 +140,14 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     assert "tunnel.conf: not there. Apply the formula to this qube" in told.stdout, told.stderr
 
 
+def units(files):
+    """Those of systemd."""
+    return [path for path in files.iterdir() if path.suffix in (".service", ".path")]
+
+
 def is_resolvers(path):
     """Whether a file of the formula's is for the template of a resolver qube alone."""
-    return "dns" in path.name or path.name == "resolver"
+    return ("dns" in path.name and path.name != "dns") or path.name == "resolver"
 
 
 def mode(qube, path):

@@ -98,7 +98,9 @@ def holds(qube, text="192.0.2.1 . udp . 51820"):
 def is_closed(qube):
     """Closed is: all chains are there, drop, and no set has an element."""
     loaded = rules(qube)
-    return loaded.count("hook") >= 4 and "elements" not in loaded and "policy accept" not in loaded
+    filters = [line for line in loaded.splitlines() if "type filter hook" in line]
+    dropping = all("policy drop" in line for line in filters)
+    return len(filters) >= 4 and dropping and "elements" not in loaded
 
 
 def test_both_state_modules_load_side_by_side(state, session_states, session_loaders):
@@ -128,6 +130,22 @@ BY_HAND = {
     "tunnel added": (
         "nft 'add element inet qubes_vpn tunnel_names { eth0 }'",
         "set tunnel_names: '\"eth0\"' is not ours",
+    ),
+    "resolver added": (
+        "nft 'add element inet qubes_vpn resolvers4 { 9.9.9.9 }'",
+        "set resolvers4: '9.9.9.9' is not ours",
+    ),
+    "DNS elsewhere": (
+        "nft 'add element inet qubes_vpn first4 { udp : 9.9.9.9 }'",
+        "map first4: 'udp : 9.9.9.9' is not ours",
+    ),
+    "DNS not translated": (
+        "nft flush chain inet qubes_vpn client_dns",
+        "chain client_dns: 'dnat ip6 to meta l4proto map @first6' is missing",
+    ),
+    "DNS translated by a rule": (
+        "nft add rule inet qubes_vpn prerouting udp dport 53 dnat ip to 9.9.9.9",
+        "is not ours",
     ),
     "chain deleted": (
         "nft 'delete chain inet qubes_vpn postrouting'",

@@ -68,13 +68,12 @@ def template(loaded):
         debian_13(qube)
         for path, (text, mode) in Ours().files().items():
             qube.write(path, text, mode)
-        for name in ("tunnel", "watch"):
-            qube.write(f"/etc/systemd/system/qubes-vpn-{name}.service", "[Service]\n")
-        links = [
-            f"multi-user.target.wants/qubes-vpn-{name}" for name in ("open", "tunnel", "watch")
-        ]
-        for link in ("network-pre.target.requires/qubes-vpn-closed", *links):
-            path = f"/etc/systemd/system/{link}.service"
+        units = ["tunnel.service", "watch.service", "follow.service", "resolv.path"]
+        for name in units:
+            qube.write(f"/etc/systemd/system/qubes-vpn-{name}", "[Unit]\n")
+        links = [f"multi-user.target.wants/qubes-vpn-{name}" for name in ("open.service", *units)]
+        for link in ("network-pre.target.requires/qubes-vpn-closed.service", *links):
+            path = f"/etc/systemd/system/{link}"
             qube.run(f"mkdir -p {Path(path).parent}; ln -s ../{Path(path).name} {path}")
         qube.write("/run/qubes-service/.keep", "")
         yield Template(qube, loaded)

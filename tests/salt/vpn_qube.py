@@ -41,14 +41,16 @@ def rules(qube: Qube) -> str:
 
 def written(qube: Qube) -> set[str]:
     """Files and links that are not the machine's: what somebody wrote in the qube."""
-    find = "find /rw /usr/lib/qubes-vpn /etc/qubes /etc/systemd/system /etc/udev/rules.d"
+    etc = ("qubes", "systemd/system", "udev/rules.d", "NetworkManager/dispatcher.d")
+    find = " ".join(["find /rw /usr/lib/qubes-vpn", *(f"/etc/{folder}" for folder in etc)])
     return set(qube.run(f"{find} -type f -o -type l 2>/dev/null", check=False).stdout.split())
 
 
 def listing(qube: Qube) -> str:
     """Names, modes, owners, times and sums of all that can be written."""
     find = (
-        r"find /rw /usr/lib/qubes-vpn /etc/qubes /etc/systemd /etc/udev -printf '%p %m %u %T@ %l\n'"
+        "find /rw /usr/lib/qubes-vpn /etc/qubes /etc/systemd /etc/udev /etc/NetworkManager"
+        r" -printf '%p %m %u %T@ %l\n'"
     )
     return qube.run(f"({find}; find /rw -type f -exec md5sum {{}} +) 2>&1 | sort").stdout
 

@@ -6,13 +6,10 @@ unchanged, where its own Makefile puts them, in the qube's private layer alone; 
 stand-ins (`shims/`) for what they need of Xen, QubesDB and systemd.
 """
 
-import io
 import os
-import subprocess
-import tarfile
 from pathlib import Path
 
-from qubes_vpn_formula.lab.qube import CommandFailed, Qube
+from qubes_vpn_formula.lab.qube import Qube
 
 #: Modules for the scripts' Python: QubesDB, D-Bus and the agent's own.
 PYTHON = "/usr/lib/qubes-lab/python"
@@ -70,19 +67,5 @@ def install(checkout: Path, qube: Qube) -> None:
             for path in found
             if path.suffix != ".pyc"
         ]
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path, place in places:
-            content = path.read_bytes()
-            entry = tarfile.TarInfo(place.lstrip("/"))
-            entry.size, entry.mode = len(content), 0o755
-            tar.addfile(entry, io.BytesIO(content))
-    # One after the other: tar follows the qube's own links (/lib, /var/run), which are not ours.
-    unpack = qube.popen(
-        ["tar", "--extract", "--directory=/", "--keep-directory-symlink"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    complaint = unpack.communicate(archive.getvalue())[1]
-    if unpack.returncode:
-        raise CommandFailed(f"{qube.name}: the agent's files: {complaint.decode()}")
+    # One after the other: of two with one path the last counts.
+    qube.unpack({place: (path.read_bytes(), 0o755) for path, place in places})

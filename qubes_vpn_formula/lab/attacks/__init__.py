@@ -24,7 +24,7 @@ from typing import Any
 from qubes_vpn_formula.lab import mutants
 
 #: Sections by their rows' first letter, in the page's order.
-_ORDER = "TUBFPCNKILDW"
+_ORDER = "TUBFPCNQKILDW"
 #: What a row counts: see "What counts" on the page.
 COUNTS = ("OUT", "IN", "STATE", "WORK")
 #: The attack itself, given a :class:`qubes_vpn_formula.lab.cell.Cell`.

@@ -4,7 +4,8 @@
 Every name has the IPv4 address ANSWER.  The root alone has name servers, and no other name that is
 asked for them is there.  With `refused` for ANSWER it refuses.  DEAF: how many questions over UDP
 it does not hear at first.
-Says `listening` when it does, and at the end how many questions it has heard.
+Says `listening` when it does, and at the end how many questions for a name it has heard: who
+asks for the root's servers wants to know only whether it is there.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import threading
 
 _A, _NS = 1, 2
 _ANSWERED, _NOT_THERE, _REFUSED = 0x8180, 0x8183, 0x8185
+_ROOT = 17  # where a question ends that is for no name
 _POINTER = b"\xc0\x0c"  # the name in the question
 
 
@@ -24,7 +26,7 @@ class Resolver:
 
     def __init__(self, address, answer, deaf):
         self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.answer, self.deaf, self.heard = answer, deaf, 0
+        self.answer, self.deaf, self.names = answer, deaf, 0
         self.datagrams = socket.socket(self.family, socket.SOCK_DGRAM)
         if self.family == socket.AF_INET6:  # as the listener does by itself
             self.datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -35,11 +37,12 @@ class Resolver:
         """Never returns."""
         while True:
             question, client = self.datagrams.recvfrom(65535)
-            self.heard += 1
-            if self.heard > self.deaf:
-                # No way back, for now; or it was no question.
-                with contextlib.suppress(OSError, ValueError, struct.error):
-                    self.datagrams.sendto(self.reply(question), client)
+            if self.deaf:
+                self.deaf -= 1
+                continue
+            # No way back, for now; or it was no question.
+            with contextlib.suppress(OSError, ValueError, struct.error):
+                self.datagrams.sendto(self.reply(question), client)
 
     def serve_streams(self):
         """Never returns."""
@@ -53,13 +56,13 @@ class Resolver:
             connection.settimeout(30)
             while length := connection.recv(2, socket.MSG_WAITALL):
                 question = connection.recv(int.from_bytes(length), socket.MSG_WAITALL)
-                self.heard += 1
                 reply = self.reply(question)
                 connection.sendall(len(reply).to_bytes(2) + reply)
 
     def reply(self, question):
         """What is said to a question."""
         end = question.index(b"\0", 12) + 5
+        self.names += end > _ROOT
         (kind,) = struct.unpack("!H", question[end - 4 : end - 2])
         data = {_A: lambda: socket.inet_aton(self.answer), _NS: lambda: b"\1a\0"}.get(kind)
         answers, flags = (b"", _REFUSED) if self.answer == "refused" else (b"", _ANSWERED)
@@ -80,7 +83,7 @@ def main():
         threading.Thread(target=serve, daemon=True).start()
     print("listening", flush=True)
     signal.sigwait([signal.SIGTERM])
-    print(resolver.heard, flush=True)
+    print(resolver.names, flush=True)
 
 
 if __name__ == "__main__":

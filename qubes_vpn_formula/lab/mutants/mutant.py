@@ -48,9 +48,7 @@ class Mutant:
         Ours().install(qube, tunnel)
         ours, files = Ours().files(), self.files()
         qube.run(["rm", "-f", *(ours.keys() - files.keys())])
-        for path, (text, mode) in files.items():
-            if ours.get(path) != (text, mode):
-                qube.write(path, text, mode)
+        qube.unpack({path: one for path, one in files.items() if ours.get(path) != one})
 
 
 def mutant(name: str, what: str, edits: Edit | list[Edit], caught_by: str) -> Mutant:

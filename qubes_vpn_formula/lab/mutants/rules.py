@@ -373,6 +373,78 @@ _TOWARDS_CLIENTS = [
     ),
 ]
 
+_DNS = [
+    mutant(
+        "dns-late",
+        "clients' DNS is translated after Qubes has done so",
+        swap(CLOSED, "priority dstnat - 10", "priority dstnat + 5"),
+        "Q01",
+    ),
+    mutant(
+        "dns-udp-only",
+        "clients' DNS over TCP is not translated",
+        swap(
+            CLOSED, "meta l4proto { tcp, udp } goto client_dns", "meta l4proto udp goto client_dns"
+        ),
+        "Q01",
+    ),
+    mutant(
+        "dns-ipv4-only",
+        "clients' DNS to IPv6 addresses is not translated",
+        without("client_dns", "dnat ip6"),
+        "Q01",
+    ),
+    mutant(
+        "dns-one-address",
+        "clients' DNS is translated for the first of Qubes' addresses only",
+        first("client_dns", "ip daddr != 10.139.1.1 accept", "meta nfproto ipv6 accept"),
+        "Q01",
+    ),
+    mutant(
+        "dns-anywhere",
+        "clients' DNS that is not for the tunnel's resolver may pass into the tunnel",
+        without("client_out", "th dport 53"),
+        "Q02",
+    ),
+    mutant(
+        "dns-unasked",
+        "a resolver need not have answered",
+        swap(core("follow"), "qubes_vpn_question.ask(devices, wake=wake)", "devices"),
+        "Q02",
+    ),
+    mutant(
+        "dns-by-any-way",
+        "what goes to the tunnel's resolver may take the uplink",
+        [
+            swap(CLOSED, "@resolvers4 return", "@resolvers4 accept"),
+            swap(CLOSED, "@resolvers6 return", "@resolvers6 accept"),
+            *only_first_line(),
+        ],
+        "Q03",
+    ),
+    mutant(
+        "dns-old-flows",
+        "a resolver that is no longer the tunnel's goes on for flows from before",
+        [
+            swap(_RULESET, "in _RESOLVERS.items())", 'in _RESOLVERS.items() if kind == "map")'),
+            swap(core("killswitch"), "qubes_vpn_nft.cut(address, 53)", "pass"),
+        ],
+        "Q04",
+    ),
+    mutant(
+        "dns-not-cut",
+        "clients' flows to the old resolver are stopped, and not forgotten",
+        swap(core("killswitch"), "qubes_vpn_nft.cut(address, 53)", "pass"),
+        "Q04",
+    ),
+    mutant(
+        "dns-forgotten",
+        "a load forgets the tunnel's resolvers",
+        swap(core("killswitch"), "elements, resolvers())", "elements)"),
+        "Q05",
+    ),
+]
+
 MUTANTS = [
     *_CHAINS,
     *_GATE,
@@ -381,4 +453,5 @@ MUTANTS = [
     *_STATE,
     *_PROTOCOLS,
     *_TOWARDS_CLIENTS,
+    *_DNS,
 ]
