@@ -18,9 +18,10 @@ import qubes_vpn_resolver
 PATIENCE = 11
 #: That often in a row it did not answer before it is closed: one lost packet closes nothing.
 UNANSWERED = 2
-#: Seconds until it is asked again, by whether it answered.
-_EVERY = {True: 15, False: 0.2}
+#: Seconds until it is asked again: when it answered, when it did not, and when it has not for long.
+_ANSWERED, _SOON, _LATER = 15, 0.2, 3
 #: Seconds without an answer after which the journal is told why: at the qube's start it takes some.
+#: From then on it is asked less often, as each time nft is.
 _SILENT = 30
 
 
@@ -43,33 +44,36 @@ class Watch:
 
 def run(library):
     """The watch; never returns.  library: of :mod:`qubes_vpn_resolver`."""
-    watch, silent_since, told = Watch(), time.monotonic(), False
+    watch, silent_since, told, said = Watch(), time.monotonic(), False, []
     while True:
-        why = "not asked yet"
+        why, lines = "not asked yet", []
         try:
             why = qubes_vpn_dns_ask.ask(PATIENCE)
-            turn(watch, library, why)
+            lines = turn(watch, library, why)
             if why is None:
                 silent_since, told = time.monotonic(), False
             elif not told and time.monotonic() - silent_since > _SILENT:
                 told = True
-                for problem in qubes_vpn_dns_health.problems(why):
-                    _say(problem)
+                lines = [*lines, *qubes_vpn_dns_health.problems(why)]
         except Exception as error:  # whatever it was: without a watch nobody opens or closes
-            _say(f"{type(error).__name__}: {error}")
-        time.sleep(_EVERY[why is None])
+            lines = [f"{type(error).__name__}: {error}"]
+        if lines != said:  # what goes on being so is said once
+            for line in lines:
+                print(f"qubes-vpn resolver: {line}", flush=True)  # systemd's journal
+            said = lines
+        late = time.monotonic() - silent_since > _SILENT
+        time.sleep(_ANSWERED if why is None else _LATER if late else _SOON)
 
 
 def turn(watch, library, why):
-    """What follows from the last question; why: of :func:`qubes_vpn_dns_ask.ask`."""
+    """Does what follows from the last question; the lines to say about it.
+
+    why: of :func:`qubes_vpn_dns_ask.ask`.
+    """
     action = watch.look(why is None, qubes_vpn_resolver.is_open())
     if action is None:
-        return
+        return []
     result = getattr(qubes_vpn_resolver, action)(library)
-    _say("clients are answered" if result.open else f"closed to clients: {why}")
-    for problem in result.problems:
-        _say(problem)
-
-
-def _say(text):
-    print(f"qubes-vpn resolver: {text}", flush=True)  # systemd's journal
+    reason = why or "it answers, but cannot be opened"
+    told = "clients are answered" if result.open else f"closed to clients: {reason}"
+    return [told, *result.problems]

@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """When clients' DNS opens and closes, and what is said to be wrong (R51, R52)."""
 
+import contextlib
+import io
+import signal
+import time
+
 import pytest
 from in_qube import run_in, skip_where_impossible
 
+import qubes_vpn_dns_ask
 import qubes_vpn_dns_health as health
 import qubes_vpn_dns_own as own
+import qubes_vpn_dns_watch as dns_watch
+import qubes_vpn_nft
+import qubes_vpn_resolver
 from qubes_vpn_dns_health import Facts, explain
 from qubes_vpn_dns_watch import Watch
 from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.traffic import Resolver
 from qubes_vpn_packages import packages
 
 DAY = 86400
@@ -116,6 +126,42 @@ def qube():
 def test_a_qube_without_anything_is_looked_at_without_trouble(qube):
     (said, *_) = run_in(qube, health.problems, "no answer")
     assert "dnscrypt-proxy.toml is not there" in said
+
+
+def watched(seconds, silent=30, programs=None):
+    """What the watch says in so many seconds, as lines, and how often it asked."""
+    dns_watch._SILENT = silent
+    if programs:
+        qubes_vpn_nft._ENVIRON["PATH"] = programs
+    asked, ask = [], qubes_vpn_dns_ask.ask
+    qubes_vpn_dns_ask.ask = lambda patience: asked.append(time.monotonic()) or ask(patience)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(KeyboardInterrupt):
+        dns_watch.run(qubes_vpn_resolver.IN_TEMPLATE)
+    return said.getvalue().splitlines(), len(asked)
+
+
+def test_what_goes_on_being_wrong_is_said_once(qube):
+    """And not five times a second, into the journal."""
+    (said,), asked = run_in(qube, watched, 2, 30, "/nowhere")
+    assert "nft" in said
+    assert asked > 4
+
+
+def test_who_has_been_silent_for_long_is_asked_less_often(qube):
+    """Each question starts nft: while nothing is configured, that would be for ever."""
+    lines, asked = run_in(qube, watched, 3, 1)
+    assert "dnscrypt-proxy.toml is not there" in lines[0]
+    assert 2 < asked < 8
+
+
+def test_that_it_answers_and_cannot_be_opened_is_said(qube):
+    qube.run("mkdir -p /run/qubes-service; touch /run/qubes-service/qubes-vpn")
+    with Resolver(qube, "0.0.0.0", "192.0.2.1"):  # noqa: S104 - of a network of its own
+        lines, _ = run_in(qube, watched, 1.5)
+    assert "closed to clients: it answers, but cannot be opened" in lines[0]
+    assert "this is a VPN qube too" in lines[1]
 
 
 def test_whether_the_way_out_refuses_is_seen(qube):
