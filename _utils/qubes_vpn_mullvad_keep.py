@@ -162,4 +162,4 @@ def _run(*words):
     try:
         return qubes_vpn_nft.run(*words, patience=_PATIENCE)
     except qubes_vpn_nft.Failed as error:
-        raise NotKept(str(error)) from None
+        raise NotKept(f"{' '.join(words)}: {error}") from None
