@@ -11,6 +11,7 @@ from bench import (
     many_qubes,
     relays,
     reloads,
+    resolver,
     show_sls,
     through,
     upstream,
@@ -27,6 +28,7 @@ BENCHES = {
     "relays": relays,
     "reloads": reloads,
     "through": through,
+    "resolver": resolver,
 }
 
 
