@@ -44,7 +44,7 @@ def ask(seconds):
     """
     if why := random_name(seconds):
         return why
-    if not qubes_vpn_question.ask({OWN: ""}):
+    if not qubes_vpn_question.ask({OWN: ""}, full=True):
         return "it does not know the root's name servers"
     return None
 

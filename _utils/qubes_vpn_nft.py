@@ -251,11 +251,9 @@ def cut(address, port):
     family = "ipv6" if ":" in address else "ipv4"
     for kind in ("tcp", "udp"):
         which = ("-f", family, "-p", kind, "--reply-src", address, "--reply-port-src", str(port))
-        try:
-            run("conntrack", "-D", *which)
-        except Failed as error:  # so it says that there was none
-            if " 0 flow entries" not in str(error):
-                raise
+        if not _cut(*which):
+            flush_conntrack()
+            return
 
 
 def set_down(device):

@@ -18,18 +18,19 @@ _OTHERS = 0.3
 _PORT, _NAME_SERVERS, _INTERNET = 53, 2, 1
 _QUESTION = b"\0" + struct.pack("!HH", _NAME_SERVERS, _INTERNET)
 _RECURSION_DESIRED = 0x0100
-#: Of an answer's flags: that it is one; the kind of question and its code, both 0 if all is well.
-_RESPONSE, _WRONG = 0x8000, 0x780F
+#: Of an answer's flags: that it is one; that it was cut off; the kind of question and its code,
+#: both 0 if all is well.
+_RESPONSE, _TRUNCATED, _WRONG = 0x8000, 0x0200, 0x780F
 
 
-def ask(devices, seconds=3.0, wake=()):
+def ask(devices, seconds=3.0, wake=(), full=False):
     """Those of the addresses in *devices* that answer, in their order.
 
     devices: ``{address: name of the device by which it is asked}``, an empty name for any; a
     device needs root.  seconds: how long at most.  wake: file descriptors; when one can be read,
-    the asking ends.
+    the asking ends.  full: an answer that holds nothing is none.
     """
-    asked = {address: _Asked(address, device) for address, device in devices.items()}
+    asked = {address: _Asked(address, device, full) for address, device in devices.items()}
     begin = time.monotonic()
     until = begin + seconds
     times = [begin + after for after in _AGAIN]
@@ -57,11 +58,12 @@ def ask(devices, seconds=3.0, wake=()):
 class _Asked:
     """One address.  Whatever cannot be sent or received is no answer."""
 
-    def __init__(self, address, device):
+    def __init__(self, address, device, full):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.answered = False
         self._address, self._device, self._number = address, device, os.urandom(2)
+        self._full = full
 
     def fileno(self):
         return self.socket.fileno()
@@ -84,13 +86,15 @@ class _Asked:
             data = self.socket.recv(65535)
         except OSError:
             return False
-        self.answered = is_answer(data, self._number)
+        self.answered = is_answer(data, self._number, self._full)
         return self.answered
 
 
-def is_answer(data, number):
-    """Whether the bytes *data* answer the question of this *number* (two bytes)."""
+def is_answer(data, number, full=False):
+    """Whether the bytes *data* answer the question of this *number* (two bytes); full: of ask."""
     if data[:2] != number or data[12 : 12 + len(_QUESTION)] != _QUESTION:
         return False
-    flags, questions = struct.unpack("!HH", data[2:6])
+    flags, questions, records = struct.unpack("!HHH", data[2:8])
+    if full and not records and not flags & _TRUNCATED:
+        return False
     return bool(flags & _RESPONSE) and not flags & _WRONG and questions == 1

@@ -158,8 +158,8 @@ class Echo(_Running):
 class Resolver(_Running):
     """A name server on port 53, over TCP and UDP; a context manager.
 
-    answer: the IPv4 address of every name; `refused`: it refuses.  deaf: how many questions over
-    UDP it does not hear at first.
+    answer: the IPv4 address of every name; `refused`: it refuses; `empty`: answers with nothing in
+    them.  deaf: how many questions over UDP it does not hear at first.
     """
 
     def __init__(self, qube: Qube, address: str, answer: str, deaf: int = 0) -> None:

@@ -70,6 +70,11 @@ def test_a_resolver_that_listens_everywhere_is_heard_at_once(qube):
         assert resolver.stop() == 1  # the name that is not there; the root is no name
 
 
+def test_one_that_says_nothing_of_any_name_is_no_resolver(qube):
+    with Resolver(qube, ALL, "empty"):
+        assert run_in(qube, dns_ask.ask, 1) == "it does not know the root's name servers"
+
+
 def test_one_for_the_qubes_own_programs_is_not_one_for_clients(qube):
     """So lists can be fetched by a proxy that clients never reach."""
     with Resolver(qube, "127.0.0.1", "192.0.2.1"):

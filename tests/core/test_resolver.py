@@ -231,6 +231,8 @@ def test_a_flow_that_ends_while_others_are_cut_stops_nothing(qube, said, wanted)
     try:
         assert open_up(qube) == (True, (), True)
         assert qube.read("/run/called").split()[-1] == wanted
+        run_in(qube, qubes_vpn_nft.cut, "10.64.0.1", 53)  # of a tunnel's resolver that has gone
+        assert qube.read("/run/called").split()[-1] == wanted
     finally:
         qube.run(f"cp /run/conntrack {real}; rm /run/called")
 

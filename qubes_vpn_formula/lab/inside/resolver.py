@@ -2,8 +2,8 @@
 """A name server: `resolver.py ADDRESS ANSWER [DEAF]`, port 53 over UDP and TCP, until SIGTERM.
 
 Every name has the IPv4 address ANSWER.  The root alone has name servers, and no other name that is
-asked for them is there.  With `refused` for ANSWER it refuses.  DEAF: how many questions over UDP
-it does not hear at first.
+asked for them is there.  With `refused` for ANSWER it refuses, with `empty` it says nothing of any
+name.  DEAF: how many questions over UDP it does not hear at first.
 Says `listening` when it does, and at the end how many questions for a name it has heard: who
 asks for the root's servers wants to know only whether it is there.
 """
@@ -66,7 +66,9 @@ class Resolver:
         (kind,) = struct.unpack("!H", question[end - 4 : end - 2])
         data = {_A: lambda: socket.inet_aton(self.answer), _NS: lambda: b"\1a\0"}.get(kind)
         answers, flags = (b"", _REFUSED) if self.answer == "refused" else (b"", _ANSWERED)
-        if flags == _ANSWERED and kind == _NS and question[12:13] != b"\0":
+        if self.answer == "empty":
+            data = None
+        elif flags == _ANSWERED and kind == _NS and question[12:13] != b"\0":
             flags = _NOT_THERE
         if flags == _ANSWERED and data:
             answers = _POINTER + struct.pack("!HHIH", kind, 1, 0, len(data())) + data()
