@@ -264,6 +264,16 @@ def test_the_program_says_what_holds(qube):
     assert qube.run([program, "open"], check=False).returncode == 2
 
 
+@pytest.mark.parametrize("word", ["status", "check", "load", "close"])
+def test_who_is_not_root_is_told_so_and_no_more(qube, word):
+    """And not that what holds was altered, or could not be closed."""
+    open_up(qube)
+    words = ["setpriv", "--reuid=65534", "--clear-groups", resolverfiles.COMMAND, word]
+    done = qube.run(words, check=False)
+    told = "qubes-vpn resolver: only root sees and does what there is. Run it with sudo\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
 def test_what_is_missing_in_the_template_is_told(qube):
     qube.run(f"rm {LINK}")
     try:
