@@ -111,15 +111,21 @@ class Machine:
         return ask(qube, *(Question(server, self.new_name(), **more) for server in servers))
 
     def resolves(
-        self, server: str = ASKED[0], protocol: str = "udp", qube: Inside | None = None
+        self,
+        server: str = ASKED[0],
+        protocol: str = "udp",
+        qube: Inside | None = None,
+        within: float = SOON,
     ) -> str:
         """The first answer to a client that asks again and again; AssertionError without one.
+
+        within: seconds.
 
         Again, also because dnsdist drops a question over TCP whose padding is longer than the 256
         bytes that DNSCrypt allows, and dnscrypt-proxy 2.1.8 now and then makes it so.
         """
         question = Question(server, self.new_name(), protocol, wait=1)
-        answer = Asking(qube or self.client, question, every=0.05, for_=SOON).answer()
+        answer = Asking(qube or self.client, question, every=0.05, for_=within).answer()
         assert answer.addresses, (answer, self.said())
         (address,) = answer.addresses
         return address

@@ -146,6 +146,28 @@ def test_a_dead_upstream_is_silence_and_is_named(resolved, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_upstream_that_comes_back_with_a_new_key_is_known_within_two_minutes(resolved, tmp_path):
+    """The proxy has the old certificate, and would ask for another one in four hours."""
+
+    def restarts():
+        journal = resolved.dns.run("journalctl -b -u qubes-vpn-dns.service -o cat").stdout
+        return journal.count("it is restarted")
+
+    before = restarts()
+    with resolved.overheard(tmp_path):
+        # Other days, so another certificate, with a key of its own; nobody has the old one.
+        resolved.names.serve("dnscrypt", (-1, 2))
+        try:
+            resolved.silent(30)
+            assert resolved.resolves(within=90) == OURS
+            assert restarts() == before + 1
+        finally:
+            resolved.names.serve("dnscrypt")
+            resolved.proxy("restart")
+        resolved.resolves()
+
+
+@pytest.mark.slow
 def test_a_vpn_server_that_vanishes_takes_names_along_until_it_is_back(resolved, tmp_path):
     with resolved.overheard(tmp_path):
         resolved.provider.vanish(1)

@@ -5,6 +5,7 @@ import contextlib
 import io
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from in_qube import run_in, skip_where_impossible
@@ -53,6 +54,121 @@ def test_what_somebody_else_closed_is_opened_again():
     watch = Watch()
     assert watch.look(True, True) is None
     assert watch.look(True, False) == "open_up"
+
+
+# --- a proxy that runs and answers nobody
+
+
+class Life:
+    """A watch with a clock of its own, and what it does and says in it.
+
+    answers, is_open, unit, systemctl: what there is at a second; a systemctl raises what it cannot.
+    """
+
+    def __init__(self, monkeypatch, **more):
+        self.now, self.restarts, self.opened = 0.0, [], False
+        self.answers = more.get("answers", lambda now: False)
+        self.unit = more.get("unit", lambda now: "loaded active")
+        self.stuck = more.get("stuck", False)
+        self.broken = more.get("broken", "")
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+        # Not those of the module `time`: other threads of the tests wait by them.
+        monkeypatch.setattr(dns_watch, "time", clock)
+        monkeypatch.setattr(qubes_vpn_dns_ask, "ask", self.ask)
+        monkeypatch.setattr(qubes_vpn_nft, "run", self.run)
+        monkeypatch.setattr(health, "problems", lambda why: ["why it is silent"])
+        monkeypatch.setattr(qubes_vpn_resolver, "is_open", lambda: self.opened)
+        monkeypatch.setattr(qubes_vpn_resolver, "open_up", lambda _: self.rules(True))
+        monkeypatch.setattr(qubes_vpn_resolver, "close", lambda _: self.rules(self.stuck))
+
+    def rules(self, opened):
+        self.opened = opened
+        return SimpleNamespace(open=opened, problems=())
+
+    def ask(self, patience):
+        if self.answers(self.now):
+            return None
+        self.now += patience
+        return "no answer"
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now > self.until:
+            raise KeyboardInterrupt
+
+    def run(self, *words):
+        if self.broken in words:
+            raise qubes_vpn_nft.Failed("systemctl: no answer for 5 seconds")
+        if words[1] == "show":
+            load, active = self.unit(self.now).split()
+            return f"LoadState={load}\nActiveState={active}\n"
+        assert words == ("systemctl", "--no-block", "try-restart", "dnscrypt-proxy.service")
+        self.restarts.append(self.now)
+        return ""
+
+    def lasts(self, minutes):
+        """The whole minutes at which it restarted the proxy, and the lines that it said."""
+        self.until = minutes * 60
+        with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(KeyboardInterrupt):
+            dns_watch.run(None)
+        lines = said.getvalue().splitlines()
+        return [int(at // 60) for at in self.restarts], lines
+
+
+def test_who_has_answered_nobody_for_a_minute_is_restarted_again_and_again(monkeypatch):
+    """R51: with growing distance; said once."""
+    life = Life(monkeypatch)
+    minutes, lines = life.lasts(50)
+    assert 60 <= life.restarts[0] < 80
+    assert len(minutes) == 7
+    # A question and its pause take a quarter of a minute, so each may come as much later.
+    for before, after, wait in zip(
+        life.restarts, life.restarts[1:], (120, 240, 480, 600, 600, 600), strict=False
+    ):
+        assert wait <= after - before < wait + 15
+    assert [line for line in lines if "restarted" in line] == [lines[-1]]
+    assert len(lines) == 2
+
+
+def test_after_an_answer_it_is_a_minute_again(monkeypatch):
+    """One silence from the start to minute 20, another one from minute 30 on."""
+    life = Life(monkeypatch, answers=lambda now: 20 * 60 < now < 30 * 60)
+    minutes, lines = life.lasts(32.5)
+    assert minutes == [1, 3, 7, 15, 31]
+    assert len([line for line in lines if "restarted" in line]) == 2
+
+
+def test_nobody_is_restarted_while_it_is_open(monkeypatch):
+    """Answered, or not answered and not to be closed."""
+    assert Life(monkeypatch, answers=lambda now: True).lasts(30)[0] == []
+    assert Life(monkeypatch, answers=lambda now: now < 60, stuck=True).lasts(30)[0] == []
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["loaded activating", "loaded inactive", "loaded failed", "masked active", "not-found active"],
+)
+def test_only_what_runs_is_restarted(monkeypatch, unit):
+    """Neither a start with lists to fetch is cut off, nor is begun what is off or masked."""
+    assert Life(monkeypatch, unit=lambda now: unit).lasts(30)[0] == []
+
+
+def test_a_start_that_took_minutes_is_followed_by_restarts(monkeypatch):
+    life = Life(monkeypatch, unit=lambda now: f"loaded {'activating' if now < 270 else 'active'}")
+    life.lasts(8)
+    first, second = life.restarts
+    assert 270 <= first < 270 + 60 + 15
+    assert 120 <= second - first < 120 + 15
+
+
+@pytest.mark.parametrize("broken", ["show", "try-restart"])
+def test_without_systemctl_the_watch_goes_on(monkeypatch, broken):
+    life = Life(monkeypatch, broken=broken, answers=lambda now: now > 150)
+    minutes, lines = life.lasts(4)
+    assert minutes == []
+    assert len([line for line in lines if "cannot be restarted: systemctl: no" in line]) == 1
+    assert lines[-1] == "qubes-vpn resolver: clients are answered"
+    assert life.opened
 
 
 # --- what is said; the proxy's words are those of 2.1.8
