@@ -84,6 +84,10 @@ def test_a_resolvers_template_gets_all_of_it_and_nothing_of_a_tunnels(qube, fold
     again = template.apply(PILLARS["dns"])
     assert (again.code, again.changed()) == (0, set())
 
+    # Before dnscrypt-proxy, and as its user.
+    words = ["runuser", "-u", "_dnscrypt-proxy", "--", f"{LIBRARY}/resolver", "lists"]
+    told = qube.run(words, check=False)
+    assert "dnscrypt-proxy.toml: No such file" in told.stderr, told.stderr
     # It needs nothing but what was put there, also without the flag.
     told = qube.run([f"{LIBRARY}/resolver", "check"], check=False)
     assert (told.returncode, told.stderr) == (1, "")
