@@ -241,8 +241,9 @@ def _way():
 
 
 def _lists():
-    files = sorted(qubes_vpn_dns_proxy.LISTS.glob("*.md"))
-    return tuple((str(file), (time.time() - file.stat().st_mtime) / 86400) for file in files)
+    # Not followed: the proxy's user can put a link there, also one that leads nowhere.
+    files = [(file, file.lstat()) for file in sorted(qubes_vpn_dns_proxy.LISTS.glob("*.md"))]
+    return tuple((str(file), (time.time() - found.st_mtime) / 86400) for file, found in files)
 
 
 def _run(*words):

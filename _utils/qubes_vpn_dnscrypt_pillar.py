@@ -452,6 +452,16 @@ def _lists(at, found):
     return problems
 
 
+#: By whether there is the list of relays, which holds no servers.
+_NONE = (
+    ("there is none, and no list to take one from", "Add one, or remove this key."),
+    (
+        "there is none: with lists there are no default ones, and 'relays' holds relays only",
+        "Add servers, or the list public-resolvers.",
+    ),
+)
+
+
 def _servers(at, found):
     problems, servers = [], found["servers"]
     lower = {}
@@ -459,9 +469,8 @@ def _servers(at, found):
         if (other := lower.setdefault(name.lower(), name)) != name:
             what = f"dnscrypt-proxy takes it for the same name as '{other}'"
             problems.append(Problem((*at, "servers", name), what, "Rename one of them."))
-    if not servers and not found["lists"]:
-        what, fix = "there is none, and no list to take one from", "Add one, or remove this key."
-        return [*problems, Problem((*at, "servers"), what, fix)]
+    if not servers and set(found["lists"]) <= {"relays"}:
+        return [*problems, Problem((*at, "servers"), *_NONE["relays" in found["lists"]])]
     for place, name in enumerate(found["server_names"]):
         if name not in servers and not found["lists"]:
             what = f"'{name}' is not among the servers, and there is no list to take it from"

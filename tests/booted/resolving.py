@@ -126,7 +126,7 @@ class Machine:
         """
         question = Question(server, self.new_name(), protocol, wait=1)
         answer = Asking(qube or self.client, question, every=0.05, for_=within).answer()
-        assert answer.addresses, (answer, self.said())
+        assert answer.addresses, (answer, self.said(), self.links())
         (address,) = answer.addresses
         return address
 
@@ -140,6 +140,11 @@ class Machine:
         """What `resolver status --json` says in sys-dns."""
         done = self.dns.run([RESOLVER, "status", "--json"], check=False, timeout=90)
         return json.loads(done.stdout) if done.stdout else done.stderr
+
+    def links(self) -> str:
+        """How sys-dns and the client hang together, for who reads of a failure."""
+        words = ["sh", "-c", "ip -br addr; ip -br link; ip route; ip neigh"]
+        return "\n".join(qube.run(words).stdout for qube in (self.dns.network, self.client))
 
     def check(self) -> str:
         """What `resolver check` says is wrong."""

@@ -181,7 +181,8 @@ def test_killed_after_any_write_the_next_run_takes_it_away_first(states, embedde
 def test_meanwhile_it_is_named_as_a_way_round(states, embedded, ready):
     """R07. On a machine where the netvm leads past the VPN."""
     embedded.call("t-vpn", "admin.vm.property.Set", "netvm", b"sys-net")
-    told = states.ways_round("ways", guard=guard()).comment
+    roles = {"sys-vpn": "tunnel", "sys-firewall": "firewall", "sys-dns": "resolver"}
+    told = states.ways_round("ways", guard=guard(), roles=roles).comment
     assert "t-vpn" in told
 
 
