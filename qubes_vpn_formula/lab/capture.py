@@ -22,7 +22,7 @@ from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapReader
 
 from qubes_vpn_formula.lab.packets import IPV4, IPV6
-from qubes_vpn_formula.lab.qube import Qube
+from qubes_vpn_formula.lab.qube import SLOWNESS, Qube
 from qubes_vpn_formula.lab.traffic import Job, send
 
 #: Bytes kept of a frame; more than any MTU here, less than the 64 KiB that segmentation offload
@@ -30,8 +30,8 @@ from qubes_vpn_formula.lab.traffic import Job, send
 _SNAP = 2048
 #: The kernel's buffer, KiB: 32,000 frames that tcpdump has not read yet.
 _BUFFER = 65536
-_PATIENCE = 5.0  # seconds for tcpdump to start or end, and for a control frame to arrive
-_ARRIVAL = 0.1  # seconds after which another control frame is sent
+_PATIENCE = 5.0 * SLOWNESS  # seconds for tcpdump to start or end, and for a control frame to arrive
+_ARRIVAL = 0.1 * SLOWNESS  # seconds after which another control frame is sent
 _POLL = 0.005  # seconds between two looks at a file that grows
 _RAW = 101  # a pcap file's link type, of IP packets without anything before them
 _DROPPED = re.compile(r"^(\d+) packets? dropped by (\w+)", re.MULTILINE)

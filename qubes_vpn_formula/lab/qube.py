@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "HOME": "/root",
 }
+#: How many times longer than elsewhere everything may take: the machine may be an emulated one.
+SLOWNESS = float(os.environ.get("QUBES_VPN_LAB_SLOWNESS", "1"))
 #: What a program in a qube shares with it, as nsenter names it.
 NAMESPACES = ("net", "mount", "uts", "pid")
 #: A command: words, or a text for `sh -c`.
@@ -113,7 +115,7 @@ class Inside:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the qube and wait.
 
-        input: its standard input.  timeout: seconds until it is killed.
+        input: its standard input.  timeout: seconds until it is killed, on a usual machine.
         Raises :class:`CommandFailed` when it takes longer, or with `check` when it fails.
         """
         pipe = subprocess.PIPE
@@ -126,7 +128,7 @@ class Inside:
             errors="replace",
         )
         try:
-            stdout, stderr = process.communicate(input, timeout)
+            stdout, stderr = process.communicate(input, timeout * SLOWNESS)
         except subprocess.TimeoutExpired:
             raise CommandFailed(f"{self.name}: {command}: longer than {timeout} s") from None
         finally:

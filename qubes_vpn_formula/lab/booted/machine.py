@@ -52,7 +52,7 @@ from qubes_vpn_formula.lab.booted import agent, layers, root
 from qubes_vpn_formula.lab.booted.inside.units import UPLINK, VOLUME
 from qubes_vpn_formula.lab.booted.room import Room
 from qubes_vpn_formula.lab.booted.updates import UpdatesProxy
-from qubes_vpn_formula.lab.qube import Command, CommandFailed, Inside, Qube, children
+from qubes_vpn_formula.lab.qube import SLOWNESS, Command, CommandFailed, Inside, Qube, children
 
 #: What every client asks for names; the netvm translates it.
 DNS = ("10.139.1.1", "10.139.1.2")
@@ -249,10 +249,10 @@ class Guest(Inside):
     def _ended(self) -> None:
         """After a shutdown."""
         try:
-            self._nspawn.wait(_PATIENCE)
+            self._nspawn.wait(_PATIENCE * SLOWNESS)
         except subprocess.TimeoutExpired:
             self.lab.room.end(self._nspawn).wait()
-            raise CommandFailed(f"{self.name} did not shut down in {_PATIENCE} s") from None
+            raise CommandFailed(f"{self.name} did not shut down in time") from None
         finally:
             self._nspawn, self._pid = None, None
 
@@ -272,7 +272,7 @@ class Guest(Inside):
 
     def _first_process(self) -> int:
         """systemd in the qube, once it answers."""
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _PATIENCE * SLOWNESS
         while time.monotonic() < until and self.running:
             with suppress(OSError, IndexError):
                 nspawn = children(self._nspawn.pid)[0]
