@@ -177,6 +177,7 @@ def test_it_comes_back_with_its_uplink(qube):
     _until(lambda: said(qube)["state"] != "up", "still up")
     own = (qube.qubesdb["/qubes-ip"], qube.qubesdb["/qubes-ip6"])
     lines = [f"link set {device} up", *(f"route replace {one} dev {device}" for one in own)]
+    lines.append(f"address replace {qube.qubesdb['/qubes-gateway6']}/128 dev {device} nodad")
     qube.upstream.run(["ip", "-batch", "-"], input="\n".join(lines))
     up(qube, "one.conf", PATIENCE)
 

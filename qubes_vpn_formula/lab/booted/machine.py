@@ -547,7 +547,11 @@ _SCRIPTS = (
 
 def _online(vif: str, number: int) -> list[str]:
     """Lines for `ip` where nothing of Qubes runs: the internet's end of a cable."""
-    lines = [f"link set {vif} group 2 up"]
+    lines = [
+        f"link set {vif} group 2 up",
+        # Who forgets the permanent entry, as NetworkManager makes a qube do, may ask for it.
+        f"address replace {_GATEWAYS[1]}/128 dev {vif} nodad",
+    ]
     for address in _own(number):
         lines += [
             f"neighbour replace {address} dev {vif} lladdr {CLIENT_MAC} nud permanent",
