@@ -67,7 +67,11 @@ def _rendered(name: str, document: Any, folder: Path) -> list[dict[str, Any]]:
 def _do(made: Template, state: dict[str, Any]) -> None:
     what = f"{state['state']}.{state['fun']}"
     if what == "file.managed":
-        made.write(state["name"], _text(state), int(state.get("mode", "0644"), 8))
+        mode = int(state.get("mode", "0644"), 8)
+        _folder(made, Path(state["name"]).parent, mode)
+        made.write(state["name"], _text(state), mode)
+    elif what == "file.directory":
+        made.run(["install", "-d", "-m", state["mode"], state["name"]])
     elif what == "file.symlink":
         made.run(["install", "-d", str(Path(state["name"]).parent)])
         made.run(["ln", "-sfn", state["target"], state["name"]])
@@ -77,6 +81,12 @@ def _do(made: Template, state: dict[str, Any]) -> None:
         made.run(["systemctl", _SERVICES[what], state["name"]])
     elif what not in _DONE:
         raise ValueError(f"{made.name}: {what} is not done here: {state['__id__']}")
+
+
+def _folder(made: Template, path: Path, mode: int) -> None:
+    """A missing one gets the mode of its first file, as by Salt's `makedirs`."""
+    words = f"[ -d {path} ] || install -d -m {mode | (mode & 0o444) >> 2:o} {path}"
+    made.run(["sh", "-c", words])
 
 
 def _text(state: dict[str, Any]) -> str:
