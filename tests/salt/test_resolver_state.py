@@ -26,7 +26,10 @@ SYSTEMCTL = f"""#!/bin/sh
 echo "$*" >>/run/systemctl.log
 case "$*" in *dnscrypt-proxy.service*) ;; *) exit 0 ;; esac
 case $1 in
-stop) [ ! -e /run/proxy.pid ] || kill $(cat /run/proxy.pid); rm -f /run/proxy.pid ;;
+stop) [ -e /run/proxy.pid ] || exit 0
+    kill $(cat /run/proxy.pid)
+    while kill -0 $(cat /run/proxy.pid); do sleep 0.02; done 2>/dev/null # as systemd waits
+    rm -f /run/proxy.pid ;;
 start) [ -e {CONFIG} ] && [ ! -e /run/proxy.pid ] || exit 0
     setsid python3 /run/server.py 0.0.0.0 $(cat /run/answer) </dev/null >/dev/null 2>&1 &
     echo $! >/run/proxy.pid ;;
@@ -71,7 +74,7 @@ def shared(checkout):
 @pytest.fixture
 def qube(shared, monkeypatch):
     """The same, as if nothing had been applied yet, whatever the test before left."""
-    monkeypatch.setattr(qubes_vpn_dns_apply, "_STARTED", 3)
+    monkeypatch.setattr(qubes_vpn_dns_apply, "_STARTED", 6)
     shared.write("/run/answer", "192.0.2.1")
     shared.run(["systemctl", "stop", "dnscrypt-proxy.service"])
     shared.run(f"rm -rf {FOLDER}; {LIBRARY}/resolver close")
