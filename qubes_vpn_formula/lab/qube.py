@@ -84,7 +84,7 @@ class Inside:
     def __init__(self, name: str, pid: int | None, namespaces: Sequence[str] = NAMESPACES) -> None:
         self.name = name
         self._pid = pid
-        self._enter = [f"--{namespace}" for namespace in namespaces]
+        self._namespaces = [f"--{namespace}" for namespace in namespaces]
         self._processes: list[Process] = []
 
     @property
@@ -94,14 +94,18 @@ class Inside:
             raise CommandFailed(f"{self.name} is not running")
         return self._pid
 
+    @property
+    def enter(self) -> list[str]:
+        """The words before a command that have it run inside."""
+        return ["nsenter", f"--target={self.pid}", *self._namespaces, "--"]
+
     def popen(self, command: Command, **options: Any) -> Process:
         """Start a program, which ends at the latest with the qube; options are Popen's."""
         words = ["sh", "-c", command] if isinstance(command, str) else list(command)
         options.setdefault("env", ENVIRONMENT)
         options.setdefault("stdin", subprocess.DEVNULL)
-        enter = ["nsenter", f"--target={self.pid}", *self._enter, "--"]
-        process = Process(enter + words, start_new_session=True, **options)
-        process.becomes = "--pid" not in self._enter
+        process = Process(self.enter + words, start_new_session=True, **options)
+        process.becomes = "--pid" not in self._namespaces
         self._processes = [old for old in self._processes if old.poll() is None]
         self._processes.append(process)
         return process

@@ -7,9 +7,11 @@ Admin API calls in the same order as the real client (qubes-core-admin-client 4.
 machine of release 4.2, 4.2.18), traps included: a cache that writes do not invalidate, a clone that
 dies half way, rules that never equal text.
 
-Left out: devices, storage pools, events, backups, running programs in qubes, disposables on the
-fly, templates' lists of children, qube renaming, property help, the qvm-* tools. What is left out
-is absent and fails; the real tools work on `qubes_vpn_formula.embedded.server`.
+Running programs in qubes is `run_service` alone, by whatever stands for qrexec-client.
+
+Left out: devices, storage pools, events, backups, disposables on the fly, templates' lists of
+children, qube renaming, property help, the qvm-* tools. What is left out is absent and fails; the
+real tools work on `qubes_vpn_formula.embedded.server`.
 """
 
 from . import exc, firewall, label, storage, vm  # noqa: F401 (as attributes, like the real package)

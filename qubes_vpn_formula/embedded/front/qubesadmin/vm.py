@@ -116,6 +116,10 @@ class QubesVM(PropertyHolder):
         """Whether the qube provides network or has a netvm."""
         return self.provides_network or self.netvm is not None
 
+    def run_service(self, service: str, **options: Any) -> Any:
+        """Starts a qrexec service in the qube; see `Qubes.run_service`."""
+        return self.app.run_service(self.name, service, **options)
+
     def get_notes(self) -> str:
         """The qube's notes (4.3)."""
         return self.qubesd_call(None, "admin.vm.notes.Get").decode()
