@@ -9,6 +9,8 @@ may be somebody's VPN before, and an uplink after.
 
 from typing import NamedTuple
 
+_NOT_THERE = object()  # None says that a qube has no netvm
+
 
 class Guard(NamedTuple):
     """What the pillar promises.
@@ -60,7 +62,9 @@ def opened(before, after, guard, unlisted=()):
 
 def rerouted(before, after):
     """Names of qubes whose way out is another one *after*."""
-    found = more = {name for name, _ in before.items() ^ after.items()}
+    found = more = {name for name in after if before.get(name, _NOT_THERE) != after[name]} | (
+        before.keys() - after.keys()
+    )
     while more:
         more = {name for name, netvm in after.items() if netvm in more} - found
         found = found | more

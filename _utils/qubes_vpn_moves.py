@@ -51,6 +51,8 @@ class _Off(NamedTuple):
 
     def wiring(self, before):
         """The wiring *before*, after all of them are off."""
+        if not (self.discarded or self.heirs or self.names):
+            return before
         after = {name: netvm for name, netvm in before.items() if name not in self.discarded}
         return {**after, **dict.fromkeys([*self.heirs, *self.names], None)}
 
