@@ -53,8 +53,8 @@ _WIDTHS = {
     "mark": 32,
     "state": 8,
     "reply": _BOOL,
+    "first": _BOOL,
     "flow_mark": 32,
-    "flow_status": 32,
     "original_source": 128,
     "original_destination": 128,
     "original_protocol": 8,
@@ -87,7 +87,8 @@ class Packet:
     in_*, out_*: a device; index 0 and an empty name for none, kind "" for one without
     (`rtnl_link_ops`), both as 16 bytes padded with zeros, first byte first.
     state: one of the bits of STATES.  reply: the packet goes the other way than its flow's first.
-    flow_*, original_*: its conntrack entry: mark, status, and the first packet's own addresses.
+    first: it is the first of its flow here; others may be `new` too, until there was an answer.
+    flow_mark, original_*: its conntrack entry: mark, and the first packet's own addresses.
     has_socket, user, group: of the socket that sent it.
 
     What is round the packet:
@@ -123,8 +124,8 @@ class Packet:
     mark: z3.BitVecRef
     state: z3.BitVecRef
     reply: z3.BoolRef
+    first: z3.BoolRef
     flow_mark: z3.BitVecRef
-    flow_status: z3.BitVecRef
     original_source: z3.BitVecRef
     original_destination: z3.BitVecRef
     original_protocol: z3.BitVecRef
@@ -209,6 +210,8 @@ class Packet:
             z3.Or([self.state == bit for bit in STATES.values()]),
             z3.Implies(flowless, z3.Not(self.reply)),
             z3.Implies(self.in_state("new"), z3.Not(self.reply)),
+            z3.Implies(self.in_state("established"), z3.Not(self.first)),
+            z3.Implies(z3.Not(z3.Or(self.is_ipv4(), self.is_ipv6())), z3.Not(self.protocol_known)),
         )
 
     def _addresses(self) -> list[z3.BitVecRef]:
