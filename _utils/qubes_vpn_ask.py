@@ -18,7 +18,7 @@ from qubes_vpn_machine import Refused, in_words
 #: Bytes and seconds, where the caller says no others.
 MOST, SECONDS = 65536, 30
 _CHUNK = 65536
-#: What the exit codes mean that qrexec has for itself (qubes-core-qrexec, ``libqrexec-utils.h``).
+#: What the exit codes mean that qrexec has for itself (qubes-core-qrexec, ``libqrexec/qrexec.h``).
 _CODES = {
     125: "qrexec had a problem of its own. Is the qube whole: qvm-ls {name}",
     126: "refuses {service}",

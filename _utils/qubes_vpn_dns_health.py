@@ -61,23 +61,34 @@ class Facts(NamedTuple):
 
 def problems(why):
     """What is wrong, in sentences, or none.  why: of :func:`qubes_vpn_dns_ask.ask`."""
-    facts = look(why) if why else Facts(lists=_lists())
-    return [*explain(facts), *qubes_vpn_dns_own.problems()]
+    return [*(text for _, text in causes(why)), *qubes_vpn_dns_own.problems()]
+
+
+def causes(why):
+    """The same as ``(cause, sentence)`` of a list; the causes are ``qubes_vpn_told.CAUSES``."""
+    return _explained(look(why) if why else Facts(lists=_lists()))
 
 
 def explain(facts):
     """What is wrong by these :class:`Facts`."""
+    return [text for _, text in _explained(facts)]
+
+
+def _explained(facts):
     old = [
-        f"the list {file} is {days:.0f} days old, so its servers may have gone: no newer one could "
-        "be fetched. See whether its address in the pillar is still right"
+        (
+            "old-list",
+            f"the list {file} is {days:.0f} days old, so its servers may have gone: no newer one "
+            "could be fetched. See whether its address in the pillar is still right",
+        )
         for file, days in facts.lists
         if days > _OLD
     ]
     if facts.why is None:
         return old
-    for cause in (_not_running, _refused, _clock, _out, _list, _servers):
-        if told := cause(facts):
-            return [told, *old]
+    for name, look_for in _CAUSES.items():
+        if told := look_for(facts):
+            return [(name, told), *old]
     return old
 
 
@@ -178,6 +189,17 @@ def _servers(facts):
         f"no server answers through the tunnel ({facts.why}): they are down, or the VPN or "
         "somebody behind it blocks them. Name other servers in the pillar, or another protocol"
     )
+
+
+#: In this order: each hides what comes after it.
+_CAUSES = {
+    "not-running": _not_running,
+    "refused": _refused,
+    "clock": _clock,
+    "out": _out,
+    "list": _list,
+    "servers": _servers,
+}
 
 
 def look(why):

@@ -18,6 +18,21 @@ def made(interface):
     return any(line.split()[1:] not in ([], ["0"]) for line in said.splitlines())
 
 
+def last(interface):
+    """When the server answered last, in seconds since 1970; None: never.  Raises ``Failed``."""
+    said = run("wg", "show", interface, "latest-handshakes")
+    times = [line.split()[1] for line in said.splitlines() if len(line.split()) > 1]
+    return max(map(int, times), default=0) or None
+
+
+def server(interface):
+    """``ADDRESS:PORT`` of the server, IPv6 in brackets, or None; raises ``Failed``."""
+    said = run("wg", "show", interface, "endpoints")  # KEY, TAB, address or "(none)"
+    words = [line.split()[1] for line in said.splitlines() if len(line.split()) > 1]
+    # One on this link has its zone in it, which is a name.
+    return next((word for word in words if word != "(none)" and "%" not in word), None)
+
+
 def provoke(interface):
     """Has WireGuard make a handshake though nobody sends anything; raises ``Failed``.
 

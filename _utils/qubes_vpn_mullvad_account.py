@@ -19,9 +19,9 @@ _NONE = f"Write the account number into {FILE} (0600, of root), or, {_BY_HAND}"
 _PATIENCE = 120
 
 
-def state():
+def state(patience=_PATIENCE):
     """``logged in``, ``logged out`` or ``revoked``; raises `qubes_vpn_mullvad_cli.Failed`."""
-    told = cli.ask("account", "get", patience=_PATIENCE)
+    told = cli.ask("account", "get", patience=patience)
     labels = {label for _, label in told}
     if any(section.startswith("not logged in") for section, _ in told):
         return "logged out"

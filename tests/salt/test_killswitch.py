@@ -10,7 +10,7 @@ from in_qube import skip_where_impossible
 from pillars import PILLARS
 from vpn_qube import Minion, eth0, listing, rules, written
 
-from qubes_vpn_formula.lab import tunnelfiles
+from qubes_vpn_formula.lab import services, tunnelfiles
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 
@@ -108,9 +108,11 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
     }
     assert len(links) == 10
     # What the lab attacks (R90) is what is installed: paths, contents and modes.
-    ours = Ours().files() | tunnelfiles.files()
-    modules = imported(checkout, "killswitch", "tunnel", "watch", "follow")
-    assert len(ours) == sum(not is_resolvers(path) for path in files.iterdir()) + len(modules)
+    ours = Ours().files() | tunnelfiles.files() | services.files()
+    programs = ("killswitch", "tunnel", "watch", "follow", "service")
+    modules = imported(checkout, *programs, "facts_tunnel", "switching")
+    own = sum(not is_resolvers(path) for path in files.iterdir())
+    assert len(ours) == own + len(modules) + len(services.TUNNEL)
     assert written(qube) == before | set(ours) | set(links)
     for path, target in links.items():
         assert qube.run(["readlink", path]).stdout == f"{target}\n"
@@ -125,6 +127,8 @@ def test_template_gets_the_closed_base_and_keeps_what_is_not_ours(qube, template
         f"{LIBRARY}/killswitch",
         f"{LIBRARY}/tunnel",
         f"{LIBRARY}/dns",
+        f"{LIBRARY}/service",
+        *(f"/etc/qubes-rpc/qubes-vpn.{name}" for name in services.TUNNEL),
         "/etc/NetworkManager/dispatcher.d/50-qubes-vpn-follow",
         "/etc/qubes/qubes-firewall.d/50-qubes-vpn",
         "/etc/qubes/suspend-post.d/50-qubes-vpn.sh",

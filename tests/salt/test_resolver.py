@@ -9,6 +9,7 @@ from in_qube import skip_where_impossible
 from pillars import PILLARS
 from vpn_qube import Minion, listing, written
 
+from qubes_vpn_formula.lab import services
 from qubes_vpn_formula.lab.qube import Qube
 
 LIBRARY, UNITS = "/usr/lib/qubes-vpn", "/etc/systemd/system"
@@ -48,6 +49,11 @@ def imported(checkout, program):
     return found
 
 
+def service_modules():
+    """The core modules of dom0's services, in the template."""
+    return {path for path in services.files(services.RESOLVER) if path.endswith(".py")}
+
+
 def test_a_resolvers_template_gets_all_of_it_and_nothing_of_a_tunnels(qube, folder, checkout):
     """R25, R69."""
     template, before = Minion(qube, folder, "t-dns"), written(qube)
@@ -66,13 +72,20 @@ def test_a_resolvers_template_gets_all_of_it_and_nothing_of_a_tunnels(qube, fold
     assert dry.states[f"{UNITS}/dnscrypt-proxy.socket"]["result"] is None
     assert real.changed() == dry.changed() | {f"{UNITS}/dnscrypt-proxy.socket"}
     modules = imported(checkout, (checkout / "salt/qubes/network/files/resolver").read_text())
+    modules |= {path.removeprefix(f"{LIBRARY}/").removesuffix(".py") for path in service_modules()}
     assert {"qubes_vpn_dns_watch", "qubes_vpn_dnscrypt", "qubes_vpn_resolver"} < modules
     new = written(qube) - before
     assert {path for path in new if path.startswith(LIBRARY)} == {
         f"{LIBRARY}/dns-closed.nft",
         f"{LIBRARY}/resolver",
+        f"{LIBRARY}/service",
         *(f"{LIBRARY}/{name}.py" for name in modules),
     }
+    assert {path for path in new if path.startswith("/etc/qubes-rpc/")} == {
+        f"/etc/qubes-rpc/qubes-vpn.{name}" for name in ("Status", "Rules", "Drops")
+    }
+    for path, (text, _) in services.files(services.RESOLVER).items():
+        assert qube.read(path) == text
     for name, wanting in WANTED.items():
         assert qube.run(["readlink", f"{UNITS}/{wanting}/{name}"]).stdout == f"{UNITS}/{name}\n"
     for name in MASKED:

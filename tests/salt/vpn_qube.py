@@ -41,7 +41,7 @@ def rules(qube: Qube) -> str:
 
 def written(qube: Qube) -> set[str]:
     """Files and links that are not the machine's: what somebody wrote in the qube."""
-    etc = ("qubes", "systemd/system", "udev/rules.d", "NetworkManager/dispatcher.d")
+    etc = ("qubes", "qubes-rpc", "systemd/system", "udev/rules.d", "NetworkManager/dispatcher.d")
     find = " ".join(["find /rw /usr/lib/qubes-vpn", *(f"/etc/{folder}" for folder in etc)])
     return set(qube.run(f"{find} -type f -o -type l 2>/dev/null", check=False).stdout.split())
 
