@@ -13,11 +13,12 @@ import shlex
 import qubes_vpn_model
 import qubes_vpn_plan
 from qubes_vpn_formula import pillarfile, salt_result
-from qubes_vpn_formula.chain import draw
 from qubes_vpn_formula.embedded import dom0
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.masterless import Masterless
-from qubes_vpn_guard import Guard, guard_of
+from qubes_vpn_formula.picture import View, text
+from qubes_vpn_guard import guard_of
+from qubes_vpn_network import look
 
 _SLS = "qubes.network.sys-vpn"
 _TITLES = 7
@@ -57,7 +58,7 @@ class Demonstration:
         """All of it."""
         self._title("An embedded Qubes as it is installed, with work running")
         self.qubes.call("work", "admin.vm.Start")
-        self._draw(Guard("sys-net", (), (), ()))
+        self._draw()
         self._title("From a provider's profile to a pillar")
         pillar = self._pillar()
         self._title("The steps, in order")
@@ -146,16 +147,9 @@ class Demonstration:
         calls = self.qubes.calls()
         return run.data, len(calls), sum(call.write for call in calls)
 
-    def _draw(self, guard):
+    def _draw(self, guard=None):
         machine = dom0.machine(self.qubes.path, dry=True)
-        templates = [name for name in machine.names() if machine.klass(name) == "TemplateVM"]
-        wiring = {
-            name: netvm
-            for name, netvm in machine.wiring().items()
-            if netvm or name not in templates
-        }
-        labels = {name: machine.value(name, "label") for name in wiring}
-        draw(self.console, wiring, labels, guard)
+        text.draw(self.console, View("", look(machine, guard)))
 
 
 def _guard(pillar):

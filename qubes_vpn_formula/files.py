@@ -9,13 +9,16 @@ from pathlib import Path
 from qubes_vpn_formula.errors import UserError
 
 
-def write_new(path, text, force=False):
-    """A file that only its owner may read; one that exists stays unless *force* is given."""
+def write_new(path, content, force=False):
+    """A file that only its owner may read; one that exists stays unless *force* is given.
+
+    content: a text or bytes.
+    """
     if not force and os.path.lexists(path):
         raise UserError(
             "the file exists already", "Choose another name, or add --force.", file=path
         )
-    _write(path, text, None)
+    _write(path, content, None)
 
 
 def rewrite(path, text):
@@ -24,13 +27,13 @@ def rewrite(path, text):
     _write(real, text, Path(real).stat(), shown=path)
 
 
-def _write(path, text, like, shown=None):
+def _write(path, content, like, shown=None):
     shown = shown or path
     try:
         handle, temporary = tempfile.mkstemp(dir=Path(path).parent, prefix=f".{Path(path).name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content if isinstance(content, bytes) else content.encode("utf-8"))
                 stream.flush()
                 if like is not None:
                     os.fchown(handle, like.st_uid, like.st_gid)

@@ -18,6 +18,7 @@ need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import en
 
 if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need conntrack conntrack --version
+    need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need gnupg gpg --version
     need iproute2 ip -V
     need iperf3 iperf3 --version

@@ -401,7 +401,7 @@ class TestAsk:
 
     def test_the_commands_work(self, installed, dom0, readme, qubes):
         """R69. On the machine that the README has routed; a client is then moved by hand."""
-        take, carry, plan, adopt = readme.commands(ASK)
+        take, carry, plan, adopt, *graphs = readme.commands(ASK)
         folder = qubes / "dev/qubes-vpn-formula"
         dom0.run(readme.commands(TOP)[0])
         for hand, code, said in ((None, 0, "nothing to do"), (b"sys-vpn", 1, "(set by hand)")):
@@ -413,6 +413,9 @@ class TestAsk:
             planned = sh(plan, folder)
             assert planned.returncode == code, planned.stdout + planned.stderr
             assert said in planned.stdout
+        for graph in graphs:
+            drawn = output(graph, folder)
+            assert "work\n" in drawn or "work" in (folder / "network.svg").read_text()
         before = (folder / "pillar.sls").read_text()
         adopted = output(adopt, folder)
         assert "-      work: sys-firewall\n+      work: sys-vpn\n" in adopted

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine that is not this one, as its network is, and as it would be after a run."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import qubes_vpn_plan
+from qubes_vpn_formula import foretold
+from qubes_vpn_formula.picture import View
+from qubes_vpn_guard import guard_of
+from qubes_vpn_network import CLEAR, look
+
+
+@contextlib.contextmanager
+def machine(inventory=None, embedded=None):
+    """The ``foretold.Asked`` of an inventory's file or an embedded Qubes' state file."""
+    with tempfile.TemporaryDirectory(prefix="qubes-vpn-seen-") as folder:
+        if inventory:
+            yield foretold.of_inventory(inventory, Path(folder))
+        else:
+            yield foretold.of_embedded(embedded, Path(folder))
+
+
+def now(asked, model=None):
+    """The machine as it is: a :class:`View`."""
+    guard = model and guard_of(qubes_vpn_plan.guard(model))
+    return View("The machine now", look(asked.machine, guard), _ways(asked.machine, guard))
+
+
+def after(asked, model, before):
+    """The machine after a run of the pillar's plan, and why the run would stop (None: it does not).
+
+    before: the :class:`View` of :func:`now`.  The machine is that of after the run from then on.
+    """
+    told = asked.foretell(qubes_vpn_plan.plan(model))
+    refused = next((step["problem"] for step in told if step["problem"]), None)
+    view = now(asked, model)
+    netvms = {qube.name: qube.netvm for qube in before.qubes}
+    was = {
+        qube.name: _was(netvms[qube.name]) if qube.name in netvms else "new"
+        for qube in view.qubes
+        if netvms.get(qube.name, ...) != qube.netvm
+    }
+    title = "After a run" if not refused else "After a run, which is refused on the way"
+    notes = ((f"Refused: {refused}", CLEAR),) if refused else ()
+    return view._replace(title=title, was=was, notes=(*notes, *view.notes)), refused
+
+
+def _was(netvm):
+    return f"was on {netvm}" if netvm else "was offline"
+
+
+def _ways(machine, guard):
+    """Ways round the VPN that no wire shows, a line each."""
+    import qubes_vpn_ways  # imports qubesadmin, which is there once there is a machine
+
+    if guard is None:
+        return ()
+    found = qubes_vpn_ways.of_dom0(machine, guard)
+    return tuple((f"In clear: {text}", CLEAR) for text in found)
