@@ -9,7 +9,8 @@ server.  So it is asked two things, and must answer both:
   the root's signed ranges (RFC 8198), and the question says nothing about anybody;
 - what :mod:`qubes_vpn_question` asks: one that denies all names is no resolver.
 
-SERVFAIL, REFUSED and silence are no answers.
+Both at the same time, so that it takes one way there and back and not two.  SERVFAIL, REFUSED and
+silence are no answers.
 """
 
 import os
@@ -26,13 +27,18 @@ EVERYWHERE = "127.0.0.2"
 #: Where the qube's own programs ask.
 OWN = "127.0.0.1"
 _PORT, _NAME_SERVERS, _INTERNET = 53, 2, 1
-_RECURSION_DESIRED, _RESPONSE, _CODE = 0x0100, 0x8000, 0x000F
+_RESPONSE, _CODE = 0x8000, 0x000F
 _NOERROR, _NXDOMAIN = 0, 3
 _CODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-#: Seconds after which it is asked again: a question that was dropped is never answered.
-_AGAIN = 0.5
-_SOON = 0.2
+#: Seconds after which it is asked again: a question that was dropped is never answered.  At first,
+#: and at most; in between each pause is longer than the one before by half.
+_AGAIN, _AT_MOST = 0.03, 0.5
+#: Seconds for which the root's name servers are waited for once the other question was answered.
+_ROOT = 3
+#: Seconds until a resolver that is about to start is tried again, at first and at most; in between
+#: a fiftieth of the time that has passed.
+_SOON, _LATER = 0.02, 0.2
 #: Of <linux/in.h>; Python has no name for it before 3.14.
 _IP_RECVERR = 11
 
@@ -42,48 +48,59 @@ def ask(seconds):
 
     seconds: how long it is asked, at most.
     """
-    if why := random_name(seconds):
-        return why
-    if not qubes_vpn_question.ask({OWN: ""}, full=True):
-        return "it does not know the root's name servers"
-    return None
+    return _ask(seconds, EVERYWHERE, root=True)
 
 
-def wait(seconds, question=ask):
-    """The same as *question* says, which is put until it is answered, or *seconds* have passed.
+def wait(seconds, question=None):
+    """The same as *question* (None: :func:`ask`) says, until it is None or *seconds* have passed.
 
     For a resolver that is about to start: nobody listens yet.
     """
-    until = time.monotonic() + seconds
-    while (why := question(max(0.1, until - time.monotonic()))) and time.monotonic() < until:
-        time.sleep(_SOON)
+    question, begin = question or ask, time.monotonic()
+    while why := question(max(0.1, begin + seconds - time.monotonic())):
+        passed = time.monotonic() - begin
+        if passed >= seconds:
+            break
+        time.sleep(min(max(_SOON, passed / 50), _LATER))
     return why
 
 
 def random_name(seconds, address=EVERYWHERE):
     """The same, by the first of the two questions alone."""
-    until = time.monotonic() + seconds
-    asked, why = {}, "no answer"
+    return _ask(seconds, address, root=False)
+
+
+def _ask(seconds, address, root):
+    """The same.  root: whether the root's name servers are asked for too."""
+    until, pause = time.monotonic() + seconds, _AGAIN
+    names, roots, why = {}, set(), "no answer"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         try:
             # Not connected, because an answer comes from 127.0.0.1 whichever was asked; by this it
             # hears all the same that nobody listens.
             wire.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             while (now := time.monotonic()) < until:
-                number, question = os.urandom(2), _question()
-                asked[number] = question
-                header = struct.pack("!HHHHH", _RECURSION_DESIRED, 1, 0, 0, 0)
-                wire.sendto(number + header + question, (address, _PORT))
-                for message in _heard(wire, min(until, now + _AGAIN)):
-                    wrong = _wrong(message, asked)
-                    if wrong is None:
+                if why:
+                    number, question = os.urandom(2), _question()
+                    names[number] = question
+                    wire.sendto(qubes_vpn_question.message(number, question), (address, _PORT))
+                if root:
+                    roots.add(number := os.urandom(2))
+                    wire.sendto(qubes_vpn_question.message(number), (address, _PORT))
+                for message in _heard(wire, min(until, now + pause)):
+                    if any(qubes_vpn_question.is_answer(message, one, full=True) for one in roots):
+                        root = False
+                    elif why and (wrong := _wrong(message, names)) != "":
+                        why = wrong
+                        until = until if why else min(until, time.monotonic() + _ROOT)
+                    if not why and not root:
                         return None
-                    why = wrong or why
+                pause = min(1.5 * pause, _AT_MOST)
         except ConnectionRefusedError:
             return "nothing listens on port 53"
         except OSError as error:
             return f"it cannot be asked: {error.strerror}"
-    return why
+    return why or "it does not know the root's name servers"
 
 
 def _question():

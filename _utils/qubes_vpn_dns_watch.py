@@ -21,10 +21,10 @@ from qubes_vpn_dns_proxy import UNIT
 PATIENCE = 11
 #: That often in a row it did not answer before it is closed: one lost packet closes nothing.
 UNANSWERED = 2
-#: Seconds until it is asked again: when it answered, when it did not, and when it has not for long.
+#: Seconds until it looks again: when it answered, when it did not, and when it has long been so
+#: that nothing works.
 _ANSWERED, _SOON, _LATER = 15, 0.2, 3
 #: Seconds without an answer after which the journal is told why: at the qube's start it takes some.
-#: From then on it is asked less often, as each time nft is.
 _SILENT = 30
 #: Seconds without an answer until dnscrypt-proxy is started anew.  Each time after takes twice as
 #: long as the one before, but no longer than the second: whoever is down is not helped by it.
@@ -89,12 +89,17 @@ class Restarts:
 def run(library):
     """The watch; never returns.  library: of :mod:`qubes_vpn_resolver`."""
     watch, silent_since, told, said = Watch(), time.monotonic(), False, []
-    restarts = Restarts()
+    restarts, known = Restarts(), None
     while True:
-        why, lines = "not asked yet", []
+        why, lines, pause = "not asked yet", [], _SOON
         try:
-            why = qubes_vpn_dns_ask.ask(PATIENCE)
-            lines = turn(watch, library, why)
+            if is_open := qubes_vpn_resolver.is_open():
+                why = qubes_vpn_dns_ask.ask(PATIENCE)
+            else:
+                # All that can be done before the answer, so that clients have the next one.
+                known = known or qubes_vpn_resolver.prepared(library)
+                why = qubes_vpn_dns_ask.wait(PATIENCE)
+            lines = turn(watch, library, why, is_open, known)
             if why is None:
                 silent_since, told, restarts = time.monotonic(), False, Restarts()
             elif not told and time.monotonic() - silent_since > _SILENT:
@@ -104,23 +109,27 @@ def run(library):
                 lines = [*lines, *restarts.again()]
         except Exception as error:  # whatever it was: without a watch nobody opens or closes
             lines = [f"{type(error).__name__}: {error}"]
+            pause = _LATER if time.monotonic() - silent_since > _SILENT else _SOON
         if lines != said:  # what goes on being so is said once
             for line in lines:
                 print(f"qubes-vpn resolver: {line}", flush=True)  # systemd's journal
             said = lines
-        late = time.monotonic() - silent_since > _SILENT
-        time.sleep(_ANSWERED if why is None else _LATER if late else _SOON)
+        time.sleep(_ANSWERED if why is None else pause)
 
 
-def turn(watch, library, why):
+def turn(watch, library, why, is_open, known):
     """Does what follows from the last question; the lines to say about it.
 
-    why: of :func:`qubes_vpn_dns_ask.ask`.
+    why: of :func:`qubes_vpn_dns_ask.ask`.  is_open: for clients.  known: of
+    :func:`qubes_vpn_resolver.open_up`.
     """
-    action = watch.look(why is None, qubes_vpn_resolver.is_open())
+    action = watch.look(why is None, is_open)
     if action is None:
         return []
-    result = getattr(qubes_vpn_resolver, action)(library)
+    if action == "open_up":
+        result = qubes_vpn_resolver.open_up(library, known)
+    else:
+        result = qubes_vpn_resolver.close(library)
     reason = why or "it answers, but cannot be opened"
     told = "clients are answered" if result.open else f"closed to clients: {reason}"
     return [told, *result.problems]

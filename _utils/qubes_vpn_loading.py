@@ -89,7 +89,7 @@ def _lock(file):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            time.sleep(0.05)
+            time.sleep(0.01)
 
 
 def _closing(rules, closed, problems):

@@ -79,8 +79,11 @@ def listed(family, name=TABLE, *, terse=False):
 
     terse: without the sets' elements.
     """
-    if not has_table(family, name):
-        return {}
+    return there(family, name, terse=terse) if has_table(family, name) else {}
+
+
+def there(family, name=TABLE, *, terse=False):
+    """As :func:`listed`, of a table that is loaded; raises :class:`Failed` when it is not."""
     return blocks(run("nft", *_options(terse), "list", "table", family, name))
 
 

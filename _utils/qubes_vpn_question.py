@@ -24,14 +24,14 @@ _RECURSION_DESIRED = 0x0100
 _RESPONSE, _TRUNCATED, _WRONG = 0x8000, 0x0200, 0x780F
 
 
-def ask(devices, seconds=3.0, wake=(), full=False):
+def ask(devices, seconds=3.0, wake=()):
     """Those of the addresses in *devices* that answer, in their order.
 
     devices: ``{address: name of the device by which it is asked}``, an empty name for any; a
     device needs root.  seconds: how long at most.  wake: file descriptors; when one can be read,
-    the asking ends.  full: an answer that holds nothing is none.
+    the asking ends.
     """
-    asked = {address: _Asked(address, device, full) for address, device in devices.items()}
+    asked = {address: _Asked(address, device) for address, device in devices.items()}
     begin = time.monotonic()
     until = begin + seconds
     times = [begin + after for after in _AGAIN]
@@ -59,25 +59,23 @@ def ask(devices, seconds=3.0, wake=(), full=False):
 class _Asked:
     """One address.  Whatever cannot be sent or received is no answer."""
 
-    def __init__(self, address, device, full):
+    def __init__(self, address, device):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.answered = False
         self._address, self._device, self._number = address, device, os.urandom(2)
-        self._full = full
 
     def fileno(self):
         return self.socket.fileno()
 
     def send(self):
-        header = struct.pack("!HHHHH", _RECURSION_DESIRED, 1, 0, 0, 0)
         try:
             if self._device:
                 option = socket.SO_BINDTODEVICE
                 self.socket.setsockopt(socket.SOL_SOCKET, option, self._device.encode())
             # From nobody else is anything taken then.
             self.socket.connect((self._address, _PORT))
-            self.socket.send(self._number + header + _QUESTION)
+            self.socket.send(message(self._number))
         except OSError:
             return
 
@@ -87,12 +85,20 @@ class _Asked:
             data = self.socket.recv(65535)
         except OSError:
             return False
-        self.answered = is_answer(data, self._number, self._full)
+        self.answered = is_answer(data, self._number)
         return self.answered
 
 
+def message(number, question=_QUESTION):
+    """The bytes that ask *question*, under this *number* (two bytes)."""
+    return number + struct.pack("!HHHHH", _RECURSION_DESIRED, 1, 0, 0, 0) + question
+
+
 def is_answer(data, number, full=False):
-    """Whether the bytes *data* answer the question of this *number* (two bytes); full: of ask."""
+    """Whether the bytes *data* answer the question of this *number* (two bytes).
+
+    full: an answer that holds nothing is none.
+    """
     if data[:2] != number or data[12 : 12 + len(_QUESTION)] != _QUESTION:
         return False
     flags, questions, records = struct.unpack("!HHH", data[2:8])

@@ -58,17 +58,44 @@ def load(library=IN_TEMPLATE):
     return _alone(library, work)
 
 
-def open_up(library=IN_TEMPLATE):
-    """Loads the rules, open; for who has just had an answer to a real question."""
+def prepared(library=IN_TEMPLATE):
+    """How nft lists the closed rules, for :func:`open_up`; None when that cannot be known."""
+    try:
+        return qubes_vpn_nft.listed_elsewhere((library / _FILE).read_text(), "inet")
+    except (Failed, OSError):
+        return None
+
+
+def open_up(library=IN_TEMPLATE, known=None):
+    """Loads the rules, open; for who has just had an answer to a real question.
+
+    known: what :func:`prepared` returned, for who cannot wait: rules that are these are open at
+    once, and are looked at afterwards.
+    """
 
     def work(closed):
-        was_open = is_open()
+        was_open = not _opened_at_once(known) and is_open()
         _put(closed, True)
         if not was_open:
             _read_lists_again()
         return True
 
     return _alone(library, work)
+
+
+def _opened_at_once(known):
+    """Whether the rules were *known*, closed and altered by nobody, and are open now.
+
+    Then no flow has come past them, and none is to be cut: a client that asks in this moment would
+    lose its answer.
+    """
+    try:
+        if known is None or qubes_vpn_nft.there("inet") != known:
+            return False
+    except Failed:
+        return False  # no table, and the long way says so
+    qubes_vpn_nft.run("nft", "add", "element", "inet", TABLE, _OPENER, f"{{ {_PORT} }}")
+    return True
 
 
 def _read_lists_again():

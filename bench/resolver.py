@@ -65,7 +65,7 @@ def _first(qube: AppVM, client: Qube) -> Result:
 
         def ask(asking: list[Asking] = asking) -> None:
             for where, server in ((client, DNS[0]), (qube.network, _OWN)):
-                question = Question(server, "first.example.org", wait=0.2)
+                question = Question(server, "first.example.org", wait=0.02)
                 asking.append(Asking(where, question, every=0.01, for_=60))
 
         qube.start(plugged=ask)

@@ -82,11 +82,28 @@ def test_one_for_the_qubes_own_programs_is_not_one_for_clients(qube):
         assert run_in(qube, dns_ask.random_name, 1, dns_ask.OWN) is None
 
 
-def test_a_question_that_is_lost_is_asked_again(qube):
+def test_a_question_that_is_lost_is_asked_again_soon_and_then_less_often(qube):
+    """So that a resolver that has just become able to answer is found at once."""
     with Resolver(qube, ALL, "192.0.2.1", 3):
         why, took = run_in(qube, timed, 5)
-    assert why is None
-    assert 1.4 < took < 4
+    assert (why, took < 1) == (None, True)
+    with Resolver(qube, ALL, "refused") as resolver:
+        assert run_in(qube, dns_ask.ask, 3) == "it answers REFUSED"
+        assert 5 < resolver.stop() < 16
+
+
+def test_who_waits_for_one_that_starts_tries_often_at_first():
+    """R52: clients wait for this."""
+    times, begin = [], time.monotonic()
+
+    def nobody(_):
+        times.append(time.monotonic() - begin)
+        return "nothing listens on port 53"
+
+    assert dns_ask.wait(1, nobody) == "nothing listens on port 53"
+    assert 1 <= time.monotonic() - begin < 2
+    assert len([at for at in times if at < 0.5]) > 8
+    assert dns_ask.wait(60, lambda _: None) is None
 
 
 def test_one_that_refuses_or_is_silent_does_not_answer(qube):

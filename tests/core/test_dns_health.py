@@ -18,6 +18,7 @@ import qubes_vpn_nft
 import qubes_vpn_resolver
 from qubes_vpn_dns_health import Facts, explain
 from qubes_vpn_dns_watch import Watch
+from qubes_vpn_formula.lab import resolverfiles
 from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.traffic import Resolver
 from qubes_vpn_packages import packages
@@ -75,10 +76,12 @@ class Life:
         # Not those of the module `time`: other threads of the tests wait by them.
         monkeypatch.setattr(dns_watch, "time", clock)
         monkeypatch.setattr(qubes_vpn_dns_ask, "ask", self.ask)
+        monkeypatch.setattr(qubes_vpn_dns_ask, "wait", self.ask)
+        monkeypatch.setattr(qubes_vpn_resolver, "prepared", lambda _: {})
         monkeypatch.setattr(qubes_vpn_nft, "run", self.run)
         monkeypatch.setattr(health, "problems", lambda why: ["why it is silent"])
         monkeypatch.setattr(qubes_vpn_resolver, "is_open", lambda: self.opened)
-        monkeypatch.setattr(qubes_vpn_resolver, "open_up", lambda _: self.rules(True))
+        monkeypatch.setattr(qubes_vpn_resolver, "open_up", lambda *_: self.rules(True))
         monkeypatch.setattr(qubes_vpn_resolver, "close", lambda _: self.rules(self.stuck))
 
     def rules(self, opened):
@@ -244,38 +247,73 @@ def test_a_qube_without_anything_is_looked_at_without_trouble(qube):
     assert "dnscrypt-proxy.toml is not there" in said
 
 
-def watched(seconds, silent=30, programs=None):
-    """What the watch says in so many seconds, as lines, and how often it asked."""
-    dns_watch._SILENT = silent
+def watched(seconds, silent=30, programs=None, patience=11):
+    """What the watch says in so many seconds, as lines; how often it asked and ran a program."""
+    dns_watch._SILENT, dns_watch.PATIENCE = silent, patience
     if programs:
         qubes_vpn_nft._ENVIRON["PATH"] = programs
     asked, ask = [], qubes_vpn_dns_ask.ask
+    ran, run = [], qubes_vpn_nft.run
     qubes_vpn_dns_ask.ask = lambda patience: asked.append(time.monotonic()) or ask(patience)
+    qubes_vpn_nft.run = lambda *argv, **more: ran.append(argv) or run(*argv, **more)
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(KeyboardInterrupt):
         dns_watch.run(qubes_vpn_resolver.IN_TEMPLATE)
-    return said.getvalue().splitlines(), len(asked)
+    return said.getvalue().splitlines(), len(asked), len(ran)
 
 
 def test_what_goes_on_being_wrong_is_said_once(qube):
     """And not five times a second, into the journal."""
-    (said,), asked = run_in(qube, watched, 2, 30, "/nowhere")
+    (said,), _, ran = run_in(qube, watched, 2, 30, "/nowhere")
     assert "nft" in said
-    assert asked > 4
+    assert ran > 4
 
 
-def test_who_has_been_silent_for_long_is_asked_less_often(qube):
-    """Each question starts nft: while nothing is configured, that would be for ever."""
-    lines, asked = run_in(qube, watched, 3, 1)
+def test_while_nobody_listens_it_asks_often_and_starts_nft_seldom(qube):
+    """While nothing is configured, that would be for ever."""
+    lines, asked, ran = run_in(qube, watched, 4, 1, None, 1.5)
     assert "dnscrypt-proxy.toml is not there" in lines[0]
-    assert 2 < asked < 8
+    assert asked > 20
+    assert ran < 8
+
+
+def test_it_does_not_wait_for_what_it_could_prepare_before(qube):
+    """A client that asks in that moment keeps its answer: no flow is cut."""
+    for path, (text, mode) in resolverfiles.files().items():
+        qube.write(path, text, mode)
+    qube.run(["nft", "-f", resolverfiles.CLOSED])
+    with Resolver(qube, "0.0.0.0", "192.0.2.1"):  # noqa: S104 - of a network of its own
+        programs = run_in(qube, opening, 3)
+    before = programs[: programs.index("nft add element")]
+    assert before[-1] == "nft -s list"
+    assert before.count("nft -s list") == 1  # since it has asked
+    assert "conntrack" not in " ".join(programs)
+    assert run_in(qube, qubes_vpn_resolver.is_open)
+
+
+def opening(seconds):
+    """The programs that the watch runs, by the beginnings of their lines, from the answer on."""
+    ran, run, ask = [], qubes_vpn_nft.run, qubes_vpn_dns_ask.ask
+
+    def answered(patience):
+        why = ask(patience)
+        ran.clear()
+        return why
+
+    qubes_vpn_dns_ask.ask = answered
+    qubes_vpn_nft.run = lambda *argv, **more: ran.append(" ".join(argv[:3])) or run(*argv, **more)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(KeyboardInterrupt):
+        dns_watch.run(qubes_vpn_resolver.IN_TEMPLATE)
+    return ran
 
 
 def test_that_it_answers_and_cannot_be_opened_is_said(qube):
     qube.run("mkdir -p /run/qubes-service; touch /run/qubes-service/qubes-vpn")
     with Resolver(qube, "0.0.0.0", "192.0.2.1"):  # noqa: S104 - of a network of its own
-        lines, _ = run_in(qube, watched, 1.5)
+        lines, *_ = run_in(qube, watched, 1.5)
     assert "closed to clients: it answers, but cannot be opened" in lines[0]
     assert "this is a VPN qube too" in lines[1]
 

@@ -98,13 +98,25 @@ def units(agent: "Agent", qube: "Qube") -> list[Unit]:
         if name.startswith("qubes-") or name == "xendriverdomain.service"
     ]
     sysinit, mount = "qubes-sysinit.service", "qubes-mount-dirs.service"
+    relations = {
+        # dom0 connects clients once the qube's agent answers, when this has long been done.  Here
+        # they are connected before the boot, and a link that comes before its tables stays down.
+        "xendriverdomain.service": ("qubes-antispoof.service",),
+    }
     services = restated[sysinit].action
     actions = {
         sysinit: lambda: (qube.run(_SYSINIT), services()),
         mount: lambda: qube.run(_MOUNT),
     }
     return [
-        *(replace(unit, action=actions.get(unit.name, unit.action)) for unit in ours),
+        *(
+            replace(
+                unit,
+                action=actions.get(unit.name, unit.action),
+                after=(*unit.after, *relations.get(unit.name, ())),
+            )
+            for unit in ours
+        ),
         Unit(
             "qubes-bind-dirs.service",
             after=(mount, "local-fs.target"),
