@@ -26,8 +26,13 @@ from qubes_vpn_problem import os_words
 
 __virtualname__ = "qubes_vpn"
 
-#: How apt and dnf begin a line that says why.
-_REASON = re.compile(r"\s*(?:E|Error|ERROR): (.{1,200})")
+#: Lines in which apt, dnf and dnf5 say why.  dnf 4 says ``Error:`` alone before a list of problems,
+#: and dnf5 has no such word (``dnf5/main.cpp``, ``libdnf5/base/{log_event,transaction}.cpp``).
+_REASON = re.compile(
+    r"\s*(?:E|Error|ERROR|Problem(?: \d+)?): (?P<after>.{1,200})|  - (?P<listed>.{1,200})"
+    r"|(?P<whole>(?:No match for argument|Transaction failed): .{1,200}"
+    r"|(?:Failed to download|OpenPGP check for package) .{1,200})"
+)
 
 
 def __virtual__():
@@ -261,7 +266,7 @@ def _install(lacking, options):
     except CommandExecutionError as error:
         said = "\n".join([str(error), *map(str, (error.info or {}).get("errors", ()))])
     reasons = (_REASON.match(line) for line in said.splitlines())
-    return list(dict.fromkeys(reason[1] for reason in reasons if reason))[:2]
+    return list(dict.fromkeys(reason[reason.lastgroup] for reason in reasons if reason))[:2]
 
 
 def repository(name, uri, key, fingerprint, only):

@@ -4,7 +4,7 @@
 All names are here and nowhere else.  Those of Debian are in Debian 13's own package lists; Qubes'
 own (``qubes-*``) and what they bring are in qubes-core-agent-linux ``debian/control`` and
 ``rpm_spec/core-agent.spec.in``; those of Fedora have spec files of Fedora's own, and
-were never installed from there.
+were never installed from there: dnf was seen with packages of these names (tests/salt).
 """
 
 from pathlib import Path

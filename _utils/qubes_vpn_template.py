@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whether the template that this runs in can carry a tunnel, and what it lacks (R25)."""
 
+import os
 import pwd
 import subprocess
 from pathlib import Path
@@ -93,6 +94,7 @@ def lacks(kinds, minimal):
         *_services(kinds),
         *_tunnel(kinds),
         *_resolver(kinds),
+        *_program(kinds, have),
     ]
 
 
@@ -146,6 +148,18 @@ def _resolver(kinds):
     if not any(user.pw_name == qubes_vpn_dns_proxy.USER for user in pwd.getpwall()):
         told.append(f"the user {qubes_vpn_dns_proxy.USER} is not there. {_APPLY}")
     return [Lack(text, ours=True) for text in told]
+
+
+def _program(kinds, have):
+    """A distribution may put it elsewhere; then our unit would not start."""
+    program = Path(qubes_vpn_dns_proxy.PROGRAM)
+    if "dnscrypt" not in kinds or program.name not in have or os.access(program, os.X_OK):
+        return []
+    text = (
+        f"{program} is not there, though {program.name} is installed: this system has it elsewhere."
+        f' Link it: ln -s "$(command -v {program.name})" {program}'
+    )
+    return [Lack(text, ours=False)]
 
 
 def _packages(kinds, system, have):

@@ -24,6 +24,8 @@ def debian_13(qube: Qube, kinds: tuple[str, ...] = ("wireguard", "openvpn")) -> 
     qube.run("cat >> /var/lib/dpkg/status", input=text)
     unit = "/usr/lib/systemd/system/NetworkManager.service"
     qube.write(unit, "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n")
+    if "dnscrypt" in kinds:
+        qube.write("/usr/sbin/dnscrypt-proxy", "#!/bin/sh\n", 0o755)
     # There is no systemd here, so systemctl looks at the files, as it does in a chroot.
     qube.run("mkdir -p /run/systemd/system; mv /usr/bin/systemctl /usr/bin/systemctl.real")
     script = '#!/bin/sh\nSYSTEMD_OFFLINE=1 exec /usr/bin/systemctl.real "$@"\n'

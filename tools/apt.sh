@@ -18,6 +18,8 @@ need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import en
 
 if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need conntrack conntrack --version
+    need createrepo-c createrepo_c --version
+    need dnf dnf --version
     need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need gnupg gpg --version
     need iproute2 ip -V
@@ -27,6 +29,7 @@ if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need nftables nft --version
     need openssl openssl version
     need openvpn sh -c 'command -v openvpn'
+    need rpm rpmbuild --version
     need systemd-container systemd-nspawn --version
     need tcpdump tcpdump --version
     need util-linux unshare --version

@@ -12,8 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from behind_proxy import PROXY_FLAG, behind_proxy, until_listening
 from both_modes import both_modes
 from debian_13 import debian_13
+from gpg_keys import key_ring
 from in_qube import run_in, skip_where_impossible
 from pillars import MULLVAD, PILLARS
 from saltfactories.utils.functional import Loaders
@@ -27,7 +29,6 @@ qubes_vpn_packages = pytest.importorskip("qubes_vpn_packages", reason="needs the
 import qubes_vpn_part  # noqa: E402
 from qubes_vpn_model import build  # noqa: E402
 
-PROXY_FLAG = "/run/qubes-service/updates-proxy-setup"
 MULLVADS = qubes_vpn_packages.repositories(["mullvad"], "debian")[0]
 SOURCE = "/etc/apt/sources.list.d/qubes-vpn-mullvad.sources"
 PINS = "/etc/apt/preferences.d/qubes-vpn-mullvad"
@@ -338,74 +339,31 @@ def test_without_an_updates_proxy_nothing_is_fetched_and_one_sentence_says_why(
     assert "\n" not in answer["comment"]
 
 
-def until_listening(qube, port):
-    once = f"ss -Hltn sport = {port} | grep -q . && exit 0; sleep 0.05"
-    qube.run(f"for i in $(seq 200); do {once}; done; exit 1")
-
-
 # --- a vendor's repository
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory):
+def keys():
     """Armored keys by name, and fingerprints as gpg has them."""
     if not shutil.which("gpg"):
         pytest.skip("needs gpg")
-    home = tmp_path_factory.mktemp("gpg")
-    short = Path("/tmp") / f"gpg-{home.parent.name}"  # noqa: S108 - a link; sockets need it short
-    short.symlink_to(home)
-    base = ["gpg", f"--homedir={short}", "--batch", "--passphrase=", "--pinentry-mode=loopback"]
-
-    def gpg(*words):
-        return subprocess.run([*base, *words], check=True, capture_output=True, text=True).stdout
-
-    try:
-        home.chmod(0o700)
+    with key_ring() as ring:
         for name, expires in (("good", "never"), ("other", "never"), ("old", "seconds=1")):
-            key = ["--quick-generate-key", f"{name} <x@example.org>", "ed25519", "sign", expires]
-            gpg("--faked-system-time=20200101T000000!", *key)
-        texts = {name: gpg("--armor", "--export", name) for name in ("good", "other", "old")}
-        texts["two"] = gpg("--armor", "--export", "good", "other")
+            ring.make(name, expires=expires)
+        texts = {name: ring.public(name) for name in ("good", "other", "old")}
+        texts["two"] = ring.public("good", "other")
         texts["page"] = "<html>Please sign in</html>\n"
-        pinned = {}
-        for name in ("good", "old"):
-            lines = gpg("--with-colons", "--list-keys", name).splitlines()
-            pinned[name] = next(line.split(":")[9] for line in lines if line.startswith("fpr"))
-    finally:
-        subprocess.run(["gpgconf", f"--homedir={short}", "--kill", "all"], check=False)
-        short.unlink()
-    return texts, pinned
+        return texts, {name: ring.fingerprint(name) for name in ("good", "old")}
 
 
 @pytest.fixture
 def vendor(template, tmp_path, keys):
-    """A vendor behind the updates proxy, with a certificate that the template trusts."""
-    qube = template.qube
-    certificate = tmp_path / "vendor.pem"
-    subject = ["-subj", "/CN=repository.mullvad.net"]
-    names = ["-addext", "subjectAltName=DNS:repository.mullvad.net"]
-    ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", str(certificate), "-out", str(tmp_path / "cert.pem")]
-    openssl = ["openssl", "req", "-x509", "-days", "2", *ec, *subject, *names, *files]
-    subprocess.run(openssl, check=True, capture_output=True)
-    pem = (tmp_path / "cert.pem").read_text()
-    certificate.write_text(certificate.read_text() + pem)
+    """A vendor behind the updates proxy: the file of its key, and the log."""
     folder = tmp_path / "www/deb"
     folder.mkdir(parents=True)
-    digest = ["openssl", "x509", "-hash", "-noout", "-in", str(tmp_path / "cert.pem")]
-    hashed = subprocess.run(digest, check=True, capture_output=True, text=True).stdout.strip()
-    qube.write(f"/etc/ssl/certs/{hashed}.0", pem)
-    qube.write(PROXY_FLAG, "")
-    program = Path(__file__).with_name("vendor.py")
-    words = [sys.executable, str(program), "127.0.0.1:8082", str(certificate), str(folder.parent)]
-    log = (tmp_path / "vendor.log").open("w")
-    server = qube.popen(words, stdout=log)
-    until_listening(qube, 8082)
-    yield folder / "mullvad-keyring.asc", tmp_path / "vendor.log"
-    server.kill()
-    server.wait()
-    log.close()
-    qube.run(["rm", "-f", PROXY_FLAG, f"/etc/ssl/certs/{hashed}.0", SOURCE, PINS])
+    with behind_proxy(template.qube, tmp_path, folder.parent, "repository.mullvad.net") as log:
+        yield folder / "mullvad-keyring.asc", log
+    template.qube.run(["rm", "-f", SOURCE, PINS])
 
 
 def apt_files(qube):

@@ -14,12 +14,12 @@ SLS = "qubes.network.sys-vpn"
 
 
 class Minion:
-    """A qube in which Salt runs as minion `name`."""
+    """A qube in which Salt runs as minion `name`; options: more of its configuration."""
 
-    def __init__(self, qube: Qube, folder: Path, name: str) -> None:
+    def __init__(self, qube: Qube, folder: Path, name: str, **options: Any) -> None:
         self.qube = qube
         folder.mkdir(exist_ok=True)
-        self._salt = Masterless(folder).prepare(id=name, grains_cache=True)
+        self._salt = Masterless(folder).prepare(id=name, grains_cache=True, **options)
 
     def call(self, *args: str) -> tuple[int, str]:
         """One `salt-call ARGS`: its exit code, and all that it printed."""
