@@ -12,6 +12,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 import qubes_vpn_check
+import qubes_vpn_finding
 import qubes_vpn_killswitch
 import qubes_vpn_model
 import qubes_vpn_packages
@@ -20,12 +21,18 @@ import qubes_vpn_plan
 import qubes_vpn_record
 import qubes_vpn_resolver
 import qubes_vpn_template
+import qubes_vpn_told
 import qubes_vpn_undo
 
 try:
+    import qubes_vpn_checkup
+    import qubes_vpn_doctor
     import qubes_vpn_foretell
     import qubes_vpn_inventory
-    from qubes_vpn_machine import Machine, Refused, connect, in_words
+    import qubes_vpn_overview
+    from qubes_vpn_ask import NoAnswer
+    from qubes_vpn_machine import Machine, Refused, in_words
+    from qubes_vpn_machine import connect as _connection
     from qubes_vpn_record import FOLDER, Record
     from qubes_vpn_words import last_written
 
@@ -139,7 +146,7 @@ def _ask(question):
     try:
         with in_words("the machine could not be read"):
             folder, root = __opts__.get("qubes_vpn_folder", FOLDER), __opts__["root_dir"]
-            machine = Machine(connect(), dry=True, record=Record(folder), root=root)
+            machine = Machine(_connection(), dry=True, record=Record(folder), root=root)
             return question(machine, last_written(machine, folder))
     except Refused as refused:
         raise CommandExecutionError(str(refused)) from None
@@ -200,19 +207,128 @@ def template_ready(kinds, minimal=False):
     return {"ready": not lacks, "lacks": [f"{lack.text}." for lack in lacks]}
 
 
-def status():
-    """The killswitch of this VPN qube, or the rules of this resolver qube: what is wrong with them.
+def status(form="text"):
+    """How the VPN is doing; by where it runs.
+
+    In dom0: every chain, tunnel, resolver and killswitch on one screen, and how far the machine is
+    from the pillar.  form: ``text`` or ``data``.
+    In a VPN qube: its killswitch, in a resolver qube: its rules; what is wrong with them.
 
     CLI Example::
 
+        qubesctl qubes_vpn.status
         qubesctl --skip-dom0 --targets=sys-vpn qubes_vpn.status
     """
+    if HAS_QUBESADMIN:
+        subject, report, differing = _ask(_looked_at)
+        found = qubes_vpn_overview.data(subject, report, differing)
+        __context__["retcode"] = int(bool(report.findings or differing))
+        return qubes_vpn_overview.text(found) if _is_text(form) else found
     if qubes_vpn_resolver.installed() and not qubes_vpn_killswitch.FLAG.exists():
         return qubes_vpn_resolver.status()
     here = (qubes_vpn_killswitch.FLAG, qubes_vpn_killswitch.IN_TEMPLATE, qubes_vpn_killswitch.IN_RW)
     if not any(path.exists() for path in here):
         raise CommandExecutionError("no killswitch here: this is not a VPN qube of the formula")
     return qubes_vpn_killswitch.status()
+
+
+def doctor(form="text"):
+    """What is wrong with the machine's VPN, each with its fix; runs in dom0.
+
+    Qubes that run are asked; nobody is started.  form: ``text`` or ``data``.  Ends with 1 when
+    there is something.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.doctor
+    """
+    is_text = _is_text(form)
+    _, report, _ = _ask(lambda machine, last: _looked_at(machine, last, plan_too=False))
+    __context__["retcode"] = qubes_vpn_finding.exit_code(report)
+    return qubes_vpn_finding.text(report) if is_text else qubes_vpn_finding.data(report)
+
+
+def connect(name=None):
+    """Brings the tunnel of the VPN qube *name* up, and waits for it; runs in dom0.
+
+    name: may be left out where there is one tunnel alone.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.connect sys-vpn
+    """
+    return _switch(name, "Connect", "is up")
+
+
+def disconnect(name=None):
+    """Takes the tunnel of the VPN qube *name* down, until it is connected or the qube restarts.
+
+    Who is behind it is offline meanwhile: the killswitch stays.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.disconnect sys-vpn
+    """
+    return _switch(name, "Disconnect", "is down; who is behind it is offline")
+
+
+def switch(name, profile):
+    """Brings the tunnel of the VPN qube *name* up with another *profile* of the pillar's.
+
+    profile: a file name, the pillar's ``profile`` or one of its ``profiles``.  After a restart of
+    the qube it is the pillar's ``profile`` again.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.switch sys-vpn wg-de.conf
+    """
+    service = _model().services.get(name)
+    known = [each for each in (service.profile, *service.profiles) if each] if service else []
+    if profile not in known:
+        names = ", ".join(known) or "none"
+        what = f"{profile} is no profile of {name} in the pillar, which has: {names}"
+        raise CommandExecutionError(f"{what}. Add it to tunnels: {name}: profiles")
+    return _switch(name, "Switch", f"is up with {profile}", qubes_vpn_told.profile_id(profile))
+
+
+def _switch(name, service, done, argument=""):
+    tunnels = _model().tunnels()
+    if name is None and len(tunnels) == 1:
+        name = tunnels[0]
+    if name not in tunnels:
+        what = f"{name} is no tunnel of the pillar" if name else "name a tunnel"
+        raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
+    if not HAS_QUBESADMIN:
+        raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    try:
+        qubes_vpn_checkup.switch(_connection(), name, service, argument)
+    except (NoAnswer, Refused) as why:
+        raise CommandExecutionError(str(why)) from None
+    return f"The tunnel of {name} {done}."
+
+
+def _looked_at(machine, last, plan_too=True):
+    """``(subject, report, names of steps that would change something)`` of the machine."""
+    model = _model()
+    subject = qubes_vpn_checkup.subject(machine, model, last, _connection())
+    differing = []
+    if plan_too:
+        steps = qubes_vpn_foretell.foretell(machine, qubes_vpn_plan.plan(model), last)
+        differing = [step["id"] for step in steps if step["changes"] or step["problem"]]
+    return subject, qubes_vpn_doctor.examine(subject), differing
+
+
+def _model():
+    model, problems = qubes_vpn_model.read(_document(None))
+    if problems:
+        raise CommandExecutionError("\n".join(problem.text() for problem in problems))
+    return model
+
+
+def _is_text(form):
+    if form not in ("text", "data"):
+        raise CommandExecutionError(f"form={form}: write text or data")
+    return form == "text"
 
 
 def _document(pillar):

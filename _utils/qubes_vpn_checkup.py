@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""dom0 asks its VPN and resolver qubes how they are, and tells them to connect or disconnect (R67).
+
+Only those that run are asked: nobody is started by a question.
+"""
+
+import qubes_vpn_ask
+import qubes_vpn_inventory
+import qubes_vpn_told
+from qubes_vpn_ask import NoAnswer
+from qubes_vpn_doctor import Subject
+from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_told import NotUnderstood
+
+#: Seconds for an answer: a resolver asks the internet first; a tunnel has its time to come up.
+_STATUS, _SWITCH = 45, 240
+#: What a qube of each role tells of itself.
+_PARTS = {"tunnel": ("killswitch", "tunnel", "dns"), "resolver": ("resolver",)}
+_ALL_PARTS = {"killswitch", "tunnel", "dns", "mullvad", "resolver"}
+_ROLE = "Restart it: a service of it that dom0 has switched on since is not there yet"
+_WHY = {
+    "busy": "somebody else is at it. Try again",
+    "profile": "its profile is missing or cannot be used",
+    "killswitch": "its killswitch is not open, and without it there is no tunnel",
+    "no-answer": "the server did not answer",
+    "no-tunnel": "it has no tunnel that could be switched so",
+}
+
+
+def subject(machine, model, last, app):
+    """The :class:`qubes_vpn_doctor.Subject` of a :class:`qubes_vpn_machine.Machine`.
+
+    last: as :func:`qubes_vpn_words.last_written` gives it.  app: a connection without a cache.
+    """
+    inventory = qubes_vpn_inventory.take(machine, last)
+    told, silent = {}, {}
+    running = [
+        name
+        for name in (*model.tunnels(), *model.resolvers())
+        if inventory["qubes"].get(name, {}).get("power") == "Running"
+    ]
+    for name in running:
+        try:
+            told[name] = status(app, name, model.services[name].role)
+        except NoAnswer as why:
+            silent[name] = str(why).removeprefix(f"{name}: ")
+    stale = frozenset(name for name in running if _is_stale(app, name))
+    return Subject(model, inventory, told, silent, stale)
+
+
+def status(app, name, role):
+    """What the qube *name* tells, ``qubes_vpn_told.STATUS``; raises :class:`NoAnswer`.
+
+    role: what the pillar has it for: what belongs to that is told, and nothing else.
+    """
+    found = _asked(app, name, "Status", qubes_vpn_told.STATUS, _STATUS)
+    if found["role"] != role or None in [found[part] for part in _PARTS[role]]:
+        raise NoAnswer(f"{name}: it does not say that it is a {role}. {_ROLE}")
+    kept = (*_PARTS[role], "mullvad") if role == "tunnel" else _PARTS[role]
+    return {
+        key: None if key in _ALL_PARTS and key not in kept else value
+        for key, value in found.items()
+    }
+
+
+def switch(app, name, service, argument=""):
+    """Has the VPN qube *name* do Connect, Disconnect or Switch; returns ``qubes_vpn_told.DONE``.
+
+    Raises :class:`NoAnswer`, also when the qube says that it was not done.
+    """
+    service = f"{service}+{argument}" if argument else service
+    done = _asked(app, name, service, qubes_vpn_told.DONE, _SWITCH)
+    if not done["done"]:
+        why = _WHY.get(done["why"], "it does not say why")
+        raise NoAnswer(
+            f"{name}: not done: {why}. The tunnel is {done['state']}. What is wrong, and what to "
+            "do about it: sudo qubesctl qubes_vpn.doctor"
+        )
+    return done
+
+
+def _asked(app, name, service, form, seconds):
+    service = f"{qubes_vpn_told.PREFIX}{service}"
+    data = qubes_vpn_ask.ask(app, name, service, seconds=seconds)
+    try:
+        return qubes_vpn_told.read(data, form)
+    except NotUnderstood as error:
+        raise NoAnswer(f"{name}: {error}. Is the formula in dom0 of the same version?") from None
+
+
+def _is_stale(app, name):
+    """Whether its root volume is of a template that has been shut down since (qubes/storage)."""
+    try:
+        with in_words(name):
+            answer = app.qubesd_call(name, "admin.vm.volume.Info", "root").decode(
+                "ascii", "replace"
+            )
+    except Refused:
+        return False
+    return "is_outdated=True" in answer.splitlines()

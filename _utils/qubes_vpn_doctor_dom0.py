@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The doctor's checks of what dom0 knows: who runs, who hangs on whom, which lists are enforced."""
+
+import qubes_vpn_client_dns
+import qubes_vpn_net
+from qubes_vpn_finding import Rule
+
+_RUN = "Apply the formula in dom0: sudo qubesctl state.sls qubes.network.sys-vpn"
+_TEMPLATE = (
+    "Apply the formula to QUBE's template, restart QUBE, then apply it to QUBE: sudo qubesctl "
+    "--skip-dom0 --targets=TEMPLATE,QUBE state.sls qubes.network.sys-vpn"
+)
+
+
+def _here(subject, names):
+    """Those of *names* that there are, with what the inventory has of them."""
+    qubes = subject.inventory["qubes"]
+    return [(name, qubes[name]) for name in dict.fromkeys(names) if name in qubes]
+
+
+def _value(qube, key):
+    return qube["properties"].get(key, {}).get("value")
+
+
+def _missing(subject):
+    for name in subject.model.services:
+        if name not in subject.inventory["qubes"]:
+            yield name, "There is no such qube"
+
+
+def _off(subject):
+    for name, qube in _here(subject, subject.model.services):
+        if qube["power"] != "Running":
+            yield name, f"It is {qube['power'].lower()}, and who is behind it is offline"
+
+
+def _silent(subject):
+    for name, why in subject.silent.items():
+        yield name, why.removesuffix(".")
+
+
+def _stale(subject):
+    for name in sorted(subject.stale):
+        yield name, "It runs with its template as that was before"
+
+
+def _service_netvm(subject):
+    for name, qube in _here(subject, subject.model.services):
+        wanted = subject.model.services[name].upstream
+        if _value(qube, "netvm") != wanted:
+            yield name, f"Its netvm is {_value(qube, 'netvm') or 'none'}, and should be {wanted}"
+
+
+def _provides(subject):
+    for name, qube in _here(subject, subject.model.services):
+        if not _value(qube, "provides_network"):
+            yield name, "provides_network is off"
+
+
+def _client_netvm(subject):
+    for name, qube in _here(subject, subject.model.routes):
+        if name in subject.model.vaults:
+            continue
+        is_now, wanted = _value(qube, "netvm") or "none", subject.model.routes[name]
+        if is_now != wanted:
+            yield name, f"Its netvm is {is_now}, and should be {wanted}"
+
+
+def _default(subject):
+    wanted, is_now = subject.model.default, subject.inventory["globals"].get("default_netvm")
+    if wanted != "keep" and (is_now or "none") != wanted:
+        yield "dom0", f"default_netvm is {is_now or 'none'}, and should be {wanted}"
+
+
+def _vault(subject):
+    for name, qube in _here(subject, subject.model.vaults):
+        if _value(qube, "netvm"):
+            yield name, f"Its netvm is {_value(qube, 'netvm')}"
+
+
+def _services(subject):
+    """Whose files do nothing, because dom0 has not switched them on."""
+    for name, qube in _here(subject, subject.model.services):
+        service = subject.model.services[name]
+        wanted = {"tunnel": ["qubes-vpn"], "resolver": ["qubes-vpn-dns"]}.get(service.role, [])
+        if service.role == "tunnel" and service.kind != "mullvad":
+            wanted = [*wanted, "network-manager"]
+        for flag in wanted:
+            if qube["features"].get(f"service.{flag}") != "1":
+                yield name, f"The service {flag} is off"
+
+
+def _list(subject):
+    for name, qube in _here(subject, subject.model.tunnels()):
+        wanted = qubes_vpn_net.rules(subject.model.services[name].endpoints)
+        has = qube.get("firewall") or []
+        if _words(has) != _words(wanted):
+            wide = "lets everything through" if "action=accept" in has else "is another one"
+            yield name, f"Its firewall list {wide}, and should name its {len(wanted) - 1} endpoints"
+
+
+def _words(rules):
+    """Rules without the order of their words, which is another one in every notation."""
+    return [sorted(rule.split()) for rule in rules]
+
+
+def _unenforced(subject):
+    upstreams = [subject.model.services[name].upstream for name in subject.model.tunnels()]
+    for name, _ in _here(subject, upstreams):
+        if not _enforces(subject.inventory["qubes"], name):
+            yield name, "It does not run qubes-firewall"
+
+
+def _enforces(qubes, name):
+    """As :meth:`qubes_vpn_machine.Machine.enforces`."""
+    if qubes[name]["features"].get("service.qubes-firewall") == "":
+        return False
+    seen = set()
+    while name in qubes and name not in seen:
+        if qubes[name]["features"].get("qubes-firewall"):
+            return True
+        seen.add(name)
+        name = _value(qubes[name], "template")
+    return False
+
+
+def _client_names(subject):
+    """Whose own list stops its DNS."""
+    roles = {name: service.role for name, service in subject.model.services.items()}
+    for name, qube in _here(subject, subject.model.routes):
+        netvm, rules = _value(qube, "netvm"), qube.get("firewall")
+        if not netvm or not rules:
+            continue
+        if told := qubes_vpn_client_dns.remark(name, rules, netvm, roles.get(netvm)):
+            yield name, told.removeprefix(f"{name}: ").removesuffix(".")
+
+
+RULES = (
+    Rule(
+        "D101",
+        "high",
+        "A service qube is missing",
+        "Whoever is to go through it is offline, or goes another way.",
+        _RUN,
+        _missing,
+    ),
+    Rule(
+        "D102",
+        "high",
+        "A service qube does not run",
+        "Qubes behind it have no network.",
+        "Start it: qvm-start QUBE. If it was paused: qvm-unpause QUBE",
+        _off,
+    ),
+    Rule(
+        "D103",
+        "high",
+        "A VPN or resolver qube gives no answer that can be used",
+        "Nothing is known of its killswitch, tunnel and DNS.",
+        _TEMPLATE,
+        _silent,
+    ),
+    Rule(
+        "D104",
+        "medium",
+        "A VPN or resolver qube runs with an old template",
+        "What was changed in the template since, fixes among it, is not in the qube.",
+        "Restart it: qvm-shutdown --wait --force QUBE && qvm-start QUBE",
+        _stale,
+    ),
+    Rule(
+        "D111",
+        "critical",
+        "A service qube hangs on another netvm than it should",
+        "What goes through it takes another way, which may be one past the VPN.",
+        _RUN,
+        _service_netvm,
+    ),
+    Rule(
+        "D112",
+        "high",
+        "A service qube does not provide network",
+        "Nobody can have it as netvm, and who has is offline.",
+        _RUN,
+        _provides,
+    ),
+    Rule(
+        "D113",
+        "critical",
+        "A qube hangs on another netvm than the pillar routes it to",
+        "It is offline, or goes past the VPN.",
+        f"{_RUN}. If the pillar is what is wrong: change routes there",
+        _client_netvm,
+    ),
+    Rule(
+        "D114",
+        "high",
+        "dom0's default_netvm is not the pillar's",
+        "Every qube without a netvm of its own choice takes it, new ones too.",
+        _RUN,
+        _default,
+    ),
+    Rule(
+        "D115",
+        "critical",
+        "A vault has a netvm",
+        "A vault is offline: what is in it must not be able to leave.",
+        "Take it offline: qvm-prefs QUBE netvm ''",
+        _vault,
+    ),
+    Rule(
+        "D116",
+        "critical",
+        "A service of a VPN or resolver qube is off",
+        "Its files do nothing: no killswitch, no tunnel, or no DNS.",
+        f"{_RUN}; then restart QUBE",
+        _services,
+    ),
+    Rule(
+        "D121",
+        "high",
+        "A VPN qube's firewall list is not the list of its endpoints",
+        "The qube upstream of it would let out what a compromised VPN qube sends.",
+        _RUN,
+        _list,
+    ),
+    Rule(
+        "D122",
+        "high",
+        "The qube upstream of a VPN qube enforces no firewall lists",
+        "The VPN qube's list holds nobody.",
+        "Install qubes-core-agent-networking in QUBE's template, switch it on (qvm-service QUBE "
+        "qubes-firewall on), and restart QUBE",
+        _unenforced,
+    ),
+    Rule(
+        "D123",
+        "low",
+        "A qube's own firewall list decides about its DNS",
+        "It may have no names, or more of them than the list says.",
+        "Change its list, or its allowlist in the pillar",
+        _client_names,
+    ),
+)

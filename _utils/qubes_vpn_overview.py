@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the machine's VPN is doing, on one screen: chains, tunnels, DNS, killswitch, drift (R67)."""
+
+import qubes_vpn_told
+
+
+def data(subject, report, differing):
+    """It as plain data.
+
+    subject, report: of :mod:`qubes_vpn_doctor`.  differing: steps of the plan that would change
+    something, by their names.
+    """
+    model, inventory = subject.model, subject.inventory
+    return {
+        "chains": _chains(subject),
+        "default_netvm": inventory["globals"].get("default_netvm"),
+        "tunnels": {name: _tunnel(subject, name) for name in model.tunnels()},
+        "resolvers": {name: _resolver(subject, name) for name in model.resolvers()},
+        "silent": dict(subject.silent),
+        "differing": list(differing),
+        "findings": len(report.findings),
+    }
+
+
+def text(found):
+    """The same as lines for a screen."""
+    lines = [" -> ".join(chain) for chain in found["chains"]]
+    for name, tunnel in found["tunnels"].items():
+        lines += ["", f"{name}  {_tunnel_line(tunnel)}", *_told_lines(tunnel["told"])]
+    for name, resolver in found["resolvers"].items():
+        lines += ["", f"{name}  {_resolver_line(resolver)}"]
+    lines += ["", *(f"{name}: {why}" for name, why in found["silent"].items())]
+    steps = found["differing"]
+    shown = f"{', '.join(steps[:3])}{' ...' if len(steps) > 3 else ''}" if steps else "none"
+    lines.append(f"Drift from the pillar ({len(steps)}): {shown}")
+    fix = "sudo qubesctl qubes_vpn.doctor" if found["findings"] else "none"
+    return "\n".join([*lines, f"Problems ({found['findings']}): {fix}"])
+
+
+def _chains(subject):
+    """Who goes which way: clients, then netvm after netvm, as the machine has it."""
+    qubes = subject.inventory["qubes"]
+    clients = {}
+    for name, qube in qubes.items():
+        netvm = qube["properties"].get("netvm", {}).get("value")
+        carries = qube["properties"].get("provides_network", {}).get("value")
+        if netvm and not carries:
+            clients.setdefault(netvm, []).append(name)
+    return [
+        [", ".join(sorted(names)), *_way(qubes, netvm)] for netvm, names in sorted(clients.items())
+    ]
+
+
+def _way(qubes, name):
+    names = []
+    while name in qubes and name not in names:
+        names.append(name)
+        name = qubes[name]["properties"].get("netvm", {}).get("value")
+    return names
+
+
+def _power(subject, name):
+    return subject.inventory["qubes"].get(name, {}).get("power", "missing").lower()
+
+
+def _tunnel(subject, name):
+    service, told = subject.model.services[name], subject.told.get(name)
+    names = [each for each in (service.profile, *service.profiles) if each]
+    known = {qubes_vpn_told.profile_id(each): each for each in names}
+    profile = None
+    if told:
+        up = [each["id"] for each in told["tunnel"]["profiles"] if each["state"] != "down"]
+        profile = next((known[each] for each in up if each in known), None)
+    return {
+        "power": _power(subject, name),
+        "kind": service.kind,
+        "profile": profile,
+        "told": told and {key: told[key] for key in ("tunnel", "killswitch", "dns")},
+    }
+
+
+def _resolver(subject, name):
+    told = subject.told.get(name)
+    return {"power": _power(subject, name), "told": told and told["resolver"]}
+
+
+def _tunnel_line(tunnel):
+    told = tunnel["told"]
+    if not told:
+        return "not known" if tunnel["power"] == "running" else tunnel["power"]
+    now = told["tunnel"]
+    words = [f"{now['state']}, {tunnel['kind']}"]
+    if tunnel["profile"]:
+        words.append(f"profile {tunnel['profile']}")
+    if now["handshake"] is not None:
+        words.append(f"last handshake {_ago(now['handshake'])}")
+    words.append(f"exit by {now['server']}" if now["server"] else "exit not known")
+    return ", ".join(words)
+
+
+def _told_lines(told):
+    if not told:
+        return []
+    killswitch, dns, lines = told["killswitch"], told["dns"], []
+    if killswitch:
+        counted = killswitch["counters"] or {}
+        drift = f", {killswitch['drift']} differences" if killswitch["drift"] else ""
+        counts = "".join(f", {what} {number}" for what, number in counted.items())
+        lines.append(f"  killswitch {killswitch['state']}{counts}{drift}")
+    if dns:
+        where = ", ".join(dns["resolvers"]) if dns["open"] else "closed"
+        lines.append(f"  clients' DNS: {where}")
+    return lines
+
+
+def _resolver_line(resolver):
+    told = resolver["told"]
+    if not told:
+        return "not known" if resolver["power"] == "running" else resolver["power"]
+    answers = "answers" if told["answers"] else "does not answer"
+    counts = "".join(f", {what} {number}" for what, number in (told["counters"] or {}).items())
+    return f"{answers}, rules {told['state']}{counts}"
+
+
+def _ago(seconds):
+    for length, word in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {word} ago"
+    return f"{seconds} seconds ago"
