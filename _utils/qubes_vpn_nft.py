@@ -210,6 +210,29 @@ def is_up(device):
     return bool(int(_said(_DEVICES / device, "flags") or b"0", 16) & 1)
 
 
+def ways(interface):
+    """The interface's addresses and the routes into it, ``{text}``; what ends at the link is none.
+
+    Texts, because nothing is done with them but to see whether one has gone.
+    """
+    found = set()
+    for family in ("-4", "-6"):
+        shown = run("ip", family, "-o", "address", "show", "dev", interface, "scope", "global")
+        found |= {line.split()[3] for line in shown.splitlines()}
+        into = ("table", "all", "dev", interface, "type", "unicast")
+        for line in run("ip", family, "-o", "route", "show", *into).splitlines():
+            words = line.split()
+            if not words[0].startswith("fe80:"):
+                table = words[words.index("table") + 1] if "table" in words else "main"
+                found.add(f"{words[0]} of table {table}")
+    return found
+
+
+def leads(interface):
+    """Whether any route goes into the interface."""
+    return any("table" in way for way in ways(interface))
+
+
 def packets(interface):
     """``(sent, received)``, as the interface has counted them; zeros when it is not there."""
     counts = (_said(_DEVICES / interface / "statistics", f"{way}_packets") for way in ("tx", "rx"))

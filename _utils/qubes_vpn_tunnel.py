@@ -280,14 +280,15 @@ def state(uuid, seen, interface):
     Up is only what has its interface up: NetworkManager 1.52 goes on with the old one, and calls
     that activated, when openvpn makes it anew because the server gave another address.  And only
     what the server has answered, while there is an uplink: NetworkManager calls every WireGuard
-    connection activated, also when the uplink is gone.  Raises ``Failed`` when wg cannot say.
+    connection activated, also when the uplink is gone.  And only what routes lead into: it does
+    not notice that somebody has removed them.  Raises ``Failed`` when wg or ip cannot say.
     """
     found = [one for one in seen if one.uuid == uuid]
     if not found:
         return "down"
     if {one.state for one in found} != {"activated"} or not qubes_vpn_nft.is_up(interface):
         return "connecting"
-    if not any(one.is_uplink() for one in seen):
+    if not any(one.is_uplink() for one in seen) or not qubes_vpn_nft.leads(interface):
         return "connecting"
     if found[0].type == "wireguard" and not qubes_vpn_handshake.made(interface):
         return "connecting"

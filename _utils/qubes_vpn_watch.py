@@ -34,7 +34,7 @@ _TOGETHER = 0.1
 FIRST, MOST = 5, 60
 #: So many packets sent over so many seconds, and none received: the other side is gone.
 UNANSWERED, FOR = 10, 180
-#: Seconds for which the interface of a connection that is up may be down.
+#: Seconds for which a connection that is up may have its interface down, or lack a way.
 LOST = 4
 #: NetworkManager's reason for a connection that somebody took down (NMActiveConnectionStateReason).
 _BY_USER = 2
@@ -118,17 +118,23 @@ class Pulse:
 
     def __init__(self):
         self._received, self._sent, self._since = None, 0, 0
-        self._lost = None  # since when its interface is down
+        self._lost = None  # since when its interface is down, or lacks a way
+        self._connection, self._ways = None, set()
 
-    def trouble(self, up, sent, received, now):
+    def trouble(self, connection, up, ways, sent, received, now):
         """Why it has to be made anew, in words; or None.
 
-        up: whether its interface is up.  sent, received: what that has counted.
+        connection: its path, another one is made anew already.  up: whether its interface is up.
+        ways: of :func:`qubes_vpn_nft.ways`.  sent, received: what the interface has counted.
         """
-        self._lost = None if up else self._lost or now
+        if connection != self._connection:
+            self._connection, self._ways, self._lost = connection, set(), None
+        self._ways = self._ways | ways
+        well = up and ways and ways == self._ways
+        self._lost = None if well else self._lost or now
         if self._lost and now - self._lost >= LOST:
-            self._lost = None
-            return "its interface is down"
+            self._connection = None
+            return "addresses or routes are gone" if up else "its interface is down"
         # An interface that was made anew counts from nothing.
         if received != self._received or sent <= self._sent:
             self._received, self._sent, self._since = received, sent, now
@@ -228,13 +234,16 @@ def turn(watch, pulse, slept):
             print(f"qubes-vpn: bringing up {uuids[uuid]}", flush=True)
             qubes_vpn_nm.end_abandoned(settings.interface)
             qubes_vpn_nm.up(uuid, wait=False)
-    if not any(found.uuid == watch.wanted and found.state == "activated" for found in seen):
+    mine = [one for one in seen if one.uuid == watch.wanted and one.state == "activated"]
+    if not mine:
         return False
     there = qubes_vpn_nft.is_up(settings.interface)
     up = qubes_vpn_tunnel.state(watch.wanted, seen, settings.interface) == "up"
     if there and not up and settings.kind == "wireguard":
         qubes_vpn_handshake.provoke(settings.interface)
-    trouble = pulse.trouble(there, *qubes_vpn_nft.packets(settings.interface), now)
+    ways = qubes_vpn_nft.ways(settings.interface) if there else set()
+    counted = qubes_vpn_nft.packets(settings.interface)
+    trouble = pulse.trouble(mine[0].path, there, ways, *counted, now)
     if slept or trouble:
         why = trouble or "the machine slept"
         print(f"qubes-vpn: {why}: making the tunnel anew", flush=True)

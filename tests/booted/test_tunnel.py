@@ -139,6 +139,9 @@ def slow(*values: Any) -> Any:
         slow("kill -9 $(pidof NetworkManager)"),
         slow("systemctl kill --signal=KILL qubes-vpn-watch; kill -9 $(pidof openvpn)"),
         slow("systemctl restart qubes-vpn-watch"),
+        slow("ip route flush table all dev tun0"),
+        slow("ip address flush dev tun0"),
+        slow("ip route del default dev tun0"),
     ],
 )
 def test_it_comes_back(qube, break_it):

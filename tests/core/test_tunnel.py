@@ -89,6 +89,7 @@ def qube(monkeypatch, tmp_path):
         (qubes_vpn_handshake, "run", made.run),
         (qubes_vpn_nft, "is_open", lambda: True),
         (qubes_vpn_nft, "is_up", lambda _: True),
+        (qubes_vpn_nft, "leads", lambda _: True),
         (qubes_vpn_nft, "is_tunnel", lambda _: True),
         (qubes_vpn_nm, "end_abandoned", lambda _: None),
         (qubes_vpn_tunnel, "lacking", lambda *_: []),
@@ -270,6 +271,13 @@ def test_wireguard_is_up_once_its_server_has_answered(wireguard, handshake, stat
 def test_without_an_uplink_nothing_is_up_that_once_was(wireguard, uplink):
     """NetworkManager leaves WireGuard's interface and connection as they are."""
     wireguard.active, wireguard.handshake, wireguard.uplink = {"a": "activated"}, 1, uplink
+    assert said() == ("connecting", "a", [])
+
+
+def test_what_no_route_leads_into_is_not_up(wireguard, monkeypatch):
+    wireguard.active, wireguard.handshake = {"a": "activated"}, 1
+    assert said() == ("up", "a", [])
+    monkeypatch.setattr(qubes_vpn_nft, "leads", lambda _: False)
     assert said() == ("connecting", "a", [])
 
 

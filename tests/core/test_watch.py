@@ -152,10 +152,17 @@ def test_a_signal_says_whether_it_was_a_user(line, path):
     assert watchdog.stopped_by_user(line) == path
 
 
+WAYS = {"10.64.1.2/24", "default of table main"}
+GONE = "addresses or routes are gone"
+
+
 def trouble(*counted, up=True):
     """What is said after each (sent, received), a minute apart."""
     pulse = watchdog.Pulse()
-    return [pulse.trouble(up, *packets, 60 * minute) for minute, packets in enumerate(counted, 1)]
+    return [
+        pulse.trouble("/1", up, WAYS, *packets, 60 * minute)
+        for minute, packets in enumerate(counted, 1)
+    ]
 
 
 def test_a_tunnel_that_only_sends_is_dead():
@@ -186,10 +193,32 @@ def test_a_tunnel_that_answers_or_is_idle_is_not(counted):
 
 def test_a_tunnel_whose_interface_stays_down_is_dead():
     pulse = watchdog.Pulse()
-    said = [pulse.trouble(up, 0, 0, now) for up, now in ((True, 1), (False, 2), (False, 3))]
+    looks = ((True, WAYS, 1), (False, set(), 2), (False, set(), 3))
+    said = [pulse.trouble("/1", up, ways, 0, 0, now) for up, ways, now in looks]
     assert said == [None] * 3
-    assert pulse.trouble(False, 0, 0, 2 + watchdog.LOST) == "its interface is down"
-    assert pulse.trouble(False, 0, 0, 3 + watchdog.LOST) is None  # it is being made
+    assert pulse.trouble("/1", False, set(), 0, 0, 2 + watchdog.LOST) == "its interface is down"
+    assert pulse.trouble("/1", False, set(), 0, 0, 3 + watchdog.LOST) is None  # it is being made
+
+
+@pytest.mark.parametrize("left", [set(), {"10.64.1.2/24"}, WAYS - {"10.64.1.2/24"}])
+def test_a_tunnel_that_lacks_a_way_is_dead(left):
+    """NetworkManager 1.52 goes on calling it activated."""
+    pulse = watchdog.Pulse()
+    assert pulse.trouble("/1", True, WAYS, 0, 0, 1) is None
+    assert pulse.trouble("/1", True, left, 0, 0, 2) is None
+    assert pulse.trouble("/1", True, WAYS, 0, 0, 3) is None  # it was there again in time
+    assert pulse.trouble("/1", True, left, 0, 0, 4) is None
+    assert pulse.trouble("/1", True, left, 0, 0, 4 + watchdog.LOST) == GONE
+
+
+def test_another_connection_has_ways_of_its_own():
+    pulse = watchdog.Pulse()
+    assert pulse.trouble("/1", True, WAYS, 0, 0, 1) is None
+    assert [pulse.trouble("/2", True, {"default of table 7"}, 0, 0, now) for now in (2, 9)] == [
+        None,
+        None,
+    ]
+    assert [pulse.trouble("/3", True, set(), 0, 0, now) for now in (10, 19)] == [None, GONE]
 
 
 def test_notices_are_what_is_new_and_few():
