@@ -7,7 +7,6 @@ not start, now or at the next start of the qube.
 """
 
 import stat
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +16,17 @@ import qubes_vpn_dns_health
 import qubes_vpn_dns_own
 import qubes_vpn_dnscrypt
 import qubes_vpn_killswitch
+import qubes_vpn_nft
 import qubes_vpn_resolver
 from qubes_vpn_dns_proxy import CONFIG, FOLDER, UNIT
 from qubes_vpn_loading import IN_TEMPLATE
 
-_ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 WATCH = "qubes-vpn-dns.service"
 #: Seconds until it must answer: before anything is done, longer than its own two attempts; then, as
 #: it tries its servers again every ten; and when it may have to fetch its lists first.
 _BEFORE, _STARTED, _LISTS = 12, 60, 240
+#: Seconds for systemctl: longer than systemd waits for a program to end before it kills it.
+_PATIENCE = 120
 #: What makes it hold at each start.
 _NEEDED = tuple(
     Path("/etc/systemd/system", unit)
@@ -64,16 +65,19 @@ def apply(settings, dry):
     changes = written | opened
     if dry or not changes:
         return Outcome(changes)
+    shut = {_DNS: {"old": "open", "new": "closed"}} if before == "open" else {}
     try:
         if written:
-            _closed()
-            _systemctl("stop", UNIT)  # before an answer of the old one could be taken for the new
+            closed = _closed()
+            # Before an answer of the old one could be taken for the new.
+            if why := _failure("stop", UNIT):
+                return Outcome(shut, (f"{why}. Nothing was written", *closed))
             write({path: files[path] for path in files if path == CONFIG or str(path) in written})
-        _systemctl("start", "--no-block", UNIT, WATCH)
+        if why := _failure("start", "--no-block", UNIT, WATCH):
+            return Outcome(written | shut, (why, *_closed(), _LATER))
         why = qubes_vpn_dns_ask.wait(_LISTS if settings["lists"] else _STARTED)
         if why:
             told = qubes_vpn_dns_health.problems(why) or [f"the resolver does not answer: {why}"]
-            shut = {_DNS: {"old": "open", "new": "closed"}} if before == "open" else {}
             return Outcome(written | shut, (*told, *_closed(), _LATER))
         loaded = qubes_vpn_resolver.open_up(IN_TEMPLATE)
     except OSError as error:
@@ -142,9 +146,13 @@ def _closed():
     return qubes_vpn_resolver.close(IN_TEMPLATE).problems
 
 
-def _systemctl(*words):
-    """Raises ``OSError`` without systemctl; that a unit failed is seen by its having no answers."""
-    subprocess.run(["systemctl", *words], env=_ENVIRON, capture_output=True, check=False)
+def _failure(*words):
+    """Why systemctl could not do it, or None.  What a unit does later is seen by its answers."""
+    try:
+        qubes_vpn_nft.run("systemctl", *words, patience=_PATIENCE)
+    except qubes_vpn_nft.Failed as error:
+        return f"systemctl {words[0]}: {error}"
+    return None
 
 
 def _is_ours(path):

@@ -34,8 +34,6 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 #: Seconds after which it is asked again: a question that was dropped is never answered.  At first,
 #: and at most; in between each pause is longer than the one before by half.
 _AGAIN, _AT_MOST = 0.03, 0.5
-#: Seconds for which the root's name servers are waited for once the other question was answered.
-_ROOT = 3
 #: Seconds until a resolver that is about to start is tried again, at first and at most; in between
 #: a fiftieth of the time that has passed.
 _SOON, _LATER = 0.02, 0.2
@@ -92,7 +90,6 @@ def _ask(seconds, address, root):
                         root = False
                     elif why and (wrong := _wrong(message, names)) != "":
                         why = wrong
-                        until = until if why else min(until, time.monotonic() + _ROOT)
                     if not why and not root:
                         return None
                 pause = min(1.5 * pause, _AT_MOST)

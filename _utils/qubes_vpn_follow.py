@@ -24,6 +24,7 @@ import qubes_vpn_net
 import qubes_vpn_nft
 import qubes_vpn_nm
 import qubes_vpn_question
+import qubes_vpn_ruleset
 import qubes_vpn_tunnel
 from qubes_vpn_killswitch import IN_TEMPLATE, Unusable
 from qubes_vpn_nft import Failed
@@ -142,7 +143,7 @@ def turn(library, wake=()):
     if not devices or not qubes_vpn_nft.is_open():
         return _NOBODY
     begin = time.monotonic()
-    answered = tuple(qubes_vpn_question.ask(devices, wake=wake))
+    answered = qubes_vpn_ruleset.used(qubes_vpn_question.ask(devices, wake=wake))
     if not answered and select.select(wake, [], [], 0)[0]:
         return 0  # something else is so by now, and it had no time to answer
     if answered != kept:

@@ -83,11 +83,12 @@ def resolve(library, addresses):
     """Clients' DNS goes to these resolvers from now on and to no others; nowhere without any.
 
     addresses: as texts, the first one first.  What clients had under way to others is cut.
-    Returns those to which it goes: none when the killswitch is not open.
+    Returns those to which it goes, of :func:`qubes_vpn_ruleset.used`: none when the killswitch is
+    not open.
     Raises :class:`Failed` or ``OSError``.
     """
     with qubes_vpn_loading.turn(library / _CLOSED):
-        wanted = tuple(addresses) if qubes_vpn_nft.is_open() else ()
+        wanted = qubes_vpn_ruleset.used(addresses) if qubes_vpn_nft.is_open() else ()
         gone = set(resolvers()) - set(wanted)
         # Ended half way: a load forgets them, and what is loaded is called altered.
         RESOLVERS.unlink(missing_ok=True)

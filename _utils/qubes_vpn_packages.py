@@ -78,6 +78,8 @@ SERVICES = {
     "mullvad": ("mullvad-daemon",),
     "dnscrypt": ("dnscrypt-proxy",),
 }
+#: Those of them whose unit is the formula's own file, in the place where a mask would be.
+OWN_UNITS = ("dnscrypt-proxy",)
 #: Vendors' repositories: by kind, then as arguments of the state ``qubes_vpn.repository``.
 #: Mullvad's, as its own repositories describe themselves (mullvadvpn-app,
 #: ``ci/linux-repository-builder``).  ``only`` are the packages that may come from there.
@@ -142,6 +144,7 @@ def needs(kinds):
         "options": OPTIONS[system],
         "repositories": repositories(kinds, system),
         "services": services(kinds),
+        "own_units": list(OWN_UNITS),
     }
 
 

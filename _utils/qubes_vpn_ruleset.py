@@ -140,12 +140,22 @@ def resolving(addresses):
     return "".join(emptied) + _resolvers(addresses)
 
 
+def used(addresses):
+    """Those of the resolvers *addresses* that are used, in their order: two of IPv4, one of IPv6.
+
+    Qubes gives clients two addresses to ask, of IPv4.
+    """
+    four = [address for address in addresses if ":" not in address][:2]
+    six = [address for address in addresses if ":" in address][:1]
+    return tuple(address for address in addresses if address in (*four, *six))
+
+
 def _resolvers(addresses):
-    """A resolver of IPv6 is for who asks one; Qubes gives clients two addresses, of IPv4."""
-    four = [address for address in addresses if ":" not in address]
-    six = [address for address in addresses if ":" in address]
-    places = {"first4": four[:1], "second4": four[1:2], "first6": six[:1]}
-    text = _elements("resolvers4", four[:2]) + _elements("resolvers6", six[:1])
+    """A resolver of IPv6 is for who asks one."""
+    four = [address for address in used(addresses) if ":" not in address]
+    six = [address for address in used(addresses) if ":" in address]
+    places = {"first4": four[:1], "second4": four[1:], "first6": six}
+    text = _elements("resolvers4", four) + _elements("resolvers6", six)
     for name, found in places.items():
         text += _elements(name, [f"{kind} : {one}" for one in found for kind in ("tcp", "udp")])
     return text

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The resolver in this qube has answered when it has asked the other side, now (R52)."""
 
+import contextlib
 import time
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from in_qube import run_in, skip_where_impossible
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 
 import qubes_vpn_dns_ask as dns_ask
+from qubes_vpn_formula.lab import senders
 from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.traffic import Resolver
 
@@ -104,6 +108,33 @@ def test_who_waits_for_one_that_starts_tries_often_at_first():
     assert 1 <= time.monotonic() - begin < 2
     assert len([at for at in times if at < 0.5]) > 8
     assert dns_ask.wait(60, lambda _: None) is None
+
+
+def test_one_that_is_slow_and_remembers_nothing_answers(qube):
+    """`cache: false`, behind a tunnel as slow as this: both are asked for from the beginning."""
+    with slow(qube, 3.5):
+        why, took = run_in(qube, timed, 11)
+    assert (why, 3.4 < took < 6) == (None, True)
+
+
+@contextlib.contextmanager
+def slow(qube, seconds):
+    """A name server that takes so long for each answer."""
+    folder = str(Path(senders.__file__).parent / "inside")
+    code = f"""
+import sys, threading
+sys.path.insert(0, {folder!r})
+import resolver
+one = resolver.Resolver({ALL!r}, "192.0.2.1", 0)
+print("listening", flush=True)
+while True:
+    question, client = one.datagrams.recvfrom(65535)
+    threading.Timer({seconds}, one.datagrams.sendto, (one.reply(question), client)).start()
+"""
+    with qube.popen(["python3", "-Ic", code], stdout=PIPE, text=True) as process:
+        assert process.stdout.readline() == "listening\n"
+        yield
+        process.kill()
 
 
 def test_one_that_refuses_or_is_silent_does_not_answer(qube):

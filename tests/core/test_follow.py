@@ -66,7 +66,8 @@ def both(address):
     ],
 )
 def test_resolvers_become_elements_and_loads_keep_them(qube, library, addresses, elements):
-    assert run_in(qube, qubes_vpn_killswitch.resolve, library, addresses) == addresses
+    told = run_in(qube, qubes_vpn_killswitch.resolve, library, addresses)
+    assert told == tuple(one for one in addresses if one != C)  # the third of IPv4
     assert loaded(qube) == elements
     assert run_in(qube, qubes_vpn_killswitch.load, library) == (True, (), True)
     assert loaded(qube) == elements
@@ -148,6 +149,19 @@ def test_it_opens_for_who_has_answered_and_closes_at_once_what_is_not_named(qube
     assert loaded(qube)["second4"] == both(B)
     wait, asked = follow([], [A])
     assert (asked, loaded(qube), qube.exists(str(RESOLVERS))) == ([], {}, False)
+
+
+def test_of_three_that_are_named_two_are_used_and_told(qube, follow):
+    """And the third does not make it load the same again and again."""
+    follow([A, B, C], [A, B, C])
+    assert run_in(qube, qubes_vpn_killswitch.resolvers) == (A, B)
+    assert loaded(qube)["resolvers4"] == [A, B]
+    before = qube.run("nft --handle list ruleset").stdout
+    assert follow([A, B, C], [A, B, C])[1] == [([A, B, C], (A, B))]
+    assert qube.run("nft --handle list ruleset").stdout == before
+    follow([A, B, C], [B, C])
+    assert loaded(qube)["first4"] == both(B)
+    assert loaded(qube)["second4"] == both(C)
 
 
 def test_silence_closes_and_an_interruption_does_not(qube, follow):

@@ -103,6 +103,17 @@ def is_closed(qube):
     return len(filters) >= 4 and dropping and "elements" not in loaded
 
 
+@pytest.mark.parametrize("word", ["status", "load", "close", "gate"])
+def test_who_is_not_root_is_told_so_and_no_more(healed, word):
+    """R68. And not that what holds was altered, or could not be closed."""
+    before = rules(healed)
+    words = ["setpriv", "--reuid=65534", "--clear-groups", f"{LIBRARY}/killswitch", word]
+    done = healed.run(words, check=False)
+    told = "qubes-vpn killswitch: only root sees and does what there is. Run it with sudo\n"
+    assert (done.returncode, done.stdout + done.stderr) == (1, told)
+    assert rules(healed) == before
+
+
 def test_both_state_modules_load_side_by_side(state, session_states, session_loaders):
     """Each where it can work, under the one name `qubes_vpn`."""
     assert "qubes_vpn.qube" in session_loaders.states

@@ -182,6 +182,29 @@ def test_without_an_answer_it_fails_closed(qube, state, answer):
     assert "block_ipv6 = true" in qube.read(CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("word", "told", "changes"),
+    [
+        ("stop", "systemctl stop: systemctl: it is stuck. Nothing was written", ["clients' DNS"]),
+        ("start", "systemctl start: systemctl: it is stuck", [CONFIG, "clients' DNS"]),
+    ],
+)
+def test_what_systemd_cannot_do_is_told_at_once(qube, state, word, told, changes):
+    """R52. An old proxy that could not be stopped answers, but not by the new configuration."""
+    assert state()["result"] is True
+    before = qube.read(CONFIG)
+    stuck = f'[ "$1" != {word} ] || {{ echo "it is stuck" >&2; exit 1; }}\n'
+    qube.write("/usr/bin/systemctl", SYSTEMCTL.replace("echo", f"{stuck}echo", 1), 0o755)
+    try:
+        done = state(block_ipv6=True)
+    finally:
+        qube.write("/usr/bin/systemctl", SYSTEMCTL, 0o755)
+    assert (done["result"], list(done["changes"])) == (False, changes)
+    assert told in done["comment"]
+    assert not is_open(qube)
+    assert (qube.read(CONFIG) == before) is (word == "stop")
+
+
 def test_a_full_disk_leaves_no_configuration_and_nothing_open(qube, state):
     """R52: half of a configuration would be another one, also at the next start."""
     qube.run(f"mkdir -p {FOLDER}; mount -t tmpfs -o size=16k,mode=755 full {FOLDER}")
