@@ -11,7 +11,6 @@ import functools
 
 import qubes_vpn_audit_lists
 import qubes_vpn_policy
-from qubes_vpn_policy import Answer
 
 PACKETS, NAMES, DISPOSABLE, FETCHED = "packets", "names", "disposable", "fetched"
 #: Kinds of its own packets.
@@ -23,7 +22,7 @@ class Flow:
 
     def __init__(self, view):
         self.view = view
-        self._known = {}
+        self._known, self._fetchers = {}, {}
 
     def own(self, name):
         """``{kind: way}`` of the packets that a qube itself sends; way: names, the last one's out.
@@ -46,18 +45,37 @@ class Flow:
         return found
 
     def fetchers(self, name):
-        """Names of the qubes in clear whose updates proxy the qube or template *name* may use."""
-        rules, tags = self.view.policy, self.view.qubes[name]["tags"]
-        klass = self.view.klass(name)
-        asked = qubes_vpn_policy.answer(rules, name, klass, tags)
-        answers = [asked] if asked.qube else []
-        answers += [
-            answer
-            for target in dict.fromkeys(rule.target for rule in rules)
-            if (answer := _called(rules, name, klass, tags, target)).qube
-        ]
-        servers = dict.fromkeys(answer.qube.removeprefix("@dispvm:") for answer in answers)
-        return [each for each in servers if each in self.view.qubes and self.own(each)]
+        """Names of the qubes in clear whose updates proxy the qube or template *name* may use.
+
+        A call may name nobody, and policy says who answers, or it names a qube.
+        """
+        named = name if any(rule.source == name for rule in self.view.policy) else ""
+        alike = (named, self.view.klass(name), frozenset(self.view.qubes[name]["tags"]))
+        if alike not in self._fetchers:
+            answers = [qubes_vpn_policy.answer(self.view.policy, *alike).qube]
+            answers += [self._called(alike, target) for target in self._callable]
+            servers = dict.fromkeys(each.removeprefix("@dispvm:") for each in answers if each)
+            self._fetchers[alike] = [
+                each for each in servers if each in self.view.qubes and self.own(each)
+            ]
+        return self._fetchers[alike]
+
+    @functools.cached_property
+    def _callable(self):
+        """Names of the qubes that some rule may let be called by name, for updates."""
+        rules, qubes = self.view.policy, self.view.qubes
+        targets = {rule.target for rule in rules if rule.action != "deny"}
+        if any(target.startswith(("@", "*")) and target != "@default" for target in targets):
+            return sorted(qubes)
+        return sorted(targets & qubes.keys())
+
+    def _called(self, caller, target):
+        """Who answers when *caller* (name, class, tags) calls the qube *target*."""
+        called = (target, self.view.klass(target), self.view.qubes[target]["tags"])
+        for rule in self.view.policy:
+            if rule.is_for(*caller) and rule._replace(source=rule.target).is_for(*called):
+                return None if rule.action == "deny" else rule.redirect or target
+        return None
 
     def _way(self, name, kind):
         if self.view.shelters(name):
@@ -85,17 +103,6 @@ class Flow:
             if self.view.is_end(netvm):
                 return way if _passes(tuple(lists), dns) else None
         return None
-
-
-def _called(rules, name, klass, tags, target):
-    """Who answers when *name* calls the qube *target* by its name."""
-    if target.startswith("@") or target == "*":
-        return Answer(None, None)
-    for rule in rules:
-        if rule.target in (target, "*", "@anyvm") and rule.is_for(name, klass, tags):
-            qube = None if rule.action == "deny" else rule.redirect or target
-            return Answer(qube, rule.where, rule.action)
-    return Answer(None, None)
 
 
 @functools.lru_cache(maxsize=4096)

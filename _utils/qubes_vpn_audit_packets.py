@@ -43,7 +43,7 @@ def _no_network(flow):
 
 def _uplinks(flow):
     view = flow.view
-    ends = [name for name in sorted(view.qubes) if view.is_end(name)]
+    ends = [name for name in sorted(view.qubes) if view.is_end(name) and not view.shelters(name)]
     known = [view.model.uplink] if view.model else ends[:1] if len(ends) == 1 else []
     for name in ends:
         if name not in known:

@@ -129,9 +129,9 @@ class View:
         return sorted(self.tunnels | (named & self.qubes.keys()))
 
     def endpoints(self, name):
-        """The rules for the pillar's endpoints of a VPN qube; None where it has none of it."""
+        """The pillar's endpoints of a VPN qube as words of rules, which have no order; or None."""
         service = self.model and self.model.services.get(name)
-        return {each.rule for each in service.endpoints} if service else None
+        return {frozenset(each.rule.split()) for each in service.endpoints} if service else None
 
     def chosen(self):
         """Names of the qubes that the pillar wants in clear."""

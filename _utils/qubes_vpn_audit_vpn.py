@@ -39,7 +39,7 @@ def _wide(flow):
 def _is_wide(rule, meant):
     """Whether an accepting rule is for more than an endpoint; meant: the pillar's, if any."""
     if meant is not None:
-        return rule not in meant and "dsthost=" not in rule
+        return {*rule.split()} not in meant and "dsthost=" not in rule
     fields = _fields(rule)
     if "dsthost" in fields:
         return False  # told by itself

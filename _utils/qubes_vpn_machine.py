@@ -345,8 +345,8 @@ class Machine:
             template = template or _plain(self.app.default_template)
             if template is None:
                 raise Refused(
-                    f"'{name}' could not be made: dom0 has no default template. Name the template in "
-                    "the pillar, or: qubes-prefs default_template NAME"
+                    f"'{name}' could not be made: dom0 has no default template. Name the "
+                    "template in the pillar, or: qubes-prefs default_template NAME"
                 )
             values = {**_NEW, **{key: self.value(template, key) for key in _INHERITED}}
             if klass == "DispVM":

@@ -8,7 +8,9 @@ A machine has no files, so each result names a logical location: the qube.
 _LEVELS = {"critical": "error", "high": "error", "medium": "warning", "low": "warning"}
 #: What GitHub ranks by: https://docs.github.com/code-security, "security-severity".
 _SCORES = {"critical": "9.5", "high": "8.0", "medium": "5.0", "low": "3.0", "note": "0.0"}
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 
 
 def document(report, rules, version):
