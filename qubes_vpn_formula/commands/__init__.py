@@ -5,6 +5,17 @@ Each module has ``add(subparsers)``, which adds its parser, and ``run(args)``, w
 exit code or raises :class:`qubes_vpn_formula.errors.UserError`.
 """
 
-from qubes_vpn_formula.commands import adopt, audit, check, demo, graph, init, lab, plan, relays, set
+from qubes_vpn_formula.commands import (
+    adopt,
+    audit,
+    check,
+    demo,
+    graph,
+    init,
+    lab,
+    plan,
+    relays,
+    set,
+)
 
 COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, demo, lab)
