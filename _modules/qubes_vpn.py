@@ -11,23 +11,27 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-import qubes_vpn_audit
 import qubes_vpn_check
+import qubes_vpn_drops
 import qubes_vpn_finding
+import qubes_vpn_guard
 import qubes_vpn_killswitch
 import qubes_vpn_model
+import qubes_vpn_network
 import qubes_vpn_packages
 import qubes_vpn_part
 import qubes_vpn_plan
 import qubes_vpn_record
 import qubes_vpn_resolver
-import qubes_vpn_sarif
+import qubes_vpn_rules
+import qubes_vpn_table
 import qubes_vpn_template
 import qubes_vpn_told
 import qubes_vpn_undo
 
 try:
     import qubes_vpn_checkup
+    import qubes_vpn_collect
     import qubes_vpn_doctor
     import qubes_vpn_foretell
     import qubes_vpn_inventory
@@ -122,67 +126,103 @@ def inventory(path=None):
 
         qubesctl qubes_vpn.inventory path="$PWD/inventory.json"
     """
+    _whole(path)
     taken = _ask(qubes_vpn_inventory.take)
     if path is None:
         return taken
-    _write(path, json.dumps(taken, indent=1))
+    _write(path, taken)
     return f"{path}: {len(taken['qubes'])} qubes and templates"
 
 
-def audit(pillar=None, format="text", path=None, fail_on="low"):
-    """Every way round the VPN on this machine, and what to do about it; ends with 1 if there is.
+def table(form="text"):
+    """Each qube of this machine, its address, its netvm, where it gets out; runs in dom0.
 
-    pillar: default: this minion's ``qubes_vpn`` pillar, and none when there is none.
-    format: ``text``, ``data`` (for ``--out=json``), ``json`` or ``sarif`` (SARIF 2.1.0).
-    path: a file, new or to be replaced, readable by root only.
-    fail_on: the least severity (critical, high, medium, low, note) for which the exit code is 1.
-    What somebody lives with goes into the pillar, with a reason: ``audit.exceptions``.
+    Who is in clear by choice is known from this minion's pillar, if it has one.
+    form: ``text`` or ``data``.
 
     CLI Example::
 
-        qubesctl qubes_vpn.audit
+        qubesctl qubes_vpn.table
     """
-    if fail_on not in qubes_vpn_finding.SEVERITIES:
-        known = ", ".join(qubes_vpn_finding.SEVERITIES)
-        raise CommandExecutionError(f"fail_on={fail_on}: write one of {known}")
-    if format not in _FORMATS:
-        raise CommandExecutionError(f"format={format}: write one of {', '.join(_FORMATS)}")
-    document, model = _document(pillar), None
-    if document:
-        model, problems = qubes_vpn_model.read(document)
-        if problems:
-            raise CommandExecutionError("\n".join(problem.text() for problem in problems))
-    report = qubes_vpn_audit.audit(
-        _ask(lambda machine, _: qubes_vpn_inventory.take(machine, {})), model
+    as_text = _is_text(form)
+    found = qubes_vpn_table.rows(_ask(lambda machine, _: qubes_vpn_network.look(machine, _guard())))
+    return qubes_vpn_table.text(found) if as_text else found
+
+
+def rules(path=None):
+    """All rules for an audit: firewall lists, and what is loaded in VPN and resolver qubes.
+
+    path: a file, new or to be replaced, for them as JSON; readable by root only.  Without one they
+    are returned.  The format: :mod:`qubes_vpn_rules`.  Qubes that run are asked; nobody is started.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.rules path="$PWD/rules.json"
+    """
+    _whole(path)
+    found = _ask(
+        lambda machine, _: qubes_vpn_rules.export(
+            qubes_vpn_rules.lists(machine), *_collected(machine, "Rules", qubes_vpn_rules)
+        )
     )
-    __context__["retcode"] = qubes_vpn_finding.exit_code(report, fail_on)
-    told = _FORMATS[format](report)
     if path is None:
-        return told
-    _write(path, told if isinstance(told, str) else json.dumps(told, indent=1))
-    return f"{path}: {qubes_vpn_finding.summary(report)}"
+        return found
+    _write(path, found)
+    silent = [f"{name}: {why}" for name, why in found["silent"].items()]
+    counts = f"{len(found['lists'])} firewall lists, the rules of {len(found['loaded'])} qubes"
+    return "\n".join([f"{path}: {counts}", *silent])
 
 
-#: The forms in which an audit is told.
-_FORMATS = {
-    "text": qubes_vpn_finding.text,
-    "data": qubes_vpn_finding.data,
-    "json": lambda report: json.dumps(qubes_vpn_finding.data(report), indent=1),
-    "sarif": lambda report: json.dumps(
-        qubes_vpn_sarif.document(report, qubes_vpn_audit.RULES, None), indent=1
-    ),
-}
+def drops(form="text"):
+    """What the rules of VPN and resolver qubes stopped since these started; runs in dom0.
+
+    They note it where the pillar says ``log_drops``.  Qubes that run are asked; nobody is started.
+    form: ``text`` or ``data``.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.drops
+    """
+    as_text = _is_text(form)
+
+    def look(machine, _):
+        names = {qube.ip: qube.name for qube in qubes_vpn_network.look(machine) if qube.ip}
+        told, silent = _collected(machine, "Drops", qubes_vpn_drops)
+        return qubes_vpn_drops.merged(told, silent, names)
+
+    found, silent = _ask(look)
+    if as_text:
+        return qubes_vpn_drops.text(found, silent)
+    return {"rows": found, "silent": silent}
 
 
-def _write(path, text):
-    """Makes *text* the file's, for root only."""
-    if not Path(path).is_absolute():
+def _collected(machine, service, form):
+    """What the VPN and resolver qubes answer to a *service*; form: the module that reads it."""
+    roles = (qubes_vpn_network.TUNNEL, qubes_vpn_network.RESOLVER)
+    names = [qube.name for qube in qubes_vpn_network.look(machine) if qube.role in roles]
+    limits = {"most": form.MOST, "seconds": form.SECONDS}
+    return qubes_vpn_collect.collect(_connection(), names, service, form.read, **limits)
+
+
+def _guard():
+    """What this minion's pillar promises; None where there is none."""
+    if not _document(None):
+        return None
+    return qubes_vpn_guard.guard_of(qubes_vpn_plan.guard(_model()))
+
+
+def _whole(path):
+    if path is not None and not Path(path).is_absolute():
         raise CommandExecutionError(f"path={path}: write the whole path, such as /tmp/{path}")
+
+
+def _write(path, data):
+    """Replaces the file *path*, which only root can read then."""
     try:
         new = Path(f"{path}.new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600, exist_ok=False)
-        new.write_text(f"{text}\n", encoding="utf-8")
+        new.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         new.replace(path)
     except OSError as error:
         raise CommandExecutionError(f"path={path}: cannot be written: {error.strerror}") from None

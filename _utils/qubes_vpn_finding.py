@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 #: The worst first.  A note is something to know, and nothing to repair.
 SEVERITIES = ("critical", "high", "medium", "low", "note")
-_MANY = 8
 
 
 class NotKnown(Exception):
@@ -67,13 +66,7 @@ def look(rules, subject):
                 findings.append(Finding(rule, qube, detail))
         except NotKnown as why:
             unknown.append((rule, str(why)))
-    return Report(tuple(sorted(findings, key=place)), tuple(unknown))
-
-
-def some(words):
-    """The first of many, in a sentence."""
-    more = f" and {len(words) - _MANY} more" if len(words) > _MANY else ""
-    return ", ".join(words[:_MANY]) + more
+    return Report(tuple(sorted(findings, key=_place)), tuple(unknown))
 
 
 def exit_code(report, fail_on="low"):
@@ -125,8 +118,7 @@ def summary(report):
     return f"Found: {', '.join(counts + more) or 'nothing'}."
 
 
-def place(finding):
-    """By what findings are sorted."""
+def _place(finding):
     return SEVERITIES.index(finding.rule.severity), finding.rule.id, finding.qube, finding.detail
 
 

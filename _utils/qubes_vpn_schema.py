@@ -18,9 +18,6 @@ from qubes_vpn_types import (
     ListOf,
     MapOf,
     Name,
-    Pattern,
-    Row,
-    Sentence,
     Switch,
     Whole,
 )
@@ -65,18 +62,6 @@ LAYOUT_QUBE = Keys(
         "memory": (_MEMORY, None),
         "maxmem": (_MEMORY, None),
         "disposable_template": (Switch(), False),
-    }
-)
-
-#: What an audit finds and somebody lives with; an item of a list has to be comparable.
-EXCEPTION = Row(
-    {
-        "rule": (
-            Pattern(r"A\d{3}\Z", "is no rule of the audit", "Write its id, such as A101."),
-            ...,
-        ),
-        "qube": (Name("dom0"), ...),
-        "reason": (Sentence(), ...),
     }
 )
 
@@ -127,7 +112,6 @@ PILLAR = Keys(
         "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
         "whonix_gateway": (Name(), "sys-whonix"),
         "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
-        "audit": (Keys({"exceptions": (ListOf(EXCEPTION), ())}), {"exceptions": ()}),
         "restart_clients": (Choice("never", "ask", "yes", true="yes"), "never"),
     }
 )

@@ -7,7 +7,6 @@ exit code or raises :class:`qubes_vpn_formula.errors.UserError`.
 
 from qubes_vpn_formula.commands import (
     adopt,
-    audit,
     check,
     demo,
     graph,
@@ -16,6 +15,7 @@ from qubes_vpn_formula.commands import (
     plan,
     relays,
     set,
+    table,
 )
 
-COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, demo, lab)
+COMMANDS = (init, check, set, relays, plan, adopt, graph, table, demo, lab)

@@ -17,7 +17,7 @@ from qubes_vpn_formula import __version__
 from qubes_vpn_formula.paths import formula_root
 
 #: What a user reads in dom0, too (R70).
-INSTALLED_DOCS = ("docs/resolvefix.md", "docs/sysvpn-improvements.md")
+INSTALLED_DOCS = ("docs/cheatsheet.md", "docs/resolvefix.md", "docs/sysvpn-improvements.md")
 
 
 @pytest.fixture(scope="module")

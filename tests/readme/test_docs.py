@@ -9,12 +9,27 @@ from core.pillars import EXAMPLE
 from readme.document import Document
 
 import qubes_vpn_client_dns
+import qubes_vpn_ruleset
 from qubes_vpn_formula.cli import main
 
-DOCS = ("resolvefix.md", "sysvpn-improvements.md")
+DOCS = ("cheatsheet.md", "resolvefix.md", "sysvpn-improvements.md")
 PROGRAM = re.compile(r"/usr/lib/qubes-vpn/(\S+) ([a-z]+)")
 #: Units of the distributions' packages.
 THEIRS = {"NetworkManager", "mullvad-daemon", "qubes-firewall"}
+#: Functions for a look behind the scenes.
+SPECIAL = {"qubes_vpn.plan", "qubes_vpn.undo_plan"}
+#: What is typed beside that: dom0's own commands (qubes-core-admin-client, ``qubesadmin/tools``),
+#: and programs that Debian and Fedora have, with the words that follow.
+OTHERS = {
+    "qvm-ls": r"--network",
+    "qvm-prefs": r"work netvm",
+    "qvm-firewall": r"work list",
+    "curl": r"https://\S+",
+    "getent": r"ahosts \S+",
+    "ip": r"address|-brief link",
+    "nft": r"list ruleset",
+    "journalctl": r"-k -f --grep \"qubes-vpn drop\"",
+}
 
 
 @pytest.fixture(params=DOCS)
@@ -34,14 +49,14 @@ def code(text):
 
 
 def test_links_lead_somewhere(text, checkout):
-    """Also in dom0, where the two lie beside each other and nothing else does."""
+    """Also in dom0, where they lie beside each other and nothing else does."""
     anchors = {re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
                for line in text.splitlines() if line.startswith("## ")}  # fmt: skip
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert link[1:] in anchors if link.startswith("#") else link in DOCS, link
 
 
-def test_readme_leads_to_both(checkout):
+def test_readme_leads_to_all_of_them(checkout):
     readme = (checkout / "README.md").read_text(encoding="utf-8")
     assert [name for name in DOCS if f"](docs/{name})" not in readme] == []
 
@@ -69,7 +84,8 @@ def test_what_is_typed_in_dom0(text, checkout):
         assert {*",".join(named).split(",")} - {""} <= targets
         function, *rest = [word for word in words if not word.startswith("--")]
         if function == "state.sls":
-            assert (checkout / "salt" / f"{rest[0].replace('.', '/')}.sls").is_file()
+            sls = checkout / "salt" / rest[0].replace(".", "/")
+            assert sls.with_suffix(".sls").is_file() or (sls / "init.sls").is_file()
         else:
             module, name = function.split(".")
             assert f"\ndef {name}(" in (checkout / f"_modules/{module}.py").read_text()
@@ -102,3 +118,28 @@ def test_keys_of_the_pillar(text):
                 inside = inside[key]
         elif found := re.fullmatch(r"([a-z_]+): \S+", span):
             assert f"'{found[1]}'" in everything
+
+
+def test_every_command_of_the_cheat_sheet_is_known(checkout):
+    """Those of the formula are looked at by the tests above; here, that no row has another."""
+    text = (checkout / "docs/cheatsheet.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\| .* \| `([^`]+)` \|$", text, re.MULTILINE)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(commands) == len(rows) - len(re.findall(r"^\|---", text, re.MULTILINE))
+    for command in commands:
+        words = command.removeprefix("sudo ").split(" ", 1)
+        if words[0] not in ("qubesctl", ".venv/bin/qubes-vpn") and not PROGRAM.search(command):
+            assert re.fullmatch(OTHERS[words[0]], words[1]), command
+
+
+def test_the_cheat_sheet_names_what_the_log_has(checkout):
+    text = (checkout / "docs/cheatsheet.md").read_text(encoding="utf-8")
+    assert f'--grep "{qubes_vpn_ruleset.LOG_PREFIX.removesuffix(": ")}"' in text
+
+
+def test_what_dom0_has_is_in_the_cheat_sheet(checkout):
+    """Each function that somebody types, so that none is forgotten."""
+    text = (checkout / "docs/cheatsheet.md").read_text(encoding="utf-8")
+    source = (checkout / "_modules/qubes_vpn.py").read_text(encoding="utf-8")
+    typed = re.findall(r"^        qubesctl (qubes_vpn\.[a-z_]+)", source, re.MULTILINE)
+    assert [name for name in typed if name not in text and name not in SPECIAL] == []

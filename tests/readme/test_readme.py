@@ -211,7 +211,7 @@ class TestDom0:
         assert installed[check_line].stdout == "0\n"
 
     def test_all_of_the_formula_is_installed_and_nothing_else(self, installed, dom0, checkout):
-        docs = "docs/resolvefix.md docs/sysvpn-improvements.md"
+        docs = "docs/cheatsheet.md docs/resolvefix.md docs/sysvpn-improvements.md"
         listed = output(f"git ls-files salt _modules _states _utils {docs}", checkout).splitlines()
         assert len(listed) > 5
         places = {name: name.removeprefix("salt/").replace("docs/", DOCS) for name in listed}
@@ -401,7 +401,7 @@ class TestAsk:
 
     def test_the_commands_work(self, installed, dom0, readme, qubes):
         """R69. On the machine that the README has routed; a client is then moved by hand."""
-        take, carry, plan, adopt, *graphs = readme.commands(ASK)
+        take, carry, plan, adopt, *_ = readme.commands(ASK)
         folder = qubes / "dev/qubes-vpn-formula"
         dom0.run(readme.commands(TOP)[0])
         for hand, code, said in ((None, 0, "nothing to do"), (b"sys-vpn", 1, "(set by hand)")):
@@ -413,14 +413,25 @@ class TestAsk:
             planned = sh(plan, folder)
             assert planned.returncode == code, planned.stdout + planned.stderr
             assert said in planned.stdout
-        for graph in graphs:
-            drawn = output(graph, folder)
-            assert "work\n" in drawn or "work" in (folder / "network.svg").read_text()
         before = (folder / "pillar.sls").read_text()
         adopted = output(adopt, folder)
         assert "-      work: sys-firewall\n+      work: sys-vpn\n" in adopted
         assert (folder / "pillar.sls").read_text() == before
         dom0.machine.call("work", "admin.vm.property.Set", "netvm", b"sys-firewall")
+
+    def test_pictures_and_tables(self, installed, dom0, readme, qubes):
+        """R65, R66."""
+        take, carry, _, _, both, now, table, *in_dom0 = readme.commands(ASK)
+        folder = qubes / "dev/qubes-vpn-formula"
+        said = [dom0.run(command) for command in (take, carry, *in_dom0)]
+        for ran in said:
+            assert (ran.code, ran.stderr, ran.writes) == (0, "", 0), ran.command
+        output(both, folder)
+        assert ">work</text>" in (folder / "network.svg").read_text()
+        assert "── work\n" in output(now, folder)
+        shown = "".join([output(table, folder), *(ran.stdout for ran in said)])
+        work = re.findall(r"^ *work +10\.137\.\S+ +sys-\S+ +sys-vpn ", shown, re.MULTILINE)
+        assert len(work) == 2
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All rules of a machine as data, for an audit: dom0's firewall lists, and what is loaded (R66).
+
+Format, version 1::
+
+    {"format": "qubes-vpn rules", "version": 1,
+     "lists": {qube: [rule]},      every firewall list, as `qvm-firewall --raw list` has it
+     "loaded": {qube: [object]},   of `nft -j list ruleset` in VPN and resolver qubes that run
+     "silent": {qube: text}}       why one of them tells nothing
+"""
+
+import json
+
+from qubes_vpn_problem import without_secret
+from qubes_vpn_told import NotUnderstood
+
+FORMAT, VERSION = "qubes-vpn rules", 1
+#: Of an answer: tens of thousands of endpoints are some megabytes.
+SECONDS, MOST = 60, 16 * 1024**2
+
+
+def export(lists, loaded, silent):
+    """The data of that form."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "lists": lists,
+        "loaded": loaded,
+        "silent": silent,
+    }
+
+
+def lists(machine):
+    """Every firewall list of a :class:`qubes_vpn_machine.Machine`, by qube."""
+    return {
+        name: [without_secret(rule) for rule in machine.rules(name)]
+        for name in machine.names()
+        if machine.klass(name) != "RemoteVM"
+    }
+
+
+def read(data):
+    """The rules that one qube answers, as nft has them; raises ``NotUnderstood``."""
+    try:
+        found = json.loads(data.decode("ascii"))["nftables"]
+        if isinstance(found, list) and all(
+            isinstance(one, dict) and _is_plain(one) for one in found
+        ):
+            return found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise NotUnderstood("the answer has no rules as nft has them")
+
+
+def _is_plain(value):
+    """Whether all texts in it may be shown in dom0."""
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return not isinstance(value, str) or (value.isascii() and value.isprintable())
