@@ -204,6 +204,14 @@ def updates_policy(name, whonix_gateway, guard):
     return _state("updates_policy", name, whonix_gateway=whonix_gateway, guard=guard)
 
 
+def services_policy(name):
+    """Only dom0 calls the services of VPN and resolver qubes (R67).
+
+    By a qrexec policy file of the formula's own; one of that name that is not ours is an error.
+    """
+    return _state("services_policy", name)
+
+
 def ways_round(name, guard, roles):
     """Changes nothing, and says what goes past the VPN on the machine as it is.
 

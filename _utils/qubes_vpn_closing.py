@@ -117,6 +117,11 @@ def updates_policy(machine, changes, name, whonix_gateway, guard):
         changes["templates' updates by"] = {"old": shown(old), "new": name}
 
 
+def services_policy(machine, changes, name):
+    """Only dom0 calls the services of VPN and resolver qubes.  *name*: of the step."""
+    machine.set_services_policy(qubes_vpn_policy.services_text(), changes)
+
+
 def ways_round(machine, changes, name, guard, roles):
     """Changes nothing.  Returns what is open past the VPN, copies of logins, and who has no DNS.
 

@@ -11,7 +11,14 @@ import qubes_vpn_making
 import qubes_vpn_restore
 import qubes_vpn_software
 import qubes_vpn_stranded
-from qubes_vpn_closing import disposables, management, served_by, updates_policy, ways_round
+from qubes_vpn_closing import (
+    disposables,
+    management,
+    served_by,
+    services_policy,
+    updates_policy,
+    ways_round,
+)
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import (
     NO_CLIENT,
@@ -176,6 +183,7 @@ STEPS = {
     "disposables": disposables,
     "served_by": served_by,
     "updates_policy": updates_policy,
+    "services_policy": services_policy,
     "ways_round": ways_round,
 }
 

@@ -16,7 +16,7 @@ import qubesadmin.firewall
 import qubes_vpn_guard
 import qubes_vpn_qvm_template
 import qubes_vpn_record
-from qubes_vpn_policy import NotPolicy, Policy
+from qubes_vpn_policy import SERVICES_FILE, NotPolicy, Policy
 from qubes_vpn_problem import without_secret
 
 #: Features of dom0 that note which qubes are being made: cloning, for one, takes many calls, and
@@ -98,7 +98,7 @@ class Machine:
         self._wiring = None  # of a dry run, see wiring
         self._pretended_globals = {}
         self._pretended_policy = ()  # a text, or None, once there is one
-        self._root = root
+        self.root = root
         self._policy = Policy(root, self._named_by)
         self._cloner = None  # a second connection, see clone
         self._unfinished = None  # see unfinished
@@ -416,7 +416,7 @@ class Machine:
 
     def installing(self):
         """Whether a template is being installed, by us or by somebody else."""
-        return qubes_vpn_qvm_template.busy(self._root)
+        return qubes_vpn_qvm_template.busy(self.root)
 
     def begin(self, name, note="1"):
         """Notes, and records, that a qube or template is about to be made."""
@@ -662,6 +662,23 @@ class Machine:
         if self.recorded():
             changes["record"] = {"old": str(self._record.folder), "new": "removed"}
             self._tell("remove")
+        self.set_services_policy(None, changes)
+
+    def set_services_policy(self, new, changes):
+        """Makes *new* the text of the file that keeps qubes from our services; None removes it.
+
+        What it keeps away is no qube's business in any pillar, so an undo leaves it.
+        """
+        policy = Policy(self.root, file=SERVICES_FILE)
+        try:
+            if (old := policy.current()) == new:
+                return
+            if not self.dry:
+                policy.write(new)
+        except NotPolicy as error:
+            raise Refused(f"{error}.") from error
+        was = "not there" if old is None else "of another version" if new else "there"
+        changes[SERVICES_FILE] = {"old": was, "new": "there" if new else "removed"}
 
     def _named_by(self, uuid):
         found = (name for name in self.names() if self.value(name, "uuid") == uuid)

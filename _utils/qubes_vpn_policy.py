@@ -15,7 +15,11 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import qubes_vpn_told
+
 FILE = "30-qubes-vpn.policy"
+#: Another one of the formula's: no qube calls another's services.
+SERVICES_FILE = "30-qubes-vpn-services.policy"
 SERVICE = "qubes.UpdatesProxy"
 #: The tag by which Whonix' templates are known: they update over Tor and by nothing else.
 WHONIX = "whonix-updatevm"
@@ -47,6 +51,14 @@ _LINE = re.compile(
     rf"{re.escape(SERVICE)} \* (@tag:{WHONIX}|@type:TemplateVM)"
     rf" (@default allow target={_NAME}|@anyvm deny)"
 )
+
+
+def services_text():
+    """The text of ``SERVICES_FILE``.  dom0's own calls ask no policy."""
+    services = (f"{qubes_vpn_told.PREFIX}{name}" for name in qubes_vpn_told.SERVICES)
+    return f"{_OURS}: only dom0 calls these.\n" + "".join(
+        f"{service} * @anyvm * deny\n" for service in services
+    )
 
 
 class NotPolicy(Exception):
@@ -125,12 +137,13 @@ class Policy:
     """The policy files below *root* (a folder; in dom0 ``/``).
 
     named: called with a uuid (R4.3 takes ``uuid:...`` for a name), it gives the name, or None.
+    file: the name of ours.
     """
 
-    def __init__(self, root="/", named=lambda _: None):
+    def __init__(self, root="/", named=lambda _: None, file=FILE):
         self.root = Path(root)
         self._named = named
-        self.path = self.root / _FOLDERS[-1] / FILE
+        self.path = self.root / _FOLDERS[-1] / file
 
     def current(self):
         """Our file's text; None when there is none.  NotPolicy when it is not ours."""
@@ -204,7 +217,7 @@ class Policy:
         if new is None:
             self._remove()
             return
-        draft = self.path.with_name(f".{FILE}.new")  # a hidden file is no policy
+        draft = self.path.with_name(f".{self.path.name}.new")  # a hidden file is no policy
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with draft.open("w", encoding="utf-8") as file:

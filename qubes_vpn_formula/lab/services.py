@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from qubes_vpn_formula.lab.killswitches import LIBRARY, core
 from qubes_vpn_formula.paths import formula_root
 
+#: Of a VPN qube, and of a resolver qube.
 TUNNEL = ("Status", "Connect", "Disconnect", "Switch", "Rules", "Drops")
 RESOLVER = ("Status", "Rules", "Drops")
 #: Modules that the program loads by their names.

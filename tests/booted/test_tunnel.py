@@ -4,6 +4,7 @@
 Not here: NetworkManager with WireGuard needs the kernel's WireGuard, which the lab's kernel lacks.
 """
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import asking
 from in_qube import run_in
 from provider import PASSWORD, USER, Provider
 from readme.document import IN_A_QUBE, LOGIN, Document
@@ -25,6 +27,7 @@ from tunnelled import (
     up,
 )
 
+import qubes_vpn_told
 from qubes_vpn_formula.lab import senders
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted
 from qubes_vpn_formula.lab.capture import Capture
@@ -106,6 +109,54 @@ def test_it_is_up_after_a_start_by_itself(booted):
     everything = booted.journal() + booted.run("ps axww -o args").stdout
     everything += json.dumps(said(booted)) + booted.run("nmcli connection show").stdout
     assert (USER in everything, PASSWORD in everything) == (False, False)
+
+
+def test_dom0_looks_disconnects_connects_and_switches(qube, embedded, monkeypatch, tmp_path):
+    """R67. By the services of the qube; what dom0 makes of answers: tests/salt/test_status.py."""
+    connect = asking(embedded, monkeypatch, tmp_path, qube)
+    import qubes_vpn_checkup
+
+    def status():
+        found = qubes_vpn_checkup.status(connect(), "work", "tunnel")
+        return found, {each["id"]: each["state"] for each in found["tunnel"]["profiles"]}
+
+    def switch(service, argument=""):
+        return qubes_vpn_checkup.switch(connect(), "work", service, argument)
+
+    one, two = (qubes_vpn_told.profile_id(name) for name in ("one.ovpn", "two.ovpn"))
+    found, states = status()
+    assert (found["tunnel"]["kind"], found["tunnel"]["state"]) == ("openvpn", "up")
+    assert states == {one: "up", two: "down"}
+    assert found["tunnel"]["faults"] == []
+    assert found["tunnel"]["handshake"] is None
+    assert found["tunnel"]["received"] > 0
+    assert found["killswitch"]["state"] == "open"
+    assert {found["units"][name] for name in ("NetworkManager", "qubes-vpn-watch")} == {"active"}
+    assert found["units"]["mullvad-daemon"] == "absent"
+
+    assert switch("Disconnect")["state"] == "down"
+    assert said(qube)["state"] == "down"
+    assert status()[1] == {one: "down", two: "down"}
+    assert switch("Switch", two)["profile"] == two
+    up(qube, "two.ovpn")
+    with pytest.raises(qubes_vpn_ask().NoAnswer, match="its profile is missing or cannot be used"):
+        switch("Switch", "0" * 16)
+    assert switch("Connect")["profile"] == one
+    up(qube, "one.ovpn")
+
+    qube.run(f"mv {CREDENTIALS}/two.ovpn /rw; mv {CREDENTIALS}/one.ovpn {CREDENTIALS}/two.ovpn")
+    try:
+        faults = status()[0]["tunnel"]["faults"]
+        with pytest.raises(qubes_vpn_ask().NoAnswer, match="its profile is missing"):
+            switch("Connect")
+    finally:
+        qube.run(f"mv {CREDENTIALS}/two.ovpn {CREDENTIALS}/one.ovpn; mv /rw/two.ovpn {CREDENTIALS}")
+    assert {"profile-missing", "keyfile-differs"} == {*faults}
+
+
+def qubes_vpn_ask():
+    """The module, which can be imported once there is an embedded Qubes."""
+    return importlib.import_module("qubes_vpn_ask")
 
 
 def test_the_readmes_commands(qube):

@@ -12,7 +12,7 @@ import salt.loader
 from provider import PASSWORD, USER, Provider
 from saltfactories.utils.functional import Loaders
 
-from qubes_vpn_formula.lab import tunnelfiles
+from qubes_vpn_formula.lab import services, tunnelfiles
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
@@ -35,7 +35,7 @@ def template(lab: Booted) -> Template:
     """A template with all that the formula puts there."""
     made = lab.template("t-vpn")
     made.install(["--no-install-recommends", *_PACKAGES])
-    for path, (text, mode) in (Ours().files() | tunnelfiles.files()).items():
+    for path, (text, mode) in (Ours().files() | tunnelfiles.files() | services.files()).items():
         made.write(path, text, mode)
     units = (*Ours().units, *tunnelfiles.UNITS)
     made.run(["systemctl", "enable", *(unit.rpartition("/")[2] for unit in units)])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qubes_vpn_told as told
+from qubes_vpn_formula.lab import services
 
 STATUS = {
     "version": "1",
@@ -69,6 +70,10 @@ def texts(value):
     if isinstance(value, list):
         return [text for each in value for text in texts(each)]
     return [value] if isinstance(value, str) else []
+
+
+def test_the_services_are_those_of_the_templates():
+    assert (services.TUNNEL, services.RESOLVER) == (told.SERVICES, told.OF_RESOLVERS)
 
 
 def test_what_a_qube_says_comes_through_whole():

@@ -2,15 +2,13 @@
 """dom0 asks a VPN qube with real rules and a real tunnel by its services (R67)."""
 
 import json
-import sys
 
 import pytest
+from asking import asking
 from in_qube import skip_where_impossible
 
 import qubes_vpn_told as told
-from qubes_vpn_formula.embedded import dom0
-from qubes_vpn_formula.embedded.machine import EmbeddedQubes
-from qubes_vpn_formula.lab import chains, qrexec, services
+from qubes_vpn_formula.lab import chains, services
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.machine import Lab
 from qubes_vpn_formula.lab.tunnels import Kind
@@ -34,22 +32,13 @@ def lab():
 
 @pytest.fixture
 def ask(lab, embedded, tmp_path, monkeypatch):
-    monkeypatch.setenv("QUBES_VPN_EMBEDDED", "")
-    monkeypatch.setattr(sys, "path", sys.path)
-    dom0.machine(embedded.path, dry=True)
-    qubes = EmbeddedQubes(embedded.path)
-    for name in ("work", "sys-net"):
-        if b"Running" not in qubes.call(name, "admin.vm.CurrentState"):
-            qubes.call(name, "admin.vm.Start")
-    # The lab's names are others than a fresh machine's.
-    there = {"work": lab.qubes["sys-vpn"], "sys-net": lab.qubes["sys-net"]}
-    monkeypatch.setenv("QUBES_VPN_QREXEC", str(qrexec.client(tmp_path, there)))
+    connect = asking(embedded, monkeypatch, tmp_path, lab.qubes["sys-vpn"])
     import qubes_vpn_ask
-    import qubes_vpn_machine
 
     def asked(service, form=None, **more):
-        app = qubes_vpn_machine.connect()
-        data = qubes_vpn_ask.ask(app, "work", f"qubes-vpn.{service}", most=4 * 1024**2, **more)
+        data = qubes_vpn_ask.ask(
+            connect(), "work", f"qubes-vpn.{service}", most=4 * 1024**2, **more
+        )
         return told.read(data, form) if form else data
 
     asked.NoAnswer = qubes_vpn_ask.NoAnswer

@@ -25,6 +25,7 @@ ASK = "Ask a machine, follow a machine"
 NAMES = "Names"
 DOCS = "qubes/network/docs/"
 UNDO = "Take it back"
+DAILY = "Every day"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
 ENDPOINT = "203.0.113.68 . udp . 51820"
@@ -252,6 +253,19 @@ class TestDom0:
             answer = dom0.machine.call(chain[-1], "admin.vm.property.Get", "netvm").decode()
             chain.append(answer.split()[-1])
         assert chain == ["work", "sys-firewall", "sys-dns", "sys-vpn", "sys-net"]
+
+    def test_a_machine_that_is_off_is_told_and_stays_off(self, installed, dom0, readme):
+        """R67, R68. Qubes that answer: tests/salt/test_status.py, tests/lab/test_services.py."""
+        status, doctor, *switches = (dom0.run(line) for line in readme.commands(DAILY))
+        assert [ran.code for ran in (status, doctor)] == [1, 1]
+        assert "sys-vpn  halted" in status.stdout, status.stderr
+        assert "Drift from the pillar (0): none" in status.stdout
+        assert "D102  A service qube does not run" in doctor.stdout
+        assert len(switches) == 2
+        for ran in switches:
+            assert ran.code != 0
+            assert "sys-vpn: does not run (Halted). In dom0: qvm-start sys-vpn." in ran.stderr
+        assert {ran.writes for ran in (status, doctor, *switches)} == {0}
 
     def test_a_second_run_changes_nothing(self, installed, dom0, readme):
         """And it is the one command that the README begins with."""

@@ -5,6 +5,8 @@ import pytest
 from pillars import PILLARS
 from snapshots import in_clear, netvms, own
 
+from qubes_vpn_formula.lab import services
+
 pytestmark = pytest.mark.one_salt
 
 DNS = PILLARS["dns"]
@@ -483,3 +485,24 @@ def test_a_second_run_looks_at_each_qube_once(states, policy, embedded):
     ]
     qubes = len(embedded.snapshot()["qubes"]) - 1  # without dom0
     assert len(ways) == 2 + qubes
+
+
+def test_no_qube_calls_the_services_of_another(states, policy, embedded):
+    """R67. dom0's own calls ask no policy; what qrexec makes of such lines: its own tests."""
+    name, path = "only dom0 calls VPN and resolver qubes", policy / "30-qubes-vpn-services.policy"
+    dry = states.services_policy(name, test=True)
+    assert (dry.result, path.exists()) == (None, False)
+    real = states.services_policy(name)
+    assert real.result is True
+    assert real.changes == dry.changes == {path.name: {"old": "not there", "new": "there"}}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert lines == [f"qubes-vpn.{each} * @anyvm * deny" for each in services.TUNNEL]
+    assert states.services_policy(name).changes == {}
+    path.write_text(path.read_text().replace("deny", "allow"))
+    assert states.services_policy(name).changes[path.name]["old"] == "of another version"
+    path.write_text("qubes-vpn.Status * @anyvm * allow\n")
+    refused = states.services_policy(name)
+    assert (refused.result, refused.changes) == (False, {})
+    assert f"{path} is not the formula's" in refused.comment
+    assert path.read_text() == "qubes-vpn.Status * @anyvm * allow\n"
+    assert embedded.writes() == []

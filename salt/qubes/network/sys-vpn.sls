@@ -18,10 +18,16 @@
 {{ steps(plan) }}
 {%- if plan.steps %}
 
+# Before the templates and qubes get their part, in which the services are.
+"only dom0 calls VPN and resolver qubes":
+  qubes_vpn.services_policy:
+    - require:
+      - qubes_vpn: {{ plan.steps[-1].id | json }}
+
 "said by this run":
   qubes_vpn.remarks:
     - require:
-      - qubes_vpn: {{ plan.steps[-1].id | json }}
+      - qubes_vpn: only dom0 calls VPN and resolver qubes
 
 # Salt's own way to say something: never a change, also in a dry run.
 "not done by this run":
