@@ -11,6 +11,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+import qubes_vpn_audit
 import qubes_vpn_check
 import qubes_vpn_drops
 import qubes_vpn_finding
@@ -24,6 +25,7 @@ import qubes_vpn_plan
 import qubes_vpn_record
 import qubes_vpn_resolver
 import qubes_vpn_rules
+import qubes_vpn_sarif
 import qubes_vpn_table
 import qubes_vpn_template
 import qubes_vpn_told
@@ -126,12 +128,56 @@ def inventory(path=None):
 
         qubesctl qubes_vpn.inventory path="$PWD/inventory.json"
     """
-    _whole(path)
     taken = _ask(qubes_vpn_inventory.take)
     if path is None:
         return taken
-    _write(path, taken)
+    _write(path, json.dumps(taken, indent=1))
     return f"{path}: {len(taken['qubes'])} qubes and templates"
+
+
+def audit(pillar=None, format="text", path=None, fail_on="low"):
+    """Every way round the VPN on this machine, and what to do about it; ends with 1 if there is.
+
+    pillar: default: this minion's ``qubes_vpn`` pillar, and none when there is none.
+    format: ``text``, ``data`` (for ``--out=json``), ``json`` or ``sarif`` (SARIF 2.1.0).
+    path: a file, new or to be replaced, readable by root only.
+    fail_on: the least severity (critical, high, medium, low, note) for which the exit code is 1.
+    What somebody lives with goes into the pillar, with a reason: ``audit.exceptions``.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.audit
+    """
+    if fail_on not in qubes_vpn_finding.SEVERITIES:
+        known = ", ".join(qubes_vpn_finding.SEVERITIES)
+        raise CommandExecutionError(f"fail_on={fail_on}: write one of {known}")
+    if format not in _FORMATS:
+        raise CommandExecutionError(f"format={format}: write one of {', '.join(_FORMATS)}")
+    document, model = _document(pillar), None
+    if document:
+        model, problems = qubes_vpn_model.read(document)
+        if problems:
+            raise CommandExecutionError("\n".join(problem.text() for problem in problems))
+    report = qubes_vpn_audit.audit(
+        _ask(lambda machine, _: qubes_vpn_inventory.take(machine, {})), model
+    )
+    __context__["retcode"] = qubes_vpn_finding.exit_code(report, fail_on)
+    told = _FORMATS[format](report)
+    if path is None:
+        return told
+    _write(path, told if isinstance(told, str) else json.dumps(told, indent=1))
+    return f"{path}: {qubes_vpn_finding.summary(report)}"
+
+
+#: The forms in which an audit is told.
+_FORMATS = {
+    "text": qubes_vpn_finding.text,
+    "data": qubes_vpn_finding.data,
+    "json": lambda report: json.dumps(qubes_vpn_finding.data(report), indent=1),
+    "sarif": lambda report: json.dumps(
+        qubes_vpn_sarif.document(report, qubes_vpn_audit.RULES, None), indent=1
+    ),
+}
 
 
 def table(form="text"):
@@ -159,7 +205,6 @@ def rules(path=None):
 
         qubesctl qubes_vpn.rules path="$PWD/rules.json"
     """
-    _whole(path)
     found = _ask(
         lambda machine, _: qubes_vpn_rules.export(
             qubes_vpn_rules.lists(machine), *_collected(machine, "Rules", qubes_vpn_rules)
@@ -167,7 +212,7 @@ def rules(path=None):
     )
     if path is None:
         return found
-    _write(path, found)
+    _write(path, json.dumps(found, indent=1))
     silent = [f"{name}: {why}" for name, why in found["silent"].items()]
     counts = f"{len(found['lists'])} firewall lists, the rules of {len(found['loaded'])} qubes"
     return "\n".join([f"{path}: {counts}", *silent])
@@ -211,18 +256,15 @@ def _guard():
     return qubes_vpn_guard.guard_of(qubes_vpn_plan.guard(_model()))
 
 
-def _whole(path):
-    if path is not None and not Path(path).is_absolute():
+def _write(path, text):
+    """Makes *text* the file's, for root only."""
+    if not Path(path).is_absolute():
         raise CommandExecutionError(f"path={path}: write the whole path, such as /tmp/{path}")
-
-
-def _write(path, data):
-    """Replaces the file *path*, which only root can read then."""
     try:
         new = Path(f"{path}.new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600, exist_ok=False)
-        new.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        new.write_text(f"{text}\n", encoding="utf-8")
         new.replace(path)
     except OSError as error:
         raise CommandExecutionError(f"path={path}: cannot be written: {error.strerror}") from None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 #: The worst first.  A note is something to know, and nothing to repair.
 SEVERITIES = ("critical", "high", "medium", "low", "note")
+_MANY = 8
 
 
 class NotKnown(Exception):
@@ -66,7 +67,13 @@ def look(rules, subject):
                 findings.append(Finding(rule, qube, detail))
         except NotKnown as why:
             unknown.append((rule, str(why)))
-    return Report(tuple(sorted(findings, key=_place)), tuple(unknown))
+    return Report(tuple(sorted(findings, key=place)), tuple(unknown))
+
+
+def some(words):
+    """The first of many, in a sentence."""
+    more = f" and {len(words) - _MANY} more" if len(words) > _MANY else ""
+    return ", ".join(words[:_MANY]) + more
 
 
 def exit_code(report, fail_on="low"):
@@ -118,7 +125,8 @@ def summary(report):
     return f"Found: {', '.join(counts + more) or 'nothing'}."
 
 
-def _place(finding):
+def place(finding):
+    """By what findings are sorted."""
     return SEVERITIES.index(finding.rule.severity), finding.rule.id, finding.qube, finding.detail
 
 

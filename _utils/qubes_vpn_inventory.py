@@ -10,11 +10,14 @@ Format, version 1; every list of names below is the whole of what is copied::
                       "properties": {key: {"value": ..., "inherited": bool}},
                       "features": {key: text}, "tags": [text], "firewall": [rule],
                      "half_made": {"uuid": text, "written": [volume]}}},
-     "written": {name: {key: value}}}
+     "written": {name: {key: value}},
+     "more": [fact]}
 
 ``half_made``: of a template that a note in dom0 says is being made; which of its volumes hold
 anything.  ``written`` is what earlier runs wrote last, from which one sees what was changed by
-hand.  Keys and values are as a plan's ``changes`` have them; dom0's are the machine's.
+hand.  ``more``: facts that the first inventories of this version did not tell; what is named there
+and is not at a qube is not set.  Keys and values are as a plan's ``changes`` have them; dom0's are
+the machine's.
 
 No free text of the user's is in it but the comments of firewall rules, and these are left out when
 they look like a secret.
@@ -48,13 +51,17 @@ PROPERTIES = {
     "is_preload": bool,
     "memory": int,
     "maxmem": int,
+    "ip": str,
 }
 #: Features that the steps look at or set: services, and marks of Qubes' and of ours.
 FEATURES = re.compile(
     r"(service\.)?qubes-firewall|supported-service\.qubes-updates-proxy"
-    r"|service\.(qubes-vpn(-dns)?|network-manager|clocksync|qubes-updates-proxy)"
+    r"|service\.(qubes-vpn(-dns)?|network-manager|clocksync|qubes-updates-proxy|custom-persist)"
+    r"|ipv6|updates-available"
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
+#: Facts that came later: an inventory without them in ``more`` cannot tell.
+MORE = ("ip", "ipv6", "service.custom-persist", "updates-available")
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
 #: Those by which a half made template is known.
 VOLUMES = ("root", "private")
@@ -77,6 +84,7 @@ def take(machine, last):
         "policy": machine.policy_lines(),
         "qubes": {vm.name: _qube(machine, vm) for vm in app.domains},
         "written": _written(last),
+        "more": [*MORE],
     }
 
 

@@ -343,6 +343,11 @@ class Machine:
         """Makes an AppVM, from dom0's default template when *template* is None; or a DispVM."""
         if self.dry:
             template = template or _plain(self.app.default_template)
+            if template is None:
+                raise Refused(
+                    f"'{name}' could not be made: dom0 has no default template. Name the "
+                    "template in the pillar, or: qubes-prefs default_template NAME"
+                )
             values = {**_NEW, **{key: self.value(template, key) for key in _INHERITED}}
             if klass == "DispVM":
                 values |= self._taken_over(template)

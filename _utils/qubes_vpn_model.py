@@ -54,6 +54,14 @@ class LayoutQube(NamedTuple):
     disposable_template: bool
 
 
+class Excepted(NamedTuple):
+    """What the audit finds and the user lives with."""
+
+    rule: str
+    qube: str
+    reason: str
+
+
 class Model(NamedTuple):
     """A machine's network.  All names are names of qubes or templates."""
 
@@ -74,6 +82,7 @@ class Model(NamedTuple):
     whonix: str
     whonix_gateway: str
     layout: dict  # name -> LayoutQube
+    exceptions: tuple  # of Excepted
     restart_clients: str  # never, ask or yes
 
     def path(self, name):
@@ -198,6 +207,7 @@ def _model(values):
         whonix=values["whonix"],
         whonix_gateway=values["whonix_gateway"],
         layout=layout,
+        exceptions=tuple(Excepted(**dict(each)) for each in values["audit"]["exceptions"]),
         restart_clients=values["restart_clients"],
     )
     return model, problems

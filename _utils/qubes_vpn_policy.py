@@ -80,6 +80,12 @@ class Rule(NamedTuple):
         redirect = f" {option}={self.redirect}" if self.redirect else ""
         return f"{SERVICE} * {self.source} {self.target} {self.action}{redirect}"
 
+    def is_for(self, name, klass, tags):
+        """Whether it is for calls of the qube *name*, of class *klass*, which has *tags*."""
+        if self.source in (name, "*", "@anyvm", f"@type:{klass}"):
+            return True
+        return self.source.startswith("@tag:") and self.source.removeprefix("@tag:") in tags
+
 
 class Answer(NamedTuple):
     """Who serves a template: *qube*, or None when nobody does, and *where* that is said.
@@ -125,12 +131,20 @@ def answer(rules, name, klass, tags):
     for rule in rules:
         if rule.target not in _NOBODY_ELSE:
             continue
-        if rule.source in (name, "*", "@anyvm", f"@type:{klass}") or (
-            rule.source.startswith("@tag:") and rule.source.removeprefix("@tag:") in tags
-        ):
+        if rule.is_for(name, klass, tags):
             qube = rule.redirect if rule.action != "deny" else None
             return Answer(qube, rule.where, rule.action, rule.source == name)
     return Answer(None, None)
+
+
+def of_lines(lines):
+    """The rules of what :meth:`Policy.lines` gave.  NotPolicy when it could not be read there."""
+    reader = Policy()
+    return [
+        rule
+        for name in sorted(lines)
+        for rule in reader._file(Path(name), Path(), "\n".join(lines[name]))
+    ]
 
 
 class Policy:

@@ -18,6 +18,9 @@ from qubes_vpn_types import (
     ListOf,
     MapOf,
     Name,
+    Pattern,
+    Row,
+    Sentence,
     Switch,
     Whole,
 )
@@ -62,6 +65,18 @@ LAYOUT_QUBE = Keys(
         "memory": (_MEMORY, None),
         "maxmem": (_MEMORY, None),
         "disposable_template": (Switch(), False),
+    }
+)
+
+#: What an audit finds and somebody lives with; an item of a list has to be comparable.
+EXCEPTION = Row(
+    {
+        "rule": (
+            Pattern(r"A\d{3}\Z", "is no rule of the audit", "Write its id, such as A101."),
+            ...,
+        ),
+        "qube": (Name("dom0"), ...),
+        "reason": (Sentence(), ...),
     }
 )
 
@@ -112,6 +127,7 @@ PILLAR = Keys(
         "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
         "whonix_gateway": (Name(), "sys-whonix"),
         "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
+        "audit": (Keys({"exceptions": (ListOf(EXCEPTION), ())}), {"exceptions": ()}),
         "restart_clients": (Choice("never", "ask", "yes", true="yes"), "never"),
     }
 )

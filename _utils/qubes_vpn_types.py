@@ -16,6 +16,7 @@ from qubes_vpn_problem import Problem, looks_secret, names_a_secret, show, sugge
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*\Z")
 _WORD = re.compile(r"\w[\w .,'&()+/-]{0,59}\Z")
+_SENTENCE = re.compile(r"(?=.*\w)[ -~]{3,200}\Z")
 _HOST_PATTERN = r"[a-z0-9*?][a-z0-9*?.-]{0,252}\Z"
 _SECRET = Problem(
     (),
@@ -181,6 +182,17 @@ class Word:
         return None
 
 
+class Sentence:
+    """A line of the user's own words."""
+
+    def read(self, value, path, problems):
+        if isinstance(value, str) and _SENTENCE.match(value) and not looks_secret(value):
+            return value.strip()
+        what, fix = f"{show(value)} is no reason", "Write it in words: a line of up to 200 letters."
+        refuse(value, path, problems, what, fix)
+        return None
+
+
 class Pattern:
     """A text that matches *pattern*; by default a host name, in which ``*`` and ``?`` may stand."""
 
@@ -333,3 +345,11 @@ class Keys:
                 kept[key] = None
                 problems.append(Problem((*path, key), "missing", "Add it, as in pillar.example."))
         return kept
+
+
+class Row(Keys):
+    """Such a mapping as an item of a list, kept as ``((key, value)...)``."""
+
+    def read(self, value, path, problems):
+        kept = super().read(value, path, problems)
+        return kept and tuple((key, kept[key]) for key in self.fields)

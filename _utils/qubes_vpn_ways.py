@@ -7,10 +7,9 @@ clock, which netvm a disposable gets, and which disposable a qube opens its link
 
 import qubes_vpn_guard
 import qubes_vpn_policy
+from qubes_vpn_finding import some
 from qubes_vpn_machine import Refused
 from qubes_vpn_policy import Answer
-
-_MANY = 8
 
 
 class Ways:
@@ -215,6 +214,4 @@ def _told(ways, names):
 
 
 def _names(names):
-    names = sorted(names)
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return ", ".join(names[:_MANY]) + more
+    return some(sorted(names))

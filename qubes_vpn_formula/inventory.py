@@ -13,6 +13,7 @@ from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_inventory import (
     FORMAT,
     GLOBALS,
+    MORE,
     NO_FIREWALL,
     PROPERTIES,
     QUBE,
@@ -97,7 +98,9 @@ class _Wrong(Exception):
 
 
 def _check(inventory):
-    _need(set(inventory) == set(_KEYS), (), f"the keys are {', '.join(_KEYS)}")
+    _need({*inventory, "more"} == {*_KEYS, "more"}, (), f"the keys are {', '.join(_KEYS)}, more")
+    for place, fact in enumerate(_list(inventory.get("more", []), ("more",))):
+        _need(_text(fact, ("more", place)) in MORE, ("more", place), "this is no fact of it")
     release = RELEASES.get(_text(inventory["release"], ("release",)))
     _need(release, ("release",), f"it is one of {', '.join(RELEASES)}")
     qubes = _mapping(inventory["qubes"], ("qubes",))

@@ -7,6 +7,7 @@ exit code or raises :class:`qubes_vpn_formula.errors.UserError`.
 
 from qubes_vpn_formula.commands import (
     adopt,
+    audit,
     check,
     demo,
     graph,
@@ -18,4 +19,4 @@ from qubes_vpn_formula.commands import (
     table,
 )
 
-COMMANDS = (init, check, set, relays, plan, adopt, graph, table, demo, lab)
+COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, table, demo, lab)

@@ -68,7 +68,7 @@ def test_a_resolvers_template_gets_all_of_it_and_nothing_of_a_tunnels(qube, fold
     real = template.apply(PILLARS["dns"])
     assert (real.code, real.results()) == (0, {True}), real.text
     assert real.states[READY]["comment"] == "t-dns is ready for: dnscrypt."
-    # Whose unit is a file of ours, of that Salt cannot tell whether it is masked, and logs an error.
+    # Whose unit is a file of ours, of that Salt cannot tell if it is masked, and logs an error.
     assert "t-dns: dnscrypt-proxy starts with the qube" in real.states
     assert "t-dns: dnscrypt-proxy may start" not in real.states
     # Salt's own state for a link in place of a file names no changes beforehand.

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each rule of the audit, on a machine that breaks it and on one that does not (R93)."""
+
+import copy
+
+import pytest
+
+import qubes_vpn_audit
+import qubes_vpn_finding
+import qubes_vpn_model
+
+from .audit_machines import ACCEPT, DROP, ENDPOINT, PILLAR, well
+
+
+def novpn(machine, **more):
+    """A second firewall, past the VPN."""
+    return machine.add("fw-clear", netvm="sys-net", provides_network=True, **more)
+
+
+#: rule -> (what spoils the machine, whom it is found at).  Each machine breaks more than one rule;
+#: the least that breaks it is done, and nothing else.
+SPOILT = {
+    "A101": (lambda m: m.set("work", "netvm", "sys-net"), ["work"]),
+    "A102": (lambda m: m.named("default_netvm", "sys-net"), ["dom0"]),
+    "A103": (lambda m: m.set("vault", "netvm", None, inherited=True), ["vault"]),
+    "A104": (
+        lambda m: m.set("sys-firewall", "provides_network", False),
+        [
+            "disp1",
+            "dvm",
+            "sys-whonix",
+            "work",
+        ],
+    ),
+    "A105": (lambda m: m.add("modem", provides_network=True, label="red"), ["modem", "sys-net"]),
+    "A106": (lambda m: m.set("dvm", "netvm", "sys-net"), ["dvm"]),
+    "A107": (lambda m: m.set("dvm", "netvm", "sys-net"), ["disp1", "work"]),
+    "A108": (lambda m: m.set("dvm", "netvm", "sys-net"), ["disp1"]),
+    "A109": (
+        lambda m: m.set("disp1", "is_preload", True).set("disp1", "netvm", "sys-dns"),
+        ["disp1"],
+    ),
+    "A110": (lambda m: m.feature("work", "deferred-netvm-original", "sys-net"), ["work"]),
+    "A203": (
+        lambda m: m.rules("sys-vpn", ENDPOINT, f"{ACCEPT} proto=tcp dstports=443-443"),
+        ["sys-vpn"],
+    ),
+    "A204": (lambda m: m.rules("sys-vpn", f"{ACCEPT} dsthost=vpn.example proto=udp"), ["sys-vpn"]),
+    "A205": (lambda m: m.feature("sys-net", "service.qubes-firewall", ""), ["sys-vpn"]),
+    "A206": (
+        lambda m: m.feature("sys-firewall", "service.qubes-firewall", "").rules("work", DROP),
+        ["work"],
+    ),
+    "A207": (lambda m: m.rules("work", f"{ACCEPT} dsthost=a.example", DROP), ["work"]),
+    "A208": (
+        lambda m: (
+            novpn(m).rules("work", f"{ACCEPT} dsthost=a.b", DROP).set("work", "netvm", "fw-clear")
+        ),
+        ["work"],
+    ),
+    "A209": (lambda m: novpn(m).set("sys-vpn", "netvm", "fw-clear"), ["fw-clear"]),
+    "A210": (lambda m: m.feature("sys-vpn", "service.qubes-vpn-dns", "1"), ["sys-vpn"]),
+    "A211": (lambda m: m.feature("sys-dns", "service.custom-persist", "1"), ["sys-dns"]),
+    "A212": (lambda m: m.feature("work", "ipv6", "1"), ["sys-vpn"]),
+    "A213": (
+        lambda m: m.rules("work", f"{ACCEPT} dst4=192.0.2.1/32 proto=tcp").set(
+            "work", "netvm", "sys-vpn"
+        ),
+        ["work"],
+    ),
+    "A214": (lambda m: m.set("sys-vpn", "maxmem", 200), ["sys-vpn"]),
+    "A301": (
+        lambda m: m.policy("qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-net"),
+        ["sys-net"],
+    ),
+    "A302": (lambda m: m.policy("qubes.UpdatesProxy * @anyvm sys-net allow"), ["sys-net"]),
+    "A303": (
+        lambda m: m.policy("qubes.UpdatesProxy * @type:TemplateVM @default allow target=vault"),
+        ["vault"],
+    ),
+    "A304": (lambda m: m.named("updatevm", "sys-net"), ["sys-net"]),
+    "A305": (lambda m: m.named("clockvm", "sys-net"), ["sys-net"]),
+    "A306": (lambda m: m.feature("sys-net", "service.clocksync", "1"), ["sys-net"]),
+    "A309": (lambda m: m.set("anon", "netvm", "sys-firewall"), ["anon"]),
+    "A310": (
+        lambda m: m.policy("qubes.UpdatesProxy * @type:TemplateVM @default allow target=work"),
+        ["whonix-ws"],
+    ),
+    "A311": (lambda m: m.set("mgmt", "netvm", "sys-firewall"), ["mgmt"]),
+    "A401": (lambda m: m.set("vault", "netvm", "sys-firewall"), ["vault"]),
+    "A402": (lambda m: m.set("vault", "default_dispvm", "dvm"), ["vault"]),
+    "A403": (lambda m: m.set("debian", "netvm", "sys-firewall"), ["debian"]),
+    "A404": (lambda m: m.set("t-vpn", "netvm", "sys-firewall"), ["t-vpn"]),
+    "A405": (lambda m: m.set("work", "template", "t-vpn"), ["t-vpn"]),
+    "A406": (lambda m: m.set("work", "template", "t-dns"), ["t-dns"]),
+    "A407": (
+        lambda m: (
+            m.add("vpn-dvm", template="t-vpn", template_for_dispvms=True)
+            .add(
+                "vpn-2", "DispVM", "vpn-dvm", features={"service.qubes-vpn": "1"}, rules=[ENDPOINT]
+            )
+            .set("work", "default_dispvm", "vpn-dvm")
+        ),
+        ["work"],
+    ),
+    "A408": (lambda m: m.set("sys-net", "label", "black"), ["sys-net"]),
+    "A409": (lambda m: m.named("default_dispvm", None), ["dom0"]),
+    "A410": (lambda m: m.feature("debian", "updates-available", "1"), ["debian"]),
+    "A411": (lambda m: m.set("sys-firewall", "template_for_dispvms", True), ["sys-firewall"]),
+}
+
+#: Rules that look at the pillar too: rule -> (machine, pillar, whom it is found at).
+SPOILT_WITH_PILLAR = {
+    "A111": (
+        lambda m: novpn(m).set("work", "netvm", "fw-clear"),
+        lambda p: (
+            p["firewalls"].update({"fw-clear": {"upstream": "sys-net"}})
+            or p.update(outside_vpn=["work"])
+            or p["routes"]["qubes"].update(work="fw-clear")
+        ),
+        ["work"],
+    ),
+    "A112": (
+        novpn,
+        lambda p: p["firewalls"].update({"fw-clear": {"upstream": "sys-net"}}),
+        ["fw-clear"],
+    ),
+    "A201": (lambda m: m.no_feature("sys-vpn", "service.qubes-vpn"), lambda p: None, ["sys-vpn"]),
+    "A202": (
+        lambda m: m.no_feature("sys-dns", "service.qubes-vpn-dns"),
+        lambda p: None,
+        ["sys-dns"],
+    ),
+    "A307": (lambda m: m.set("sys-whonix", "netvm", "sys-net"), lambda p: None, ["sys-whonix"]),
+    "A901": (
+        lambda m: None,
+        lambda p: p.update(audit={"exceptions": [_exception("A101", "work")]}),
+        ["work"],
+    ),
+}
+#: It is only a statement, and always made where there is a gateway that is online.
+ALWAYS = {"A308"}
+
+
+def _exception(rule, qube):
+    return {"rule": rule, "qube": qube, "reason": "known and wanted"}
+
+
+def model(change=lambda pillar: None):
+    pillar = {**copy.deepcopy(PILLAR), "firewalls": {"sys-firewall": {}}}
+    change(pillar)
+    return qubes_vpn_model.build(pillar)
+
+
+def found(report, rule):
+    return [each.qube for each in report.findings if each.rule.id == rule]
+
+
+def test_a_machine_on_which_all_is_well_has_no_finding():
+    for promised in (None, model()):
+        report = qubes_vpn_audit.audit(well().data, promised)
+        assert {each.rule.id for each in report.findings} == ALWAYS
+        assert report.unknown == ()
+        assert qubes_vpn_finding.exit_code(report) == 0
+
+
+@pytest.mark.parametrize("rule", SPOILT)
+def test_each_rule_finds_what_breaks_it(rule):
+    spoil, where = SPOILT[rule]
+    machine = well()
+    spoil(machine)
+    assert found(qubes_vpn_audit.audit(machine.data), rule) == where
+
+
+@pytest.mark.parametrize("rule", SPOILT_WITH_PILLAR)
+def test_each_rule_about_the_pillar_finds_what_breaks_it(rule):
+    spoil, change, where = SPOILT_WITH_PILLAR[rule]
+    machine = well()
+    spoil(machine)
+    assert found(qubes_vpn_audit.audit(machine.data, model(change)), rule) == where
+
+
+def test_every_rule_has_its_machine_and_an_id_of_its_own():
+    ids = [rule.id for rule in qubes_vpn_audit.RULES]
+    assert sorted(ids) == sorted({*SPOILT, *SPOILT_WITH_PILLAR, *ALWAYS})
+    for rule in qubes_vpn_audit.RULES:
+        assert rule.severity in qubes_vpn_finding.SEVERITIES
+        assert rule.reason.endswith(".")
+        assert rule.fix.endswith(".")
+        assert not rule.title.endswith(".")
+
+
+def test_the_order_of_tor_and_vpn_is_told():
+    machine = well()
+    report = qubes_vpn_audit.audit(machine.data)
+    details = {each.rule.id: each.detail for each in report.findings}
+    assert details["A308"] == "the VPN provider sees that Tor is used"
+    machine.set("sys-whonix", "netvm", None)
+    assert found(qubes_vpn_audit.audit(machine.data), "A308") == []
+
+
+def test_an_exception_takes_a_finding_out_and_is_told_with_its_reason():
+    machine = well().set("vault", "default_dispvm", "dvm")
+    promised = model(lambda p: p.update(audit={"exceptions": [_exception("A402", "vault")]}))
+    report = qubes_vpn_audit.audit(machine.data, promised)
+    assert found(report, "A402") == []
+    assert [(each.rule.id, why) for each, why in report.excepted] == [("A402", "known and wanted")]
+    assert "EXCEPTED  A402  vault" in qubes_vpn_finding.text(report)
+
+
+def test_an_exception_needs_a_reason():
+    document = {**PILLAR, "audit": {"exceptions": [{"rule": "A402", "qube": "vault"}]}}
+    _, problems = qubes_vpn_model.read(document)
+    assert [problem.text() for problem in problems] == [
+        "pillar: qubes_vpn.audit.exceptions[0].reason: missing. Add it, as in pillar.example."
+    ]
+    for reason in ("", "  ", 7, "x" * 201, "a\nb"):
+        document["audit"]["exceptions"][0]["reason"] = reason
+        _, problems = qubes_vpn_model.read(document)
+        assert problems[0].what.endswith("is no reason")
+
+
+def test_an_inventory_that_is_too_old_is_said_and_no_rule_passes_by_it():
+    machine = well()
+    del machine.data["more"]
+    report = qubes_vpn_audit.audit(machine.data)
+    assert {rule.id for rule, _ in report.unknown} == {"A211", "A212", "A410"}
+    assert all("is not in this inventory" in why for _, why in report.unknown)
+
+
+def test_a_policy_that_cannot_be_read_is_said():
+    report = qubes_vpn_audit.audit(well().policy("!not-readable").data)
+    assert {"A301", "A302", "A303", "A310"} <= {rule.id for rule, _ in report.unknown}
+    assert "dom0's qrexec policy is not understood" in report.unknown[0][1]
+
+
+def test_a_vpn_qube_without_its_killswitch_shelters_nobody():
+    """R41. Whatever the pillar calls it."""
+    machine = well().no_feature("sys-vpn", "service.qubes-vpn")
+    assert "work" in found(qubes_vpn_audit.audit(machine.data, model()), "A101")
+
+
+def test_a_list_that_lets_nothing_through_keeps_a_qube_offline():
+    machine = well().set("work", "netvm", "sys-net").rules("work", DROP)
+    assert found(qubes_vpn_audit.audit(machine.data), "A101") == []
+    machine.feature("sys-net", "service.qubes-firewall", "")
+    assert found(qubes_vpn_audit.audit(machine.data), "A101") == ["work"]
+
+
+def test_names_that_a_resolver_in_clear_asks_are_found():
+    """R51. The qube itself may send nothing else."""
+    machine = well().set("sys-dns", "netvm", "sys-net").rules("work", f"{ACCEPT} specialtarget=dns")
+    report = qubes_vpn_audit.audit(machine.data)
+    details = {each.qube: each.detail for each in report.findings if each.rule.id == "A101"}
+    assert details["work"] == "DNS by sys-firewall, sys-dns, sys-net"
