@@ -10,6 +10,7 @@ import re
 from salt.exceptions import CommandExecutionError
 
 import qubes_vpn_configure
+import qubes_vpn_connections
 import qubes_vpn_dns_apply
 import qubes_vpn_establish
 import qubes_vpn_follow
@@ -21,7 +22,6 @@ import qubes_vpn_proxy
 import qubes_vpn_repository
 import qubes_vpn_resolver
 import qubes_vpn_template
-import qubes_vpn_tunnel
 from qubes_vpn_problem import os_words
 
 __virtualname__ = "qubes_vpn"
@@ -71,7 +71,7 @@ def tunnel(name, kind, interface, profile, endpoints, profiles=(), disposable=No
     no connection, and the state fails; what was up with it is taken down.
     """
     ret = {"name": name, "changes": {}, "result": False, "comment": ""}
-    settings = qubes_vpn_tunnel.Settings(kind, interface, profile, tuple(profiles))
+    settings = qubes_vpn_connections.Settings(kind, interface, profile, tuple(profiles))
     try:
         done = qubes_vpn_establish.establish(
             settings, endpoints, __opts__["test"], here=disposable is None

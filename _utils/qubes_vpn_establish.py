@@ -4,6 +4,7 @@
 from typing import NamedTuple
 
 import qubes_vpn_configure
+import qubes_vpn_connections
 import qubes_vpn_killswitch
 import qubes_vpn_nm
 import qubes_vpn_tunnel
@@ -24,16 +25,16 @@ class Outcome(NamedTuple):
 def establish(settings, endpoints, dry, here=True):
     """The tunnel is up with the active profile, and the others are ready; an :class:`Outcome`.
 
-    settings: :class:`qubes_vpn_tunnel.Settings`.  endpoints: list of the pillar's texts.
+    settings: :class:`qubes_vpn_connections.Settings`.  endpoints: list of the pillar's texts.
     dry: nothing is changed; the outcome is what would be.
     here: False in what a disposable is made from, where the profiles are only read: it has no
     netvm, and of what is done here the disposable gets what is in /rw.
     A profile that cannot be used has no connection; one that it had is taken down.
     """
     if problems := [*qubes_vpn_tunnel.lacking(here), *([] if dry else _open())]:
-        missing = qubes_vpn_tunnel.connections(settings, endpoints).problems.values()
+        missing = qubes_vpn_connections.of_profiles(settings, endpoints).problems.values()
         return Outcome({}, (*problems, *missing))
-    connections = qubes_vpn_tunnel.connections(settings, endpoints)
+    connections = qubes_vpn_connections.of_profiles(settings, endpoints)
     changes = _changes(settings, connections, here)
     told = tuple(
         f"{profile}:{finding.line}: {finding.key}: {finding.what}"
@@ -44,8 +45,8 @@ def establish(settings, endpoints, dry, here=True):
     if not dry and changes:
         failed = ()
         try:
-            text = qubes_vpn_tunnel.write_settings(settings).encode()
-            qubes_vpn_configure.replace(qubes_vpn_tunnel.CONF, text, 0o644)
+            text = qubes_vpn_connections.write_settings(settings).encode()
+            qubes_vpn_configure.replace(qubes_vpn_connections.CONF, text, 0o644)
             usable = settings.profile if settings.profile in connections.made else None
             if here:
                 qubes_vpn_tunnel.make(settings, connections.made, usable)
@@ -77,7 +78,7 @@ def _open():
 
 
 def _changes(settings, connections, here):
-    path, text = qubes_vpn_tunnel.CONF, qubes_vpn_tunnel.write_settings(settings)
+    path, text = qubes_vpn_connections.CONF, qubes_vpn_connections.write_settings(settings)
     changes = {}
     try:
         old = qubes_vpn_killswitch.read(path, missing=b"").decode("ascii", "replace")
@@ -92,7 +93,7 @@ def _changes(settings, connections, here):
         }
     if not here:
         return changes
-    differing = qubes_vpn_tunnel.differences(connections.made)
+    differing = qubes_vpn_connections.differences(connections.made)
     if differing:
         changes["connections"] = differing
     before, after = (

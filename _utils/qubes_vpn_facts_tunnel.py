@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import qubes_vpn_connections
 import qubes_vpn_follow
 import qubes_vpn_handshake
 import qubes_vpn_killswitch
@@ -53,7 +54,7 @@ def _killswitch(report):
 
 
 def _has_settings():
-    return qubes_vpn_tunnel.CONF.exists()
+    return qubes_vpn_connections.CONF.exists()
 
 
 def _tunnel(killswitch, app):
@@ -84,8 +85,8 @@ def _of_networkmanager():
     found = {"interface": None, "state": "down", "profiles": []}
     faults = ["files-missing"] if qubes_vpn_tunnel.lacking() else []
     try:
-        settings = qubes_vpn_tunnel.configured()
-        made = qubes_vpn_tunnel.connections(settings, qubes_vpn_tunnel.pinned())
+        settings = qubes_vpn_connections.configured()
+        made = qubes_vpn_connections.of_profiles(settings, qubes_vpn_connections.pinned())
     except Unusable:
         return found | {"kind": "other", "faults": [*faults, "bad-settings"]}
     found |= {"kind": settings.kind, "interface": settings.interface}
@@ -101,9 +102,9 @@ def _of_networkmanager():
         for name in settings.profiles()[:200]
     ]
     if settings.profile in made.problems:
-        there = os.path.lexists(qubes_vpn_tunnel.CREDENTIALS / settings.profile)
+        there = os.path.lexists(qubes_vpn_connections.CREDENTIALS / settings.profile)
         faults.append("profile-unusable" if there else "profile-missing")
-    if qubes_vpn_tunnel.differences(made.made):
+    if qubes_vpn_connections.differences(made.made):
         faults.append("keyfile-differs")
     return found | {"faults": faults}
 

@@ -19,6 +19,7 @@ import socket
 import time
 from pathlib import Path
 
+import qubes_vpn_connections
 import qubes_vpn_killswitch
 import qubes_vpn_net
 import qubes_vpn_nft
@@ -83,7 +84,7 @@ def named():
     Raises ``Failed`` or ``Unusable`` when that cannot be known.
     """
     interfaces, _ = qubes_vpn_killswitch.settings()
-    tunnel = qubes_vpn_tunnel.configured()
+    tunnel = qubes_vpn_connections.configured()
     said = _by_networkmanager(tunnel) if tunnel else _written()
     devices = {str(address): _device(address) for address in filter(None, map(_usable, said))}
     return {address: device for address, device in devices.items() if device in interfaces}
@@ -91,7 +92,7 @@ def named():
 
 def _by_networkmanager(tunnel):
     seen = qubes_vpn_nm.active()
-    for uuid in qubes_vpn_tunnel.ours(seen):
+    for uuid in qubes_vpn_connections.ours(seen):
         if qubes_vpn_tunnel.state(uuid, seen, tunnel.interface) == "up":
             return qubes_vpn_nm.resolvers(uuid)
     return []
@@ -257,7 +258,7 @@ def opened():
 def has_tunnel():
     """Whether a tunnel is up, or NetworkManager's watchdog is to bring one up."""
     try:
-        return _is_up() or qubes_vpn_tunnel.configured() is not None
+        return _is_up() or qubes_vpn_connections.configured() is not None
     except Unusable:
         return False
 

@@ -6,6 +6,7 @@ What `tunnel up` and `tunnel down` do, told in the form ``qubes_vpn_told.DONE``.
 
 import time
 
+import qubes_vpn_connections
 import qubes_vpn_killswitch
 import qubes_vpn_mullvad
 import qubes_vpn_mullvad_cli
@@ -24,7 +25,7 @@ def do(name, argument):
     """Connect, Disconnect or Switch, the last with a profile's id as *argument*."""
     why = None
     try:
-        if qubes_vpn_tunnel.CONF.exists():
+        if qubes_vpn_connections.CONF.exists():
             _by_networkmanager(name, argument)
         elif qubes_vpn_mullvad_cli.PROGRAM.exists() and name != "Switch":
             _by_app(name)
@@ -49,7 +50,7 @@ def _by_networkmanager(name, argument):
     else:
         known = {
             qubes_vpn_told.profile_id(each): each
-            for each in qubes_vpn_tunnel.configured().profiles()
+            for each in qubes_vpn_connections.configured().profiles()
         }
         if argument not in known:
             raise Unusable("no such profile")
@@ -69,9 +70,9 @@ def _by_app(name):
 def _now():
     """``(state, the id of the profile that is up)``."""
     try:
-        if not qubes_vpn_tunnel.CONF.exists():
+        if not qubes_vpn_connections.CONF.exists():
             return ("up" if qubes_vpn_mullvad.status() == "Connected" else "down"), None
-        settings = qubes_vpn_tunnel.configured()
+        settings = qubes_vpn_connections.configured()
         states = qubes_vpn_tunnel.states(qubes_vpn_nm.active(), settings.interface)
     except (Failed, Unusable, qubes_vpn_mullvad_cli.Failed):
         return "unknown", None

@@ -1,45 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tunnel of the VPN qube that this runs in: a provider's profiles as NetworkManager's.
+"""The tunnel of the VPN qube that this runs in: one of its connections, brought up and taken down.
 
-The profile in ``/rw/config/vpn/credentials`` is the only copy that is kept.  At each start of the
-qube it becomes a keyfile below /run, before NetworkManager starts, so nothing has to be persisted
-and an edit with nmcli does not outlive a restart.  Without a profile that can be used there is no
-connection, and the killswitch keeps the qube closed.
+Without a profile that can be used there is no connection, and the killswitch keeps the qube closed.
 """
 
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import qubes_vpn_configure
-import qubes_vpn_credentials
-import qubes_vpn_endpoints
+import qubes_vpn_connections
 import qubes_vpn_handshake
-import qubes_vpn_keyfile
 import qubes_vpn_killswitch
 import qubes_vpn_nft
 import qubes_vpn_nm
-import qubes_vpn_ruleset
-from qubes_vpn_error import UserError
-from qubes_vpn_killswitch import CONFIG, IN_TEMPLATE, SERVICES, Unusable
+from qubes_vpn_connections import Connections
+from qubes_vpn_killswitch import IN_TEMPLATE, SERVICES, Unusable
 from qubes_vpn_nft import Failed
 from qubes_vpn_problem import os_words, show
-from qubes_vpn_profile_data import ENDINGS
 
-#: What the pillar says of the tunnel; no secret.
-CONF = CONFIG / "tunnel.conf"
-CREDENTIALS = CONFIG / "credentials"
-#: What the keyfiles name: certificates and keys, a folder for each connection.
-FILES = Path(qubes_vpn_keyfile.FILES)
 #: Which profile is wished for, until the qube restarts: the name of its file, or nothing.
-WISH = FILES / "wish"
-#: NetworkManager looks here before it looks into /etc (seen with 1.52).
-KEYFILES = Path("/run/NetworkManager/system-connections")
-_PREFIX, _SUFFIX = "qubes-vpn-", ".nmconnection"
+WISH = qubes_vpn_connections.FILES / "wish"
 #: Seconds for which a connection that is being made is waited for, and for another `tunnel`.
 _PATIENCE, _TURN = 60, 150
 _WATCHDOG = "qubes-vpn-watch"
@@ -52,195 +35,24 @@ _NEEDED = (
 )
 
 
-class Settings(NamedTuple):
-    """What the pillar says.  profile: file name of the active one.  further: of the others."""
-
-    kind: str
-    interface: str
-    profile: str
-    further: tuple = ()
-
-    def profiles(self):
-        """Every profile's file name, the active one first."""
-        return (self.profile, *self.further)
-
-
-class Connections(NamedTuple):
-    """Made of profiles, by their file names.  made: ``qubes_vpn_keyfile.Connection``.
-
-    problems: texts for those that cannot be used.
-    """
-
-    made: dict
-    problems: dict
-
-
-def read_settings(data, where=CONF):
-    """:class:`Settings` from *data*, the bytes of a file called *where*; raises :class:`Unusable`.
-
-    Lines ``kind = ``, ``interface = ``, ``profile = `` and any number of ``further = ``.
-    """
-    found, further = {}, []
-    for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
-        key, equals, value = (part.strip() for part in line.partition("#")[0].partition("="))
-        if key == "further" and value:
-            further.append(value)
-        elif key in ("kind", "interface", "profile") and value and key not in found:
-            found[key] = value
-        elif key or equals:
-            raise Unusable(f"{where}:{number}: {show(line.strip())} is not known. {_ANEW}")
-    if len(found) < 3 or found["kind"] not in ENDINGS:
-        raise Unusable(f"{where}: kind, interface or profile is missing. {_ANEW}")
-    if wrong := qubes_vpn_ruleset.interface(found["interface"]):
-        raise Unusable(f"{where}: {wrong}. {_ANEW}")
-    for name in (found["profile"], *further):
-        if name != Path(name).name or name.startswith("."):
-            raise Unusable(f"{where}: {show(name)} is not a bare file name. {_ANEW}")
-    return Settings(**found, further=tuple(further))
-
-
-_ANEW = "Apply the formula to this qube: it writes the file."
-
-
-def write_settings(settings):
-    """The text of a ``tunnel.conf``."""
-    lines = [f"{key} = {getattr(settings, key)}\n" for key in ("kind", "interface", "profile")]
-    return "".join([*lines, *(f"further = {name}\n" for name in settings.further)])
-
-
-def configured():
-    """The qube's :class:`Settings`, None when it has none; raises :class:`Unusable`."""
-    data = qubes_vpn_killswitch.read(CONF, missing=b"")
-    return read_settings(data) if data else None
-
-
-def pinned():
-    """The endpoints that the killswitch is configured for, as texts; raises :class:`Unusable`."""
-    path = CONFIG / "endpoints.txt"
-    try:
-        found = qubes_vpn_endpoints.read(qubes_vpn_killswitch.read(path), path)
-    except qubes_vpn_endpoints.NotEndpoints as error:
-        raise Unusable(*error.problems) from None
-    return [endpoint.text for endpoint in found]
-
-
-def connections(settings, endpoints):
-    """The :class:`Connections` of all profiles of *settings*; reads, and changes nothing."""
-    made, problems = {}, {}
-    for profile in settings.profiles():
-        try:
-            made[profile] = _connection(settings, profile, endpoints)
-        except UserError as error:
-            problems[profile] = str(error)
-        except Exception as error:  # a profile is somebody else's text: whatever it does, closed
-            problems[profile] = f"{CREDENTIALS / profile}: cannot be read ({type(error).__name__})"
-    return Connections(made, problems)
-
-
-def _connection(settings, profile, endpoints):
-    path = CREDENTIALS / profile
-    if not os.path.lexists(path):
-        raise UserError(
-            "not there",
-            f"In the qube that has the provider's file: qvm-copy {profile}  Then in this one: "
-            + "; ".join(qubes_vpn_credentials.bring([profile])),
-            file=path,
-        )
-    ending = ENDINGS[settings.kind]
-    if path.suffix.lower() != ending:
-        raise UserError(
-            f"not a profile of kind {settings.kind}, whose name ends in {ending}",
-            "Change the pillar's 'kind' or 'profile'.",
-            file=path,
-        )
-    return qubes_vpn_keyfile.connection(CREDENTIALS, profile, settings.interface, endpoints)
-
-
-def keyfile(profile):
-    """Where a profile's keyfile is."""
-    return KEYFILES / f"{_PREFIX}{profile}{_SUFFIX}"
-
-
-def uuids():
-    """``{UUID: profile}`` of every keyfile of ours that is there."""
-    found = {}
-    for path in sorted(KEYFILES.glob(f"{_PREFIX}*{_SUFFIX}")):
-        profile = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-        lines = path.read_text("utf-8", "replace").splitlines()
-        uuid = next((line for line in lines if line.startswith("uuid=")), f"uuid={profile}")
-        found[uuid.removeprefix("uuid=")] = profile
-    return found
-
-
-def ours(seen):
-    """``{UUID: profile}`` of our connections: of every keyfile, and *seen* without one.
-
-    One stays up when its keyfile is removed, or when somebody edits it with nmcli.
-    """
-    names = {found.uuid: found.name.removeprefix(_PREFIX).replace("\\", "") for found in seen}
-    live = {uuid: name for uuid, name in names.items() if qubes_vpn_keyfile.uuid_of(name) == uuid}
-    return live | uuids()
-
-
-def differences(made):
-    """``{profile: "new" | "changed" | "removed"}``: what is there of connections, against *made*.
-
-    made: ``{profile: qubes_vpn_keyfile.Connection}``.
-    """
-    have = uuids().values()
-    words = {profile: "removed" for profile in have if profile not in made}
-    for profile, connection in made.items():
-        if any(_content(path) != data for path, data in _files(profile, connection).items()):
-            words[profile] = "changed" if profile in have else "new"
-    return words
-
-
-def write(made):
-    """Makes the connections so, and no other of ours.  Returns :func:`differences`."""
-    differing = differences(made)
-    for uuid, profile in uuids().items():
-        if profile in differing:
-            keyfile(profile).unlink()
-            shutil.rmtree(FILES / uuid, ignore_errors=True)
-    for profile, connection in made.items():
-        if profile in differing:
-            # The keyfile last: NetworkManager never finds one without what it names.
-            KEYFILES.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # NetworkManager's own
-            for path, data in reversed(_files(profile, connection).items()):
-                for folder in (path.parent.parent, path.parent):
-                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                qubes_vpn_configure.replace(path, data, 0o600)
-    return differing
-
-
-def _files(profile, connection):
-    files = {Path(path): data for path, data in connection.files.items()}
-    return {keyfile(profile): connection.text.encode(), **files}
-
-
-def _content(path):
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
 def prepare():
     """Makes the keyfiles from what is in /rw.  Returns problems; what has one has no keyfile."""
     try:
-        settings = configured()
-        made = connections(settings, pinned()) if settings else Connections({}, {})
+        settings = qubes_vpn_connections.configured()
+        made = Connections({}, {})
+        if settings:
+            made = qubes_vpn_connections.of_profiles(settings, qubes_vpn_connections.pinned())
     except Unusable as error:
-        write({})
+        qubes_vpn_connections.write({})
         return list(error.args)
-    write(made.made)
+    qubes_vpn_connections.write(made.made)
     wish(settings and settings.profile)
     return list(made.problems.values())
 
 
 def wish(profile):
     """Tells the watchdog which *profile* is to be up; None: none."""
-    FILES.mkdir(mode=0o700, exist_ok=True)
+    qubes_vpn_connections.FILES.mkdir(mode=0o700, exist_ok=True)
     qubes_vpn_configure.replace(WISH, (profile or "").encode(), 0o644)
 
 
@@ -249,7 +61,7 @@ def wished():
     try:
         profile = WISH.read_text("utf-8", "replace")
         return WISH.stat().st_mtime_ns, next(
-            (uuid for uuid, name in uuids().items() if name == profile), None
+            (uuid for uuid, name in qubes_vpn_connections.uuids().items() if name == profile), None
         )
     except FileNotFoundError:
         return 0, None
@@ -297,18 +109,20 @@ def state(uuid, seen, interface):
 
 def states(seen, interface):
     """``{profile: state}`` of our connections; raises ``Failed``."""
-    return {profile: state(uuid, seen, interface) for uuid, profile in ours(seen).items()}
+    return {
+        profile: state(uuid, seen, interface)
+        for uuid, profile in qubes_vpn_connections.ours(seen).items()
+    }
 
 
 def up(profile=None):
     """Brings the tunnel up with *profile*, or the pillar's; raises ``Failed`` or ``Unusable``."""
-    settings = configured()
-    if settings is None:
-        raise Unusable(f"{CONF}: not there. {_ANEW}")
+    settings = qubes_vpn_connections.required()
     profile = profile or settings.profile
     if profile not in settings.profiles():
-        raise Unusable(f"{show(profile)} is not in {CONF}. Add it to the pillar's 'profiles'.")
-    made = connections(settings, pinned())
+        where = qubes_vpn_connections.CONF
+        raise Unusable(f"{show(profile)} is not in {where}. Add it to the pillar's 'profiles'.")
+    made = qubes_vpn_connections.of_profiles(settings, qubes_vpn_connections.pinned())
     if profile in made.problems:
         raise Unusable(made.problems[profile])
     make(settings, made.made, profile)
@@ -320,11 +134,13 @@ def make(settings, made, profile):
     What is up and differs is taken down first.
     """
     with alone():
-        differing = differences(made)
+        differing = qubes_vpn_connections.differences(made)
         seen = qubes_vpn_nm.active()
-        was = ours(seen) | {connection.uuid: name for name, connection in made.items()}
+        was = qubes_vpn_connections.ours(seen) | {
+            connection.uuid: name for name, connection in made.items()
+        }
         _down(seen, [uuid for uuid, name in was.items() if name in differing or name != profile])
-        qubes_vpn_nm.load(map(keyfile, write(made)))
+        qubes_vpn_nm.load(map(qubes_vpn_connections.keyfile, qubes_vpn_connections.write(made)))
         try:
             if profile:
                 _bring_up(made[profile].uuid, settings)
@@ -343,8 +159,8 @@ def alone(patience=_TURN):
     Raises :class:`Busy` when it is not this one's turn for *patience* seconds.
     The lock is on a folder that only root can open, so nobody else can hold it.
     """
-    FILES.mkdir(mode=0o700, exist_ok=True)
-    folder = os.open(FILES, os.O_RDONLY | os.O_DIRECTORY)
+    qubes_vpn_connections.FILES.mkdir(mode=0o700, exist_ok=True)
+    folder = os.open(qubes_vpn_connections.FILES, os.O_RDONLY | os.O_DIRECTORY)
     try:
         until = time.monotonic() + patience
         while True:
@@ -404,7 +220,7 @@ def stop():
         except OSError as error:
             trouble = os_words(error)
         seen = qubes_vpn_nm.active()
-        _down(seen, ours(seen))
+        _down(seen, qubes_vpn_connections.ours(seen))
     if trouble:
         raise Failed(f"the tunnel is down, but may come up by itself: {trouble}")
 
@@ -426,10 +242,8 @@ def status():
     problems = [*lacking(), *_unwatched()]
     settings, made = None, Connections({}, {})
     try:
-        settings = configured()
-        if settings is None:
-            raise Unusable(f"{CONF}: not there. {_ANEW}")
-        made = connections(settings, pinned())
+        settings = qubes_vpn_connections.required()
+        made = qubes_vpn_connections.of_profiles(settings, qubes_vpn_connections.pinned())
     except Unusable as error:
         problems += error.args
     # What is up is up whatever its file says by now; the killswitch knows the interface as well.
@@ -446,7 +260,7 @@ def status():
             break
     problems += made.problems.values()
     if settings:
-        for name, what in differences(made.made).items():
+        for name, what in qubes_vpn_connections.differences(made.made).items():
             problems.append(f"{name}: its connection is not as its file says ({what})")
     if now == "up" and not qubes_vpn_nft.is_tunnel(interface):
         problems.append(f"{interface} is no tunnel: nothing goes through it")

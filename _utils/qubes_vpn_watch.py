@@ -18,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+import qubes_vpn_connections
 import qubes_vpn_handshake
 import qubes_vpn_nft
 import qubes_vpn_nm
@@ -223,10 +224,10 @@ def turn(watch, pulse, slept):
         seen = qubes_vpn_nm.active()
     except Failed:
         return None
-    settings = qubes_vpn_tunnel.configured()
+    settings = qubes_vpn_connections.configured()
     if settings is None:  # nothing to do yet
         return False
-    now, uuids, wish = time.monotonic(), qubes_vpn_tunnel.uuids(), qubes_vpn_tunnel.wished()
+    now, uuids, wish = time.monotonic(), qubes_vpn_connections.uuids(), qubes_vpn_tunnel.wished()
     for action, uuid in watch.look(wish, uuids.keys(), seen, now):
         if action == "down":
             qubes_vpn_nm.down(uuid)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import qubes_vpn_configure
+import qubes_vpn_connections
 import qubes_vpn_establish
 import qubes_vpn_handshake
 import qubes_vpn_killswitch
@@ -75,8 +76,8 @@ class Qube:
 @pytest.fixture
 def qube(monkeypatch, tmp_path):
     made = Qube(tmp_path)
-    settings = qubes_vpn_tunnel.Settings("openvpn", "tun0", "a", ("b",))
-    connections = qubes_vpn_tunnel.Connections(
+    settings = qubes_vpn_connections.Settings("openvpn", "tun0", "a", ("b",))
+    connections = qubes_vpn_connections.Connections(
         {
             name: Connection(uuid_of(name), f"qubes-vpn-{name}", f"uuid={uuid_of(name)}\n", {}, ())
             for name in ("a", "b")
@@ -93,12 +94,12 @@ def qube(monkeypatch, tmp_path):
         (qubes_vpn_nft, "is_tunnel", lambda _: True),
         (qubes_vpn_nm, "end_abandoned", lambda _: None),
         (qubes_vpn_tunnel, "lacking", lambda *_: []),
-        (qubes_vpn_tunnel, "pinned", list),
-        (qubes_vpn_tunnel, "connections", lambda *_: connections),
-        (qubes_vpn_tunnel, "CONF", tmp_path / "tunnel.conf"),
-        (qubes_vpn_tunnel, "FILES", tmp_path / "ours"),
+        (qubes_vpn_connections, "pinned", list),
+        (qubes_vpn_connections, "of_profiles", lambda *_: connections),
+        (qubes_vpn_connections, "CONF", tmp_path / "tunnel.conf"),
+        (qubes_vpn_connections, "FILES", tmp_path / "ours"),
         (qubes_vpn_tunnel, "WISH", tmp_path / "ours/wish"),
-        (qubes_vpn_tunnel, "KEYFILES", tmp_path / "run/NetworkManager/system-connections"),
+        (qubes_vpn_connections, "KEYFILES", tmp_path / "run/NetworkManager/system-connections"),
         # Not those of the module `time`: other threads of the tests wait by them, one for ever.
         (qubes_vpn_tunnel, "time", clock),
         (qubes_vpn_nm, "time", clock),
@@ -111,9 +112,9 @@ def qube(monkeypatch, tmp_path):
     ):
         monkeypatch.setattr(module, name, value)
     made.settings = settings
-    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(settings))
-    qubes_vpn_tunnel.FILES.mkdir()
-    qubes_vpn_tunnel.write(connections.made)
+    qubes_vpn_connections.CONF.write_text(qubes_vpn_connections.write_settings(settings))
+    qubes_vpn_connections.FILES.mkdir()
+    qubes_vpn_connections.write(connections.made)
     return made
 
 
@@ -140,7 +141,7 @@ def test_it_is_said_of_the_one_that_is_up(qube, active, state, profile, pillars)
     """Whichever is the pillar's, and wherever its name stands among the others."""
     other = {"a": "b", "b": "a"}[pillars]
     settings = qube.settings._replace(profile=pillars, further=(other,))
-    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(settings))
+    qubes_vpn_connections.CONF.write_text(qubes_vpn_connections.write_settings(settings))
     qube.active = active
     assert said() == (state, profile if active else pillars, [])
 
@@ -154,7 +155,7 @@ def test_a_networkmanager_that_does_not_answer_is_not_down(qube):
 
 @pytest.mark.parametrize("text", ["kind = openvpn\ninterf", ""])
 def test_what_is_up_is_said_without_its_settings(qube, text):
-    qubes_vpn_tunnel.CONF.write_text(text)
+    qubes_vpn_connections.CONF.write_text(text)
     qube.active = {"b": "activated"}
     state, profile, problems = said()
     assert (state, profile) == ("up", "b")
@@ -163,7 +164,7 @@ def test_what_is_up_is_said_without_its_settings(qube, text):
 
 def test_without_any_settings_nothing_is_called_up(qube, monkeypatch):
     """Nobody knows its interface then."""
-    qubes_vpn_tunnel.CONF.unlink()
+    qubes_vpn_connections.CONF.unlink()
     monkeypatch.setattr(qubes_vpn_killswitch, "status", lambda: {"state": "absent"})
     monkeypatch.setattr(qubes_vpn_nft, "is_up", lambda interface: interface == "tun0")
     qube.active = {"a": "activated"}
@@ -172,7 +173,7 @@ def test_without_any_settings_nothing_is_called_up(qube, monkeypatch):
 
 def test_one_whose_keyfile_is_gone_is_said_and_taken_down(qube):
     """As after a start of qubes-vpn-tunnel.service that found no usable profile."""
-    qubes_vpn_tunnel.write({})
+    qubes_vpn_connections.write({})
     qube.active = {"c": "activated"}
     assert said()[:2] == ("up", "c")
     qubes_vpn_tunnel.stop()
@@ -182,7 +183,7 @@ def test_one_whose_keyfile_is_gone_is_said_and_taken_down(qube):
 def test_one_of_the_users_own_is_not_ours(qube):
     """Whatever it is called."""
     mine = qubes_vpn_nm.Active("a-uuid", "vpn", "activated", "/p", "qubes-vpn-a")
-    assert set(qubes_vpn_tunnel.ours([mine])) == {uuid_of("a"), uuid_of("b")}
+    assert set(qubes_vpn_connections.ours([mine])) == {uuid_of("a"), uuid_of("b")}
 
 
 def test_a_watchdog_that_does_not_run_is_said(qube):
@@ -232,7 +233,7 @@ def test_what_is_still_otherwise_at_the_second_look_is_a_problem(qube, monkeypat
 
 
 def test_while_one_is_at_work_another_waits_and_does_not_begin(qube):
-    folder = os.open(qubes_vpn_tunnel.FILES, os.O_RDONLY)
+    folder = os.open(qubes_vpn_connections.FILES, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     for work in (qubes_vpn_tunnel.up, qubes_vpn_tunnel.stop):
         with pytest.raises(Failed, match="another `tunnel` or state is at work"):
@@ -246,7 +247,7 @@ def test_while_one_is_at_work_another_waits_and_does_not_begin(qube):
 
 def test_networkmanagers_own_folder_is_not_closed(qube):
     """R50: its resolv.conf in there is everybody's; the keyfiles are root's."""
-    keyfiles = qubes_vpn_tunnel.KEYFILES
+    keyfiles = qubes_vpn_connections.KEYFILES
     assert [path.stat().st_mode & 0o777 for path in (keyfiles.parent, keyfiles)] == [0o755, 0o700]
 
 
@@ -256,7 +257,7 @@ def test_networkmanagers_own_folder_is_not_closed(qube):
 @pytest.fixture
 def wireguard(qube):
     qube.type, qube.settings = "wireguard", qube.settings._replace(kind="wireguard")
-    qubes_vpn_tunnel.CONF.write_text(qubes_vpn_tunnel.write_settings(qube.settings))
+    qubes_vpn_connections.CONF.write_text(qubes_vpn_connections.write_settings(qube.settings))
     return qube
 
 

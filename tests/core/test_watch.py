@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import qubes_vpn_connections
 import qubes_vpn_nm
 import qubes_vpn_tunnel
 import qubes_vpn_watch as watchdog
@@ -296,7 +297,7 @@ def turns(monkeypatch, tmp_path):
             def note(self, up, _now):
                 told.append(up)
 
-        monkeypatch.setattr(qubes_vpn_tunnel, "FILES", tmp_path / "qubes-vpn")
+        monkeypatch.setattr(qubes_vpn_connections, "FILES", tmp_path / "qubes-vpn")
         monkeypatch.setattr(watchdog, "turn", turn)
         monkeypatch.setattr(watchdog, "Ears", lambda: Ears(heard))
         monkeypatch.setattr(watchdog, "Notices", Noted)
