@@ -66,7 +66,7 @@ def listing(texts: Sequence[str], links: Sequence[Link] = ()) -> dict[str, Any]:
                 "Install nftables and iproute2, or mend the rules.",
             )
         document = json.loads((folder / "rules.json").read_text())
-        _complete(document, (folder / "rules.txt").read_text())
+        complete(document, (folder / "rules.txt").read_text())
     return document
 
 
@@ -83,7 +83,7 @@ def _lines(link: Link) -> str:
     return f"{made}link set {link.name} group {link.group}\n"
 
 
-def _complete(document: dict[str, Any], text: str) -> None:
+def complete(document: dict[str, Any], text: str) -> None:
     """What nft's text says and the JSON of nft 1.0.6 does not: devices, flags, a rule's words."""
     rules, devices, flags = _read(text)
     for entry in document["nftables"]:

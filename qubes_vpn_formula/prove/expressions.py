@@ -61,8 +61,9 @@ _PORTS = {
 _ICMP = {
     "type": _Field("icmp_type", 1, lambda packet: z3.Extract(15, 8, packet.source_port)),
     "code": _Field("icmp_code", 2, lambda packet: z3.Extract(7, 0, packet.source_port)),
+    "checksum": _Field("number16", 4, lambda packet: packet.destination_port),
 }
-_ICMPV6 = {
+_ICMPV6 = _ICMP | {
     "type": _ICMP["type"]._replace(kind="icmpv6_type"),
     "code": _ICMP["code"]._replace(kind="icmpv6_code"),
 }

@@ -77,8 +77,10 @@ _WIDTHS = {
 class Packet:
     """The fields, in host byte order; addresses of IPv4 are the low 32 bits of 128.
 
-    header_words: IPv4's header length, in 32-bit words.  loose_route, strict_route: it has that IP
-    option.  next_header, routing_header: IPv6, the first next-header byte; has such a header.
+    header_words: IPv4's header length, in 32-bit words.
+    loose_route, strict_route: the kernel finds that IP option; it overlooks one whose pointer is
+    not at the first address.
+    next_header, routing_header: IPv6, the first next-header byte; has such a header.
     protocol: behind all extension headers; protocol_known: the kernel found it.
     later_fragment: it has no transport header, because that was in an earlier fragment.
     transport_bytes: how many bytes of transport header and payload there are.

@@ -40,6 +40,7 @@ WIDTHS = {
 _WORDS: dict[str, dict[str, int]] = {
     "ct_dir": {"original": 0, "reply": 1},
     "ct_state": STATES,
+    "devgroup": {"default": 0},
     "ether_type": {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD, "8021q": 0x8100, "vlan": 0x8100},
     "icmp_code": {
         "net-unreachable": 0,
@@ -106,12 +107,15 @@ _WORDS: dict[str, dict[str, int]] = {
         "udp": 17,
         "dccp": 33,
         "ipv6": 41,
+        "ipv6-route": 43,
+        "ipv6-frag": 44,
         "gre": 47,
         "esp": 50,
         "ah": 51,
         "ipv6-icmp": 58,
         "icmpv6": 58,
         "ipv6-nonxt": 59,
+        "ipv6-opts": 60,
         "sctp": 132,
         "udplite": 136,
     },

@@ -21,6 +21,7 @@ from qubes_vpn_formula.prove.translation import Binding
 #: fragments are put together before that.
 _TRACKING, _REASSEMBLY = -200, -400
 _TRACKED_HOOKS = ("prerouting", "output")
+_OF_DEVICES = ("ingress", "egress")
 _STOPS = ("drop", "reject")
 #: Statements that leave a packet as it is and let it go on.
 _IDLE = ("counter", "log", "comment", "flow")
@@ -66,7 +67,8 @@ def walk(
 ) -> Outcome:
     """*packet* through *hook*: prerouting, input, forward, output, postrouting, ingress or egress.
 
-    given: the condition under which it gets there.  open_sets: (family, table, name) of sets whose
+    given: the condition under which it gets there; to other hooks than ingress and egress only IP
+    does.  open_sets: (family, table, name) of sets whose
     elements are not looked at: membership is a function of the key of which nothing is known
     (:func:`qubes_vpn_formula.prove.statements.membership`), so what is proven holds for any
     elements.  Raises NotModelled.
@@ -88,6 +90,8 @@ class _Walk:
 
     def outcome(self, given: z3.BoolRef) -> Outcome:
         alive, stopped = given, {verdict: [] for verdict in _STOPS}
+        if self._hook not in _OF_DEVICES:
+            alive = both(given, either(self._packet.is_ipv4(), self._packet.is_ipv6()))
         for stage in self._stages():
             self._ended.clear()
             alive = stage(alive)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The model of nftables by itself: what it says of small rule sets, and what it refuses (R91)."""
+
+import os
+
+import pytest
+import z3
+
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.prove import nftjson, path
+from qubes_vpn_formula.prove.collect import Link, listing
+from qubes_vpn_formula.prove.notmodelled import NotModelled
+from qubes_vpn_formula.prove.packet import IPV4, IPV6, STATES, TCP, UDP, Packet, at, read, value
+from qubes_vpn_formula.prove.ruleset import Base
+from qubes_vpn_formula.prove.walk import walk
+
+_HOOK = "type filter hook forward priority 0; policy drop;"
+
+
+@pytest.fixture(autouse=True)
+def _namespaces():
+    if os.geteuid() != 0:
+        pytest.skip("namespaces need root")
+
+
+def _load(text, *links):
+    return nftjson.read(listing([text], links))
+
+
+def _forward(rules, *, more="", family="inet"):
+    text = f"table {family} t {{\n{more}\nchain c {{\n{_HOOK}\n{rules}\n}}\n}}\n"
+    return _load(text)
+
+
+def _holds(*truths):
+    """Whether there is a packet of which all of it is so; None if there is none."""
+    packet = Packet.any()
+    solver = z3.Solver()
+    solver.add(packet.well_formed(), *truths)
+    return read(packet, solver.model()) if solver.check() == z3.sat else None
+
+
+@pytest.mark.parametrize(
+    ("rules", "what"),
+    [
+        ("fib daddr type local accept", "fib"),
+        ("ip dscp 3 accept", "dscp"),
+        ("meta pkttype broadcast accept", "pkttype"),
+        ("ct status dnat accept", "ct status"),
+        ("tcp dport set 80", "change"),
+        ("tcp option maxseg size set rt mtu accept", "behind a change of the MSS"),
+        ("meta length 100 accept", "length"),
+        ("@th,0,32 1 accept", "base"),
+    ],
+)
+def test_a_rule_that_is_not_modelled_is_refused_and_named(rules, what):
+    with pytest.raises(NotModelled, match=f"^inet t c, rule 1: .*{what}.* is not modelled$"):
+        walk(_forward(rules), "forward", Packet.any())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "set s { type ipv4_addr; flags timeout; }",
+        "set s { type ether_addr; }",
+        "flags dormant;",
+    ],
+)
+def test_what_changes_by_itself_or_is_unknown_is_refused(more):
+    with pytest.raises(NotModelled, match="inet t"):
+        _forward("accept", more=more)
+
+
+def test_a_rule_that_adds_to_a_set_is_refused():
+    more = "set s { type ipv4_addr; flags dynamic; size 5; }"
+    with pytest.raises(NotModelled, match="'set' is not modelled"):
+        walk(_forward("add @s { ip saddr }", more=more), "forward", Packet.any())
+
+
+def test_bridges_are_refused():
+    with pytest.raises(NotModelled, match="bridge b"):
+        _load("table bridge b {\n}\n")
+
+
+def test_an_order_that_nothing_lists_is_refused_where_it_matters():
+    two = "table inet {0} {{\nchain c {{\n" + _HOOK + "\n{1}\n}}\n}}\n"
+    harmless = two.format("a", "accept") + two.format("b", "tcp dport 80 drop")
+    walk(_load(harmless), "forward", Packet.any())
+    marking = two.format("a", "accept") + two.format("b", "meta mark set 5")
+    with pytest.raises(NotModelled, match="inet b c, rule 1: 'mangle' beside a chain"):
+        walk(_load(marking), "forward", Packet.any())
+
+
+def test_a_chain_at_egress_needs_its_device():
+    base = 'type filter hook egress device "eth0" priority 0;'
+    text = f"table netdev t {{\nchain c {{\n{base}\ndrop\n}}\n}}\n"
+    document = listing([text], [Link("eth0")])
+    chain = nftjson.read(document).chain("netdev", "t", "c")
+    assert chain.base == Base("filter", "egress", 0, "accept", ("eth0",))
+    for entry in document["nftables"]:
+        entry.get("chain", {}).pop("dev", None)
+    with pytest.raises(NotModelled, match="whose devices are not said"):
+        nftjson.read(document)
+
+
+def test_a_rule_has_its_text():
+    [rule] = _forward('iifname "vif*" tcp dport { 53, 80-90 } accept').rules()
+    assert rule.text == 'iifname "vif*" tcp dport { 53, 80-90 } accept'
+    assert str(rule) == "inet t c, rule 1"
+
+
+def test_what_nft_refuses_is_told():
+    with pytest.raises(UserError, match=r"the rules cannot be loaded: .*syntax error"):
+        listing(["table inet {"])
+
+
+def test_what_cannot_be_loaded_does_not_match_not_even_by_unequal():
+    packet = Packet.any()
+    out = walk(_forward("tcp dport != 53 accept"), "forward", packet)
+    assert _holds(out.accepted, packet.protocol == UDP) is None
+    assert _holds(out.accepted, packet.protocol == TCP)
+    kind = walk(_forward("meta oifkind != tun accept"), "forward", packet)
+    assert _holds(kind.accepted, packet.out_kind == 0) is None
+
+
+def test_icmp_type_is_of_ipv4_only_as_nft_adds_it():
+    packet = Packet.any()
+    out = walk(_forward("icmp type echo-request accept"), "forward", packet)
+    assert _holds(out.accepted, packet.ethertype == IPV6) is None
+    found = _holds(out.accepted)
+    assert (found["protocol"], found["source_port"] >> 8) == (1, 8)
+
+
+def test_goto_does_not_come_back_and_jump_does():
+    more = "chain u {\ntcp dport 80 return\nudp dport 53 drop\n}\n"
+    packet = Packet.any()
+    came = walk(_forward("jump u\naccept", more=more), "forward", packet)
+    assert _holds(came.accepted, packet.is_protocol(TCP))
+    assert _holds(came.accepted, packet.is_protocol(UDP), packet.destination_port == 53,
+                  packet.transport_bytes > 3, z3.Not(packet.later_fragment)) is None  # fmt: skip
+    gone = walk(_forward("goto u\naccept", more=more), "forward", packet)
+    assert _holds(gone.accepted) is None
+
+
+def test_a_nat_chain_runs_where_the_kernel_translates_not_at_its_own_priority():
+    text = """table inet t {
+        chain n { type nat hook prerouting priority -150; dnat ip to 10.8.0.1; }
+        chain before { type filter hook prerouting priority -120; ip daddr 10.8.0.1 drop; }
+        chain behind { type filter hook prerouting priority -90; ip daddr != 10.8.0.1 drop; }
+    }"""
+    packet = Packet.any().having(ethertype=IPV4, first=True, state=STATES["new"])
+    out = walk(_load(text), "prerouting", packet)
+    asked = [packet.destination != value("destination", "10.8.0.1"), packet.in_index != 1]
+    asked.append(packet.well_formed())
+    assert _holds(out.accepted, *asked)
+    assert _holds(out.accepted, packet.destination == value("destination", "10.8.0.1")) is None
+    assert _holds(out.dropped, *asked) is None
+
+
+def test_tracking_is_behind_raw():
+    text = """table inet t {
+        chain raw { type filter hook prerouting priority raw; ct state invalid meta mark set 5; }
+        chain behind { type filter hook prerouting priority 0; meta mark != 5 drop; }
+    }"""
+    packet = Packet.any().having(state=STATES["established"], in_index=2)
+    assert _holds(walk(_load(text), "prerouting", packet).dropped) is None
+
+
+def test_a_set_that_is_left_open_may_have_any_element():
+    more = "set s { type ipv4_addr; elements = { 1.2.3.4 } }"
+    ruleset, packet = _forward("ip daddr @s accept", more=more), Packet.any()
+    other = packet.destination == value("destination", "9.9.9.9")
+    assert _holds(walk(ruleset, "forward", packet).accepted, other) is None
+    open_sets = frozenset({("inet", "t", "s")})
+    assert _holds(walk(ruleset, "forward", packet, open_sets=open_sets).accepted, other)
+
+
+def test_an_ip6_table_does_not_list_nexthdr_so_both_readings_are_possible():
+    ruleset = _forward("ip6 nexthdr udp udp dport 53 drop\naccept", family="ip6")
+    assert ruleset.chain("ip6", "t", "c").rules[0].text == "udp dport 53 drop"
+    packet = Packet.any()
+    asked = [packet.is_ipv6(), packet.is_protocol(UDP), packet.destination_port == 53]
+    asked += [packet.transport_bytes > 3, z3.Not(packet.later_fragment)]
+    out = walk(ruleset, "forward", packet)
+    assert _holds(out.accepted, *asked)  # behind an extension header
+    assert _holds(out.dropped, *asked, packet.next_header == 60)
+    assert _holds(out.accepted, *asked, packet.next_header == UDP) is None
+
+
+def test_an_offloaded_flow_meets_nothing_but_egress():
+    """The kernel that tests run on may have no flowtables: nft's JSON is put in."""
+    drop = {"family": "inet", "table": "t", "name": "c", "handle": 1, "type": "filter"}
+    drop |= {"hook": "forward", "prio": 0, "policy": "drop"}
+    add = {"flow": {"op": "add", "flowtable": "@f"}}
+    rule = {"family": "inet", "table": "t", "chain": "c", "handle": 2, "expr": [add]}
+    document = [{"table": {"family": "inet", "name": "t", "handle": 1}}, {"chain": drop}]
+    packet = Packet.any()
+    closed = nftjson.read({"nftables": document})
+    assert _holds(path.forwarded(closed, packet).through) is None
+    flowtable = {"family": "inet", "table": "t", "name": "f", "handle": 3, "dev": ["vif1.0"]}
+    document += [{"flowtable": flowtable}, {"rule": rule}]
+    way = path.forwarded(nftjson.read({"nftables": document}), packet)
+    assert _holds(way.through, packet.is_protocol(UDP))
+    assert _holds(way.through, packet.is_protocol(1)) is None
+    assert _holds(way.through, packet.in_name != value("in_name", "vif1.0")) is None
+
+
+def test_one_concrete_packet_is_judged_by_the_same_terms():
+    packet = Packet.any()
+    out = walk(_forward("ip daddr 10.0.0.0/8 udp dport 50-60 reject\naccept"), "forward", packet)
+    asked = {
+        "ethertype": IPV4, "destination": "10.1.2.3", "protocol_known": True, "protocol": UDP,
+        "destination_port": 53, "transport_bytes": 8, "later_fragment": False,
+    }  # fmt: skip
+    assert [str(one) for one in at([out.accepted, out.rejected], packet, asked)] == [
+        "False",
+        "True",
+    ]
+    asked["destination"] = "11.1.2.3"
+    assert [str(one) for one in at([out.accepted, out.rejected], packet, asked)] == [
+        "True",
+        "False",
+    ]
+
+
+def test_the_three_ends_exclude_each_other_and_leave_no_other():
+    rules = "ct state new limit rate 3/second accept\nmeta mark 5 reject\nudp dport 53 drop\naccept"
+    out = walk(_forward(rules), "forward", Packet.any())
+    ends = [out.accepted, out.dropped, out.rejected]
+    packet = Packet.any()
+    address = z3.Or(packet.is_ipv4(), packet.is_ipv6())
+    assert _holds(address, z3.Not(z3.PbEq([(end, 1) for end in ends], 1))) is None
