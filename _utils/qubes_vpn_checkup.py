@@ -14,9 +14,6 @@ from qubes_vpn_told import NotUnderstood
 
 #: Seconds for an answer: a resolver asks the internet first; a tunnel has its time to come up.
 _STATUS, _SWITCH = 45, 240
-#: What a qube of each role tells of itself.
-_PARTS = {"tunnel": ("killswitch", "tunnel", "dns"), "resolver": ("resolver",)}
-_ALL_PARTS = {"killswitch", "tunnel", "dns", "mullvad", "resolver"}
 _ROLE = "Restart it: a service of it that dom0 has switched on since is not there yet"
 _WHY = {
     "busy": "somebody else is at it. Try again",
@@ -54,13 +51,10 @@ def status(app, name, role):
     role: what the pillar has it for: what belongs to that is told, and nothing else.
     """
     found = _asked(app, name, "Status", qubes_vpn_told.STATUS, _STATUS)
-    if found["role"] != role or None in [found[part] for part in _PARTS[role]]:
-        raise NoAnswer(f"{name}: it does not say that it is a {role}. {_ROLE}")
-    kept = (*_PARTS[role], "mullvad") if role == "tunnel" else _PARTS[role]
-    return {
-        key: None if key in _ALL_PARTS and key not in kept else value
-        for key, value in found.items()
-    }
+    try:
+        return qubes_vpn_told.for_role(found, role)
+    except NotUnderstood as error:
+        raise NoAnswer(f"{name}: {error}. {_ROLE}") from None
 
 
 def switch(app, name, service, argument=""):

@@ -21,6 +21,8 @@ OF_RESOLVERS = ("Status", "Rules", "Drops")
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _ID = re.compile(r"[0-9a-f]{16}")
 _MOST = 2**53
+#: What a qube of each role tells of itself.
+_PARTS = {"tunnel": ("killswitch", "tunnel", "dns"), "resolver": ("resolver",)}
 
 
 class NotUnderstood(Exception):
@@ -42,6 +44,19 @@ def read(data, form):
     except (ValueError, RecursionError):
         raise NotUnderstood("the answer is no JSON") from None
     return _fit(found, form, "answer")
+
+
+def for_role(status, role):
+    """What of a ``STATUS`` belongs to *role*, ``tunnel`` or ``resolver``; the rest is None.
+
+    Raises :class:`NotUnderstood` when any of it is missing.
+    """
+    parts = _PARTS[role]
+    if status["role"] != role or None in [status[part] for part in parts]:
+        raise NotUnderstood(f"it does not say that it is a {role}")
+    kept = (*parts, "mullvad") if role == "tunnel" else parts
+    others = {part for each in _PARTS.values() for part in each} | {"mullvad"}
+    return {key: None if key in others - {*kept} else value for key, value in status.items()}
 
 
 def _fit(value, form, place):

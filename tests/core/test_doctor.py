@@ -2,12 +2,14 @@
 """The doctor: each row of the guides' troubleshooting tables is a check that finds it (R68)."""
 
 import copy
+import json
 
 import pytest
 
 import qubes_vpn_doctor
 import qubes_vpn_finding
 import qubes_vpn_model
+import qubes_vpn_overview
 import qubes_vpn_told
 
 PILLAR = {
@@ -337,6 +339,49 @@ def test_every_check_is_planted_once_and_every_row_has_its_checks():
     shown = {*PLANTED, *PLANTED_APP, "D327", *(one for both in TOGETHER for one in both)}
     assert set(ids) == shown
     assert set(ids) == {check for checks in ROWS.values() for check in checks}
+
+
+def ways(value, path=()):
+    """Every place in *value*, the way to it."""
+    yield path
+    items = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list) else items:
+        yield from ways(inner, (*path, key))
+
+
+#: What may be at one place or another of a form.
+POOL = (
+    *(None, True, False, 0, 2**53, [], {}),
+    *("up", "down", "unknown", "absent", "closed", "failed", "other", "mullvad", "revoked", "wg0"),
+    *(["bad-settings", "not-a-tunnel"], ["servers"]),
+)
+
+
+@pytest.mark.parametrize("name", ["sys-vpn", "sys-dns", "app"])
+def test_whatever_form_a_qube_sends_it_is_examined_and_shown(name):
+    """A hostile qube may combine what no qube combines; nobody else is the worse for it."""
+    model = APP if name == "app" else MODEL
+    name = name.replace("app", "sys-vpn")
+    seen = 0
+    for path in [path for path in ways(healthy(model).told[name]) if path]:
+        for new in POOL:
+            subject = healthy(model)
+            inner = subject.told[name]
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = new
+            try:
+                told = qubes_vpn_told.read(
+                    json.dumps(subject.told[name]).encode(), qubes_vpn_told.STATUS
+                )
+                subject.told[name] = qubes_vpn_told.for_role(told, model.services[name].role)
+            except qubes_vpn_told.NotUnderstood:
+                continue
+            report = qubes_vpn_doctor.examine(subject)
+            text = qubes_vpn_overview.text(qubes_vpn_overview.data(subject, report, []))
+            assert (text + qubes_vpn_finding.text(report)).isascii()
+            seen += 1
+    assert seen > 30
 
 
 def test_fixes_are_whole_sentences_for_the_qube():
