@@ -12,14 +12,17 @@ from qubes_vpn_formula.console import say
 from qubes_vpn_formula.embedded import dom0
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 from qubes_vpn_formula.errors import UserError, read_bytes
+from qubes_vpn_inventory import MORE
 
 
 class Asked(NamedTuple):
     """A machine to be asked.  machine: a dry ``qubes_vpn_machine.Machine``; last: what earlier
-    runs wrote on it, see ``qubes_vpn_words.last_written``."""
+    runs wrote on it, see ``qubes_vpn_words.last_written``; lacks: facts that its inventory does not
+    tell, because it is of an earlier version, see ``qubes_vpn_inventory.MORE``."""
 
     machine: object
     last: dict
+    lacks: frozenset = frozenset()
 
     def foretell(self, steps):
         """See :func:`qubes_vpn_foretell.foretell`."""
@@ -32,7 +35,8 @@ def of_inventory(file, folder):
     """The machine of the inventory *file*; its copy is made in *folder*.  Raises UserError."""
     path, taken = folder / "qubes.json", inventory.read(file)
     inventory.write_state(taken, path, file)
-    return Asked(dom0.machine(path, dry=True), inventory.last_written(taken))
+    lacks = frozenset({*MORE} - {*taken.get("more", ())})
+    return Asked(dom0.machine(path, dry=True), inventory.last_written(taken), lacks)
 
 
 def of_embedded(state_file, folder):

@@ -25,7 +25,10 @@ def machine(inventory=None, embedded=None):
 def now(asked, model=None):
     """The machine as it is: a :class:`View`."""
     guard = model and guard_of(qubes_vpn_plan.guard(model))
-    return View("The machine now", look(asked.machine, guard), _ways(asked.machine, guard))
+    qubes = look(asked.machine, guard)
+    if "ip" in asked.lacks:
+        qubes = [qube._replace(ip=None) for qube in qubes]
+    return View("The machine now", qubes, _ways(asked.machine, guard))
 
 
 def after(asked, model, before):

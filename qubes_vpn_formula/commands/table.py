@@ -10,8 +10,8 @@ from qubes_vpn_formula.commands.parser import command, json_option, machine_opti
 from qubes_vpn_formula.console import say
 
 _EPILOG = """\
-With a pillar, who is in clear by choice is known. Exit addresses are asked for on the machine
-alone: sudo qubesctl qubes_vpn.table ask=True
+With a pillar, who is in clear by choice is known. The address that the world sees is in no
+inventory: "not asked".
 
 exit codes: 0 done, 2 bad input
 

@@ -4,6 +4,7 @@
 import json
 
 from qubes_vpn_formula.cli import main
+from qubes_vpn_formula.embedded import dom0
 
 PILLAR = """\
 qubes_vpn:
@@ -50,3 +51,28 @@ def test_bad_input(tmp_path, capsys):
     pillar.write_text("qubes_vpn: {topolgy: dns}\n")
     assert main(["table", str(pillar), "--embedded", "fresh"]) == 2
     assert "topolgy" in capsys.readouterr().out
+
+
+def test_addresses_are_those_of_the_inventory_or_not_known(embedded, tmp_path, capsys):
+    """None is made up: an inventory of an earlier version has none."""
+    embedded.call("work", "admin.vm.property.Set", "ip", b"10.137.0.77")
+    machine = dom0.machine(embedded.path, dry=True)
+    import qubes_vpn_inventory
+
+    taken = qubes_vpn_inventory.take(machine, {})
+    path = tmp_path / "inventory.json"
+    for earlier in (False, True):
+        if earlier:
+            del taken["more"]
+            for qube in taken["qubes"].values():
+                qube["properties"].pop("ip", None)
+        path.write_text(json.dumps(taken))
+        assert main(["table", "--inventory", str(path), "--json"]) == 0
+        rows = {row["qube"]: row["address"] for row in json.loads(capsys.readouterr().out)}
+        assert rows["work"] == ("not known" if earlier else "10.137.0.77")
+        others = {"not known"} if earlier else {address_of(embedded, "personal")}
+        assert {rows["personal"]} == others
+
+
+def address_of(embedded, name):
+    return embedded.call(name, "admin.vm.property.Get", "ip").decode().split()[-1]
