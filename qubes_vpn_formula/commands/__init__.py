@@ -14,9 +14,10 @@ from qubes_vpn_formula.commands import (
     init,
     lab,
     plan,
+    prove,
     relays,
     set,
     table,
 )
 
-COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, table, demo, lab)
+COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, table, demo, lab, prove)

@@ -18,10 +18,12 @@ Nothing of the machine's own network is touched.
 
 Killswitches: ours, none, those of public guides, and mutants: ours with one fault each.
 --proof adds, for each attack, the mutants that it must find broken.
+--replay sends the packets of what qubes-vpn prove has refuted, and says whether the kernel agrees.
 
 exit codes:
   0    ours withstood every attack, and each mutant of --proof was found broken
-  1    a finding: in ours (without it: in any that was asked for), a mutant not found broken
+  1    a finding: in ours (without it: in any that was asked for), a mutant not found broken,
+       a kernel that does not agree
   2    bad input, or a machine that cannot run the lab
   130  ended by Ctrl-C; what was done until then is reported
 
@@ -29,6 +31,7 @@ examples:
   sudo qubes-vpn lab --fast
   sudo qubes-vpn lab --proof --report report
   sudo qubes-vpn lab --attack T01 B03 --killswitch ours none s0-mullvad --report report
+  sudo qubes-vpn lab --replay proof.json
   qubes-vpn lab --list
 """
 
@@ -60,6 +63,9 @@ def add(subparsers):
     parser.add_argument(
         "--report", metavar="DIR", help="a new folder for report.html, report.json and captures"
     )
+    parser.add_argument(
+        "--replay", metavar="FILE", help="instead: the counterexamples of qubes-vpn prove --json"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     json_option(parser)
     parser.set_defaults(run=run)
@@ -74,6 +80,8 @@ def run(args):
         raise UserError(
             f"not installed: {packages}", f"Install it; Debian: sudo apt-get install {packages}"
         )
+    if args.replay:
+        return _replay(args)
     from qubes_vpn_formula.lab import attacks, matrix
     from qubes_vpn_formula.lab.run import Run
 
@@ -90,8 +98,7 @@ def run(args):
     if args.jobs < 1:
         raise UserError("at least one cell must run at a time", "Say --jobs 2.", key="--jobs")
     source = _source(args)
-    if refused := programs.refusal():
-        raise UserError(f"the lab cannot run here: {refused}", "Run it as root: sudo qubes-vpn lab")
+    _must_run()
     with _folder(args.report) as folder:
         done = Run(chosen, {name: columns[name] for name in names}, args.proof, source, folder)
         done.play(args.jobs)
@@ -99,6 +106,42 @@ def run(args):
             done.write()
         _show(args, done)
     return 130 if done.interrupted else bool(done.findings)
+
+
+def _must_run():
+    from qubes_vpn_formula.lab import programs
+
+    if refused := programs.refusal():
+        raise UserError(f"the lab cannot run here: {refused}", "Run it as root: sudo qubes-vpn lab")
+
+
+def _replay(args):
+    """Each counterexample through a kernel: what it says, and whether that is what was proven."""
+    from qubes_vpn_formula.lab import replay
+
+    counterexamples = replay.read(args.replay)
+    _must_run()
+    results = []
+    for found in counterexamples:
+        try:
+            done = replay.replay(found)
+            agrees, left = done.agrees, list(done.left)
+        except replay.CannotReplay as error:
+            agrees, left = None, [str(error)]
+        results.append(
+            {"property": found["property"], "told": found["told"], "agrees": agrees, "left": left}
+        )
+        if not args.json:
+            word = {True: "agrees", False: "DOES NOT AGREE", None: "not replayed"}[agrees]
+            line = f"the kernel {word}: {found['property']}: {found['told']}"
+            say(line, None if agrees else "red")
+            for line in left or ["nothing came out"]:
+                say(f"  {line}")
+    if args.json:
+        say(json.dumps(results, indent=2))
+    elif not results:
+        say("no counterexample in it: there is nothing to replay")
+    return int(not all(one["agrees"] for one in results))
 
 
 def _known(wanted, known, key):

@@ -153,7 +153,8 @@ class _Walk:
                 for kind, data in statement.items():
                     if kind in ("jump", "goto"):
                         self._must_not_write(self._target(rule, data))
-                    if kind in ("mangle", "notrack", "vmap"):
+                    changes = kind == "mangle" and data["key"] != _MSS
+                    if changes or kind in ("notrack", "vmap"):
                         raise NotModelled(
                             str(rule), f"'{kind}' beside a chain of the same priority"
                         )
@@ -295,7 +296,7 @@ class _Walk:
 
     def _mangle(self, rule: Rule, place: int, data: Any, met: z3.BoolRef) -> z3.BoolRef:
         where, target = data["key"], data["value"]
-        if where == {"tcp option": {"name": "maxseg", "field": "size"}}:
+        if where == _MSS:
             if place != len(rule.statements) - 1:
                 raise NotModelled(str(rule), "a statement behind a change of the MSS")
             return met
@@ -341,6 +342,8 @@ class _Walk:
 
 _VERDICTS = ("accept", "drop", "reject", "return", "continue", "jump", "goto")
 _MARK = {"meta": {"key": "mark"}}
+#: No rule that is modelled looks at it.
+_MSS = {"tcp option": {"name": "maxseg", "field": "size"}}
 _WRITABLE = (_MARK, {"ct": {"key": "mark"}})
 
 

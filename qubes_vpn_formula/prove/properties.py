@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""P1 to P8: what must hold of every packet, as claims about a place's rules.
+
+A claim is a question to the solver: is there a packet that does the *bad* thing?  With none it is
+proven.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import z3
+
+from qubes_vpn_formula.prove import path
+from qubes_vpn_formula.prove.machine import Facts
+from qubes_vpn_formula.prove.packet import (
+    ARP,
+    ICMP,
+    ICMPV6,
+    LOOPBACK,
+    PORTED,
+    TCP,
+    UDP,
+    Packet,
+    name_number,
+    number,
+)
+from qubes_vpn_formula.prove.path import Way
+from qubes_vpn_formula.prove.ruleset import Ruleset
+from qubes_vpn_formula.prove.statements import Names
+from qubes_vpn_formula.prove.walk import walk
+from qubes_vpn_net import Destination
+from qubes_vpn_ruleset import MARK
+
+#: What is proven, in the words of people.
+TITLES = {
+    "P1": "no packet of a client leaves by the VPN qube's uplink",
+    "P2": "no packet of the VPN qube's own leaves by its uplink, except to an endpoint",
+    "P3": "no DNS packet of a client reaches another than the intended resolver",
+    "P4": "nothing from the uplink or the tunnel opens a new flow to a client",
+    "P5": "no packet of a client reaches another client",
+    "P6": "what has to work gets through: clients' flows, answers, path-MTU messages, the tunnel's",
+    "P7": "P1 to P5 hold in each rule set that there is while rules are loaded",
+    "P8": "the upstream qube lets the VPN qube open flows to its endpoints only",
+}
+DNS, DNS_PORTS = 53, (53, 853)
+_PROTOCOLS = {"tcp": TCP, "udp": UDP}
+_CLIENTS = 2  # the group of clients' links
+_KINDS = ("tun", "wireguard")  # that a tunnel's device may be of
+_NEIGHBOURS = (135, 136)  # ICMPv6 types, RFC 4861
+
+
+@dataclass(frozen=True)
+class Claim:
+    """id: the property's.  text: what is claimed.  bad: true of a packet that breaks it.
+
+    packet: as it comes in.  way: what it meets.  leaves: whether a packet that breaks it gets
+    through; False where the claim is that it does, and it is stopped.  likely: conditions that make
+    a counterexample one that people know, wanted one after the other as far as they can be had.
+    """
+
+    id: str
+    text: str
+    bad: z3.BoolRef
+    packet: Packet
+    way: Way
+    leaves: bool = True
+    likely: tuple[z3.BoolRef, ...] = ()
+
+
+class Question:
+    """A place as the claims need it; each way through it is walked once.
+
+    endpoint: whether a packet goes to an endpoint, as a term.  open_sets: sets that are not looked
+    into.
+    """
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        facts: Facts,
+        endpoint: Callable[[Packet], z3.BoolRef],
+        open_sets: Names = frozenset(),
+    ) -> None:
+        self.ruleset, self.facts, self.endpoint = ruleset, facts, endpoint
+        self.open_sets = open_sets
+
+    @cached_property
+    def forwarded(self) -> tuple[Packet, Way, z3.BoolRef]:
+        """A packet from one device to another, its way, and what is known of it."""
+        packet = Packet.any("p")
+        known = z3.And(_came(packet), _device(packet, "in"), _device(packet, "out"))
+        return packet, path.forwarded(self.ruleset, packet, self.open_sets), known
+
+    @cached_property
+    def sent(self) -> tuple[Packet, Way, z3.BoolRef]:
+        """A packet of the qube's own."""
+        packet = Packet.any("own")
+        known = z3.And(_possible(packet), _device(packet, "out"))
+        return packet, path.sent(self.ruleset, packet, self.open_sets), known
+
+    @cached_property
+    def received(self) -> tuple[Packet, Way, z3.BoolRef]:
+        """A packet for the qube itself."""
+        packet = Packet.any("in")
+        known = z3.And(_came(packet), _device(packet, "in"))
+        return packet, path.received(self.ruleset, packet, self.open_sets), known
+
+
+def claims(question: Question, wanted: Iterable[str]) -> Iterator[Claim]:
+    """The claims of these properties."""
+    for id in wanted:
+        yield from _CLAIMS[id](question)
+
+
+# Who is who.  A device has an index, a name, a group and a kind; only what is known of it counts.
+
+
+def client(packet: Packet, side: str) -> z3.BoolRef:
+    """A link to a client: Qubes names and groups it."""
+    name, group = getattr(packet, f"{side}_name"), getattr(packet, f"{side}_group")
+    begins = z3.Extract(127, 104, name) == name_number("vif") >> 104
+    return z3.And(_device(packet, side), begins, group == _CLIENTS)
+
+
+def tunnel(packet: Packet, side: str, facts: Facts) -> z3.BoolRef:
+    """The tunnel: one of the configured names, and of a tunnel's kind."""
+    name, kind = getattr(packet, f"{side}_name"), getattr(packet, f"{side}_kind")
+    named = z3.Or([name == name_number(one) for one in facts.tunnels])
+    return z3.And(_device(packet, side), named, z3.Or([kind == name_number(one) for one in _KINDS]))
+
+
+def uplink(packet: Packet, side: str, facts: Facts) -> z3.BoolRef:
+    """Every other device, whatever it is called, and whether or not it exists yet."""
+    other = z3.Or(client(packet, side), tunnel(packet, side, facts))
+    return z3.And(_device(packet, side), z3.Not(other))
+
+
+def _device(packet: Packet, side: str) -> z3.BoolRef:
+    return z3.UGT(getattr(packet, f"{side}_index"), LOOPBACK)
+
+
+# What a packet is
+
+
+def to_one_of(packet: Packet, destinations: Sequence[Destination]) -> z3.BoolRef:
+    """Whether it goes to one of these: family, address, protocol and port.
+
+    A fragment has the ports of what it is of.
+    """
+    return z3.Or([_to(packet, one) for one in destinations])
+
+
+def _to(packet: Packet, one: Destination) -> z3.BoolRef:
+    network = ipaddress.ip_network(one.host)
+    family = packet.is_ipv4() if one.version == 4 else packet.is_ipv6()
+    return z3.And(
+        family,
+        _between(packet.destination, int(network[0]), int(network[-1])),
+        packet.is_protocol(_PROTOCOLS[one.proto]),
+        _between(packet.destination_port, one.first, one.last),
+    )
+
+
+def _between(term: z3.BitVecRef, low: int, high: int) -> z3.BoolRef:
+    if low == high:
+        return term == low
+    return z3.And(z3.UGE(term, low), z3.ULE(term, high))
+
+
+def _for_port(packet: Packet, *ports: int) -> z3.BoolRef:
+    ported = z3.Or([packet.destination_port == port for port in ports])
+    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+
+
+def _whole(packet: Packet) -> z3.BoolRef:
+    """It has all of UDP's header, or as much of TCP's."""
+    return z3.And(z3.Not(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
+
+
+def _from_port(packet: Packet, *ports: int) -> z3.BoolRef:
+    ported = z3.Or([packet.source_port == port for port in ports])
+    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+
+
+def _to_port(packet: Packet, end: Packet) -> z3.BoolRef:
+    """It is for one of DNS' ports at its end, whatever it was for at first."""
+    ported = z3.Or([end.destination_port == port for port in DNS_PORTS])
+    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+
+
+def _kept_port(packet: Packet) -> z3.BoolRef:
+    """No earlier rule, of somebody else's, translated the port of its flow: none of these does."""
+    return packet.flow_new_destination_port == packet.destination_port
+
+
+def _neighbour(packet: Packet) -> z3.BoolRef:
+    kind = z3.Extract(15, 8, packet.source_port)
+    return z3.And(
+        packet.is_ipv6(),
+        packet.is_protocol(ICMPV6),
+        z3.Or([kind == one for one in _NEIGHBOURS]),
+        packet.hop_limit == 255,
+    )
+
+
+def _answers(packet: Packet) -> z3.BoolRef:
+    """Belongs to a flow that was opened the other way, or is an error about one."""
+    error = z3.And(packet.in_state("related"), packet.is_error())
+    return z3.And(packet.reply, z3.Or(packet.in_state("established"), error))
+
+
+def _good_answers(packet: Packet) -> z3.BoolRef:
+    """Answers that a flow needs: of the errors those that RFC 1122 and RFC 4443 have hosts heed."""
+    kind = z3.Extract(15, 8, packet.source_port)
+    errors = z3.Or(
+        [
+            z3.And(family, packet.is_protocol(protocol), z3.Or([kind == one for one in kinds]))
+            for family, protocol, kinds in (
+                (packet.is_ipv4(), ICMP, (3, 11, 12)),
+                (packet.is_ipv6(), ICMPV6, (1, 2, 3, 4)),
+            )
+        ]
+    )
+    error = z3.And(packet.in_state("related"), errors)
+    return z3.And(packet.reply, _plain(packet), z3.Or(packet.in_state("established"), error))
+
+
+def _came(packet: Packet) -> z3.BoolRef:
+    """Of a packet that comes in by a device: marks and sockets are this qube's own."""
+    return z3.And(_possible(packet), packet.mark == 0, z3.Not(packet.has_socket))
+
+
+def _possible(packet: Packet) -> z3.BoolRef:
+    """IP, well formed, and what conntrack says of its flow is true of it.
+
+    A packet that goes the way of its flow's first one has the addresses and ports of that, before
+    any translation (net/netfilter/nf_conntrack_core.c, `resolve_normal_ct`).  Only errors about a
+    flow are of none themselves.
+    """
+    first = z3.And(
+        packet.in_state("new", "established", "related"),
+        z3.Not(packet.reply),
+        packet.is_protocol(*PORTED),
+    )
+    same = [
+        getattr(packet, f"original_{name}") == getattr(packet, name)
+        for name in ("source", "destination", "protocol", "source_port", "destination_port")
+    ]
+    return z3.And(
+        z3.Or(packet.is_ipv4(), packet.is_ipv6()),
+        packet.well_formed(),
+        z3.Implies(first, z3.And(same)),
+    )
+
+
+# The properties
+
+
+def _p1(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.forwarded
+    bad = z3.And(known, way.through, client(packet, "in"), uplink(packet, "out", q.facts))
+    yield Claim(
+        "P1", TITLES["P1"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
+    )
+
+    packet, way, known = q.sent
+    bad = z3.And(
+        known, way.through, packet.in_state("untracked"), uplink(packet, "out", q.facts),
+        z3.Not(_neighbour(way.packet)),
+    )  # fmt: skip
+    text = "nor does a copy of one that a dup rule made, which has no flow"
+    yield Claim("P1", text, bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
+
+
+def _p2(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.sent
+    whole = z3.And(z3.Not(packet.later_fragment), z3.Not(_routed(packet)))
+    meant = z3.Or(z3.And(q.endpoint(way.packet), whole), _neighbour(way.packet))
+    bad = z3.And(
+        known,
+        uplink(packet, "out", q.facts),
+        way.through,
+        z3.Not(meant),
+    )
+    yield Claim("P2", TITLES["P2"], bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
+    for name in q.facts.guarded:
+        raw = Packet.any("raw")
+        outcome = walk(q.ruleset, "egress", raw, open_sets=q.open_sets)
+        bad = z3.And(
+            raw.out_name == name_number(name), uplink(raw, "out", q.facts),
+            raw.mark & MARK == 0, raw.ethertype != ARP, outcome.accepted,
+        )  # fmt: skip
+        way = Way((("egress", outcome),), outcome.accepted, outcome.packet)
+        text = f"nothing but ARP leaves {name} that has not passed the output chain"
+        yield Claim("P2", text, bad, raw, way, likely=_likely(raw, "", name))
+
+
+def _p3(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.forwarded
+    end = way.packet
+    fits = [
+        z3.And(end.is_ipv6() if ":" in one else end.is_ipv4(), end.destination == number(one))
+        for one in q.facts.resolvers
+    ]
+    meant = z3.And(z3.Or(fits), tunnel(end, "out", q.facts), end.destination_port == DNS)
+    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), _kept_port(packet))
+    bad = z3.And(known, way.through, asks, z3.Not(meant))
+    likely = (packet.destination == number("203.0.113.53"), *_likely(packet, "vif4.0", "wg0"))
+    yield Claim("P3", TITLES["P3"], bad, packet, way, likely=likely)
+
+    packet, way, known = q.received
+    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), z3.Not(packet.reply))
+    bad = z3.And(known, way.through, asks)
+    text = "no DNS packet of a client is answered by a program in the VPN qube"
+    yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", ""))
+
+
+def _p4(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.forwarded
+    outside = z3.Or(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
+    bad = z3.And(known, way.through, outside, client(packet, "out"), z3.Not(_answers(packet)))
+    likely = (packet.destination == number("10.137.0.4"), *_likely(packet, "eth0", "vif4.0"))
+    yield Claim("P4", TITLES["P4"], bad, packet, way, likely=likely)
+
+
+def _p5(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.forwarded
+    bad = z3.And(known, way.through, client(packet, "in"), client(packet, "out"))
+    likely = (packet.destination == number("10.137.0.5"), *_likely(packet, "vif4.0", "vif5.0"))
+    yield Claim("P5", TITLES["P5"], bad, packet, way, likely=likely)
+
+
+def _p8(q: Question) -> Iterator[Claim]:
+    packet, way, known = q.forwarded
+    opens = packet.in_state("new", "untracked", "invalid")
+    bad = z3.And(known, way.through, client(packet, "in"), opens, z3.Not(q.endpoint(way.packet)))
+    yield Claim(
+        "P8", TITLES["P8"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
+    )
+
+
+def _resolver(q: Question) -> Iterator[Claim]:
+    """P3 of a resolver qube: no DNS in plain leaves it."""
+    packet, way, known = q.forwarded
+
+    asks = z3.Or(_for_port(packet, *DNS_PORTS), _from_port(packet, *DNS_PORTS))
+    asks = z3.And(asks, z3.Or(z3.Not(packet.reply), _kept_port(packet)))
+    asks = z3.Or(asks, _to_port(packet, way.packet))
+    bad = z3.And(known, way.through, client(packet, "in"), asks)
+    text = "no DNS packet of a client goes past the resolver in this qube"
+    yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0"))
+
+    packet, way, known = q.sent
+    out = z3.Not(client(packet, "out"))
+    asks = z3.Or(_to_port(packet, way.packet), _from_port(packet, *DNS_PORTS))
+    bad = z3.And(known, out, way.through, asks)
+    text = "no DNS packet of the resolver qube's own leaves it in plain"
+    yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
+
+
+def _p6(q: Question) -> Iterator[Claim]:
+    for text, needs, devices in (
+        ("a client's flow gets into the tunnel", _client_flow, ("vif4.0", "wg0")),
+        ("a client's DNS gets into the tunnel", _client_question, ("vif4.0", "wg0")),
+        (
+            "answers and errors come out of the tunnel to the client",
+            _answer_flow,
+            ("wg0", "vif4.0"),
+        ),
+    ):
+        packet, way, known = q.forwarded
+        bad = z3.And(known, needs(q.facts, packet), z3.Not(way.through))
+        yield Claim("P6", text, bad, packet, way, False, _likely(packet, *devices))
+
+    packet, way, known = q.sent
+    good = z3.And(
+        known, q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts),
+        packet.in_state("new", "established"), z3.Not(packet.reply), _plain(packet),
+        _no_translation(packet), packet.out_address != 0, packet.out_group != _CLIENTS,
+    )  # fmt: skip
+    text = "the tunnel's own packets get to its endpoints"
+    bad = z3.And(good, z3.Not(way.through))
+    yield Claim("P6", text, bad, packet, way, False, _likely(packet, "", "eth0"))
+
+    packet, way, known = q.received
+    good = z3.And(
+        known, uplink(packet, "in", q.facts), _good_answers(packet),
+        z3.Not(_spoofed(packet, q.facts)), packet.in_group != _CLIENTS,
+    )  # fmt: skip
+    text = "answers of the endpoints and errors about their flows, path-MTU messages too, come in"
+    bad = z3.And(good, z3.Not(way.through))
+    yield Claim("P6", text, bad, packet, way, False, _likely(packet, "eth0", ""))
+
+
+def _client_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
+    return z3.And(
+        _of_a_client(facts, packet), packet.in_state("new", "established"),
+        z3.Not(_for_port(packet, DNS)), _no_translation(packet),
+    )  # fmt: skip
+
+
+def _client_question(facts: Facts, packet: Packet) -> z3.BoolRef:
+    """For whatever address."""
+    known = {":" in one for one in facts.resolvers}
+    families = [packet.is_ipv6() if six else packet.is_ipv4() for six in known]
+    asks = z3.And(packet.in_state("new"), packet.first, _for_port(packet, DNS))
+    return z3.And(z3.Or(families), _of_a_client(facts, packet), asks)
+
+
+def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
+    """What a client may send, into the tunnel; whatever it is for."""
+    own = [
+        z3.And(
+            packet.in_name == name_number(device), packet.source == number(one),
+            packet.is_ipv6() if ":" in one else packet.is_ipv4(),
+        )
+        for device, addresses in facts.clients.items()
+        for one in addresses
+    ]  # fmt: skip
+    return z3.And(
+        z3.Or(own), client(packet, "in"), tunnel(packet, "out", facts),
+        z3.Not(packet.reply), _plain(packet),
+        packet.out_address != 0, packet.out_group != _CLIENTS,
+    )  # fmt: skip
+
+
+def _answer_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
+    own = [
+        z3.And(
+            packet.out_name == name_number(device),
+            packet.is_ipv6() if ":" in one else packet.is_ipv4(),
+        )
+        for device, addresses in facts.clients.items()
+        for one in addresses
+    ]  # fmt: skip
+    return z3.And(
+        z3.Or(own), tunnel(packet, "in", facts), client(packet, "out"), _good_answers(packet),
+        z3.Not(_spoofed(packet, facts)), packet.in_group != _CLIENTS,
+    )  # fmt: skip
+
+
+def _spoofed(packet: Packet, facts: Facts) -> z3.BoolRef:
+    """It says that it is from a client, and came by another link."""
+    known = [number(one) for addresses in facts.clients.values() for one in addresses]
+    return z3.Or([packet.source == one for one in known])
+
+
+def _routed(packet: Packet) -> z3.BoolRef:
+    """Its destination is only a stop on the way."""
+    return z3.Or(packet.loose_route, packet.strict_route, packet.routing_header)
+
+
+def _plain(packet: Packet) -> z3.BoolRef:
+    """A whole packet with a whole header, that needs no source route and may be sent on."""
+    return z3.And(
+        z3.Not(_routed(packet)), z3.Not(packet.later_fragment), packet.protocol_known,
+        z3.UGE(packet.transport_bytes, 8), z3.UGT(packet.hop_limit, 1),
+    )  # fmt: skip
+
+
+def _no_translation(packet: Packet) -> z3.BoolRef:
+    """A flow's old translation is the one that these rules would make: none of the destination."""
+    return z3.And(packet.flow_new_destination == packet.destination, _kept_port(packet))
+
+
+_CLAIMS: dict[str, Callable[[Question], Iterator[Claim]]] = {
+    "P1": _p1,
+    "P2": _p2,
+    "P3": _p3,
+    "P4": _p4,
+    "P5": _p5,
+    "P6": _p6,
+    "P8": _p8,
+    "P3R": _resolver,
+}
+
+
+def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3.BoolRef, ...]:
+    """What an everyday packet is like, the most telling first.
+
+    came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.
+    """
+    wishes: list[Any] = [
+        packet.is_ipv4(),
+        packet.protocol == UDP,
+        packet.in_state("new"),
+        packet.first,
+        z3.Not(packet.later_fragment),
+        packet.protocol_known,
+        packet.header_words == 5,
+        packet.next_header == UDP,
+    ]
+    for side, name in (("in", came), ("out", goes)):
+        kind = "tun" if name == "wg0" else "veth" if name else ""
+        group = 2 if name.startswith("vif") else 1 if name == "eth0" else 0
+        index = {"": 0, "eth0": 2, "vif4.0": 4, "vif5.0": 5, "wg0": 6}.get(name, 7)
+        wishes += [getattr(packet, f"{side}_name") == name_number(name)]
+        if side == "out" and or_goes:
+            wishes += [packet.out_name == name_number(or_goes)]
+        wishes += [getattr(packet, f"{side}_kind") == name_number(kind)]
+        wishes += [getattr(packet, f"{side}_group") == group]
+        wishes += [getattr(packet, f"{side}_index") == index]
+    source = {"vif4.0": "10.137.0.4", "": "10.137.0.3"}.get(came, "203.0.113.80")
+    wishes += [
+        packet.source == number(source),
+        packet.destination == number("203.0.113.80"),
+        packet.source_port == 40000,
+        packet.destination_port == 443,
+        packet.destination_port == DNS,
+        packet.hop_limit == 64,
+        packet.transport_bytes == 64,
+        packet.mark == 0,
+        packet.tcp_flags == 2,
+        packet.original_source == packet.source,
+        packet.original_destination == packet.destination,
+        packet.original_protocol == packet.protocol,
+        packet.original_protocol == UDP,
+        packet.original_source_port == packet.source_port,
+        packet.original_destination_port == packet.destination_port,
+        packet.flow_new_source == packet.source,
+        packet.flow_new_destination == packet.destination,
+        packet.flow_new_source_port == packet.source_port,
+        packet.flow_new_destination_port == packet.destination_port,
+    ]
+    return tuple(wishes)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A proof as data, as lines, and as a page that a sceptic can follow."""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import z3
+
+from qubes_vpn_formula import __version__
+from qubes_vpn_formula.prove.properties import TITLES
+from qubes_vpn_formula.prove.prover import Answer
+
+#: Of the JSON.
+VERSION = 1
+
+
+def data(pillar: str, answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
+    """Everything about a proof, ready for JSON.  *proven*: whether all of it is."""
+    return {
+        "version": VERSION,
+        "formula": __version__,
+        "solver": f"z3 {z3.get_version_string()}",
+        "kernel": platform.release(),
+        "pillar": pillar,
+        "seconds": round(seconds, 2),
+        "proven": bool(answers) and all(answer.holds for answer in answers),
+        "answers": [asdict(answer) for answer in answers],
+    }
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """One line."""
+    answers = content["answers"]
+    held = sum(1 for one in answers if one["holds"])
+    places = len({(one["qube"], one["stage"]) for one in answers})
+    word = "all proven" if content["proven"] else f"{held} proven, {len(answers) - held} not"
+    return (
+        f"{len(answers)} claims about {places} rule sets: {word}, in {content['seconds']} s "
+        f"({content['solver']})"
+    )
+
+
+def lines(counterexample: Mapping[str, Any]) -> Iterator[str]:
+    """A counterexample for people: the packet, and what it meets."""
+    yield counterexample["told"]
+    for step in counterexample["path"]:
+        yield f"  {step['hook']:11}  {place(step)}: {step['text']}  [{step['does']}]"
+    yield "  it gets out" if counterexample["leaves"] else "  it is stopped"
+
+
+def place(step: Mapping[str, Any]) -> str:
+    """Where a step was written, as exactly as is known."""
+    if "file" in step:
+        return f"{step['file']}:{step['line']}"
+    if "rule" in step:
+        return f"{step['chain']}, rule {step['rule']}"
+    return step.get("chain", "the kernel")
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page: all it needs is in it."""
+    stages: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for answer in content["answers"]:
+        stages.setdefault(answer["qube"], {}).setdefault(answer["stage"], []).append(answer)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(
+        content, stages=stages, titles=TITLES, place=place, summary=summary(content)
+    )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""R91: P1 to P8 are proven of ours, and refuted, by a packet, of ours with a fault."""
+
+import runpy
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+import qubes_vpn_model
+from qubes_vpn_formula.lab import mutants
+from qubes_vpn_formula.lab.killswitches import Ours
+from qubes_vpn_formula.lab.mutants import Mutant
+from qubes_vpn_formula.lab.mutants.paths import CLOSED, core
+from qubes_vpn_formula.prove import machine, prover
+from qubes_vpn_formula.prove.machine import Place
+from qubes_vpn_formula.prove.sources import Part, lines
+
+GOLDEN = runpy.run_path(str(Path(__file__).parents[1] / "salt/pillars.py"))["PILLARS"]
+#: Every kind of endpoint's rule, the log, a resolver.
+PILLAR = {
+    "topology": "custom",
+    "tunnels": {
+        "sys-vpn": {
+            "kind": "openvpn",
+            "profile": "se.ovpn",
+            "endpoints": [
+                "198.51.100.0/24:1194/udp",
+                "203.0.113.9:443/tcp",
+                "[2001:db8::7]:443/tcp",
+            ],
+            "upstream": "sys-net",
+            "log_drops": True,
+        }
+    },
+    "resolvers": {"sys-dns": {"upstream": "sys-vpn"}},
+    "routes": {"default": "sys-dns"},
+}
+RULES, GATE = "salt/qubes/network/files/closed.nft", "killswitch: the uplink's gate"
+#: Faults in the rules that break no property, and why.
+HARMLESS = {
+    "input-open": "no property is about programs in the VPN qube, but for clients' DNS",
+    "postrouting-open": "it is there for what other rules translate, and here none does",
+    "silent-drop": "clients wait instead of being told",
+    "no-mss-clamp": "the MSS is not modelled",
+}
+#: Those whose rules cannot be loaded before there is a tunnel.
+NOT_LOADED = {"tunnel-by-index"}
+#: A fault of each property's own that `make test` looks at; all are slow.
+FAST = {
+    "forward-open": "P1",
+    "copies-are-own": "P1",
+    "endpoint-on-the-way": "P2",
+    "no-gate": "P2",
+    "dns-anywhere": "P3",
+    "related-anything": "P4",
+    "clients-to-clients": "P5",
+    "dns-one-address": "P6",
+    "no-path-mtu": "P6",
+}
+
+
+def places_of(document: dict) -> list[Place]:
+    return list(machine.places(qubes_vpn_model.build(document)))
+
+
+def opened() -> Place:
+    """The VPN qube as it runs."""
+    return next(place for place in places_of(PILLAR) if "P6" in place.properties)
+
+
+def broken(place: Place) -> set[str]:
+    """The properties that do not hold of it, or of which nothing can be said."""
+    return {answer.property for answer in prover.prove([place]) if not answer.holds}
+
+
+def with_fault(place: Place, mutant: Mutant) -> Place:
+    """*place* with the mutant's rules, and its gate."""
+    files = {**Ours().files(), **mutant.files()}
+    ruleset = types.ModuleType("ruleset")
+    exec(files[core("ruleset")][0], ruleset.__dict__)  # noqa: S102 -- the project's own file
+    texts = {RULES: files[CLOSED][0], GATE: ruleset.gates([(2, "eth0")])}
+    assert texts.keys() <= {part.name for part in place.parts}
+    parts = (Part(part.name, texts.get(part.name, part.text)) for part in place.parts)
+    return replace(place, parts=tuple(parts))
+
+
+def in_rules() -> list[str]:
+    """The mutants whose rules differ from ours."""
+    place = opened()
+    return [
+        mutant.name
+        for mutant in mutants.all()
+        if CLOSED in mutant.files() and with_fault(place, mutant) != place
+    ]
+
+
+def test_everything_is_proven_of_ours() -> None:
+    """In each moment of the VPN qube, of the resolver qube, and of what the upstream admits."""
+    places = places_of(PILLAR)
+    answers = list(prover.prove(places))
+    assert [answer for answer in answers if not answer.holds] == []
+    assert {answer.property for answer in answers} == {f"P{number}" for number in range(1, 9)}
+    assert {place.qube for place in places} == {"sys-vpn", "sys-net", "sys-dns"}
+    assert sum(place.between for place in places) == 6
+
+
+@pytest.mark.parametrize("name", [*GOLDEN, "example"])
+def test_everything_is_proven_of_every_golden_pillar(name: str, pillar_example: str) -> None:
+    document = GOLDEN.get(name) or yaml.safe_load(pillar_example)["qubes_vpn"]
+    answers = list(prover.prove(places_of(document)))
+    assert {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"} <= {one.property for one in answers}
+    assert [answer for answer in answers if not answer.holds] == []
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_fault_of_each_kind_is_found(name: str) -> None:
+    place = replace(opened(), properties=(FAST[name],))
+    assert broken(with_fault(place, mutants.named(name))) == {FAST[name]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*in_rules()} - NOT_LOADED))
+def test_every_fault_in_the_rules_is_found(name: str) -> None:
+    assert bool(broken(with_fault(opened(), mutants.named(name)))) == (name not in HARMLESS)
+
+
+def test_a_list_that_admits_more_is_found() -> None:
+    """P8, by the rule of the list that does."""
+    place = next(place for place in places_of(PILLAR) if place.properties == ("P8",))
+    name = "dom0's list of sys-vpn"
+    texts = {name: "udp dport 1194 accept", "": ""}
+    parts = tuple(
+        part._replace(text=part.text.replace(texts[name], "udp dport 1194-1195 accept"))
+        for part in place.parts
+    )
+    assert parts != place.parts
+    (answer,) = prover.prove([replace(place, parts=parts)])
+    assert answer.holds is False
+    assert answer.counterexample["packet"]["destination_port"] == 1195
+    steps = [step for step in answer.counterexample["path"] if step.get("file") == name]
+    assert steps[-1]["does"] == "accept"
+    assert "dport 1194-1195" in steps[-1]["text"]
+
+
+def test_a_resolver_qube_that_forwards_dns_is_found() -> None:
+    place = next(place for place in places_of(PILLAR) if place.qube == "sys-dns")
+    closed = "salt/qubes/network/files/dns-closed.nft"
+    for fault in ("th dport { 53, 853 } goto not_forwarded", "th dport { 53, 853 } goto dropped"):
+        parts = [
+            part._replace(text=part.text.replace(fault, "th dport 853 counter"))
+            if part.name == closed
+            else part
+            for part in place.parts
+        ]
+        assert parts != list(place.parts)
+        assert broken(replace(place, parts=tuple(parts))) == {"P3"}
+
+
+def test_what_is_not_modelled_is_refused() -> None:
+    """Not taken for harmless, and said with its place."""
+    more = Part("more", "add rule inet qubes_vpn input meta cpu 1 accept\n")
+    place = opened()
+    *_, answer = prover.prove([replace(place, parts=(*place.parts, more))])
+    assert answer.holds is None
+    assert answer.trouble.startswith("inet qubes_vpn input, rule 6")
+    assert "not modelled" in answer.trouble
+
+
+def test_the_path_names_files_and_lines(checkout: Path) -> None:
+    """R91: the lines that it names have the rules that it shows."""
+    place = with_fault(opened(), mutants.named("dns-anywhere"))
+    found = next(a.counterexample for a in prover.prove([replace(place, properties=("P3",))])
+                 if a.counterexample)  # fmt: skip
+    texts = {part.name: part.text.splitlines() for part in place.parts}
+    steps = [step for step in found["path"] if "file" in step]
+    assert {step["file"] for step in steps} >= {RULES, "Qubes: base.nft"}
+    for step in steps:
+        assert step["text"] in texts[step["file"]][step["line"] - 1]
+    hooks = [step["hook"] for step in found["path"]]
+    assert hooks == sorted(hooks, key=("prerouting", "forward", "postrouting", "egress").index)
+    assert found["told"].startswith("IPv4 udp from 10.137.0.4:40000 to 203.0.113.53:53, in by vif4")
+
+
+@pytest.mark.parametrize(
+    "place", places_of(PILLAR), ids=lambda place: f"{place.qube}-{place.stage}"
+)
+def test_every_rule_has_its_line(place: Place) -> None:
+    """As many lines as the kernel has rules, in each chain; and they begin as nft lists them."""
+    known = lines(place.parts)
+    for chain in prover.ruleset(place).chains():
+        found = known.get((chain.family, chain.table, chain.name), [])
+        assert len(found) == len(chain.rules), chain
+        for rule, line in zip(chain.rules, found, strict=True):
+            assert rule.text.split()[:1] == line.text.split()[:1], (str(line), rule.text)
