@@ -72,12 +72,13 @@ def run(args):
     for text in args.rules:
         places = _collected(text, file.model, places)
     begin = time.monotonic()
-    answers = []
-    for place in places:
-        found = list(prover.prove([place]))
-        answers += found
-        if not args.json:
-            _show(place, found)
+    answers = list(prover.prove(places))
+    if not args.json:
+        for place in places:
+            _show(
+                place,
+                [one for one in answers if (one.qube, one.stage) == (place.qube, place.stage)],
+            )
     content = report.data(args.file, answers, time.monotonic() - begin)
     if args.page:
         Path(args.page).write_text(report.page(content), encoding="utf-8")
