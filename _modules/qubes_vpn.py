@@ -38,6 +38,7 @@ try:
     import qubes_vpn_foretell
     import qubes_vpn_inventory
     import qubes_vpn_overview
+    import qubes_vpn_verify
     from qubes_vpn_ask import NoAnswer
     from qubes_vpn_machine import Machine, Refused, in_words
     from qubes_vpn_machine import connect as _connection
@@ -463,6 +464,31 @@ def _is_text(form):
     if form not in ("text", "data"):
         raise CommandExecutionError(f"form={form}: write text or data")
     return form == "text"
+
+
+def verify_plan(part="sys-vpn", pillar=None, options=None):
+    """The tests of ``qubes.tests.PART``, in order, or why there are none; runs none of them.
+
+    part: ``sys-vpn`` or ``sys-dns``.  options: ``{"destructive": true}``, as ``qubes_vpn_tests`` in
+    the pillar has it: whether a tunnel may be taken down for a while; default: what the pillar says
+    in ``tests``.  Returns ``{"problems": [text...], "tests": [{"id", "what", "of"}...],
+    "destructive": bool}``.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.verify_plan sys-dns
+    """
+    if not HAS_QUBESADMIN:
+        raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    model, problems = qubes_vpn_model.read(_document(pillar))
+    texts = [problem.text() for problem in problems]
+    if options is not None and options not in ({"destructive": True}, {"destructive": False}):
+        texts.append("pillar: qubes_vpn_tests: not known. Write {destructive: true} or nothing.")
+    if texts:
+        return {"problems": texts, "tests": [], "destructive": False}
+    destructive = (options or model.tests)["destructive"]
+    found = [test._asdict() for test in qubes_vpn_verify.tests(model, part)]
+    return {"problems": [], "tests": found, "destructive": destructive}
 
 
 def _document(pillar):

@@ -8,8 +8,11 @@ writes in test mode and hides what it changed.
 
 try:
     import qubes_vpn_dom0
+    import qubes_vpn_model
+    import qubes_vpn_verify
     from qubes_vpn_machine import Machine, Refused, connect, in_words
     from qubes_vpn_record import FOLDER, Record
+    from qubes_vpn_trial import NOT_ASKED, NOT_RUN, PASSED, Trial
     from qubes_vpn_words import last_written, sentences
 
     HAS_QUBESADMIN = True
@@ -220,6 +223,59 @@ def ways_round(name, guard, roles):
     return _state("ways_round", name, guard=guard, roles=roles)
 
 
+def verified(name, what, of=None, destructive=False):
+    """The test *name* (see :mod:`qubes_vpn_verify`) passes.
+
+    True: it has; False: it has failed; None: it was not run, and the comment says why.  Changes
+    nothing.  what, of: as ``qubes_vpn.verify_plan`` has them.  destructive: whether it may take a
+    tunnel down for a while, which comes back whatever happens.
+    """
+    answer = {"name": name, "changes": {}, "result": None}
+    test = qubes_vpn_verify.Test(name, what, of)
+    if __opts__["test"]:
+        model, problems = qubes_vpn_model.read(__pillar__.get("qubes_vpn"))
+        comment = problems[0].text() if problems else qubes_vpn_verify.foretold(model, test)
+        return {**answer, "comment": comment}
+    try:
+        outcome = qubes_vpn_verify.run(_trial(destructive), test, _last())
+    except Refused as refused:
+        outcome = qubes_vpn_verify.Outcome(NOT_RUN, (str(refused),))
+    _outcomes()[name] = outcome
+    result = {PASSED: True, NOT_RUN: None, NOT_ASKED: None}.get(outcome.verdict, False)
+    comment = "\n".join([outcome.verdict.upper(), *outcome.lines])
+    return {**answer, "result": result, "comment": comment}
+
+
+def all_verified(name):
+    """All tests of this run that were asked for have been run, and have passed."""
+    answer = {"name": name, "changes": {}, "result": None}
+    if __opts__["test"]:
+        return {**answer, "comment": "would say what came of the tests"}
+    result, comment = qubes_vpn_verify.summary(_outcomes())
+    return {**answer, "result": result, "comment": comment}
+
+
+def _outcomes():
+    return __context__.setdefault("qubes_vpn.outcomes", {})
+
+
+def _trial(destructive):
+    """One for all tests of a run: what one has found out, another need not ask again."""
+    key = "qubes_vpn.trial"
+    if key not in __context__:
+        model, problems = qubes_vpn_model.read(__pillar__.get("qubes_vpn"))
+        if problems:
+            raise Refused(problems[0].text())
+        __context__[key] = Trial(model, _fresh, destructive)
+    return __context__[key]
+
+
+def _fresh():
+    with in_words("dom0's qubes could not be listed"):
+        root = __opts__["root_dir"]
+        return Machine(connect(), dry=True, record=Record(_folder()), root=root)
+
+
 def _state(state, name, **args):
     """One state's answer, from the step of that name."""
     changes = {}
@@ -248,10 +304,14 @@ def _state(state, name, **args):
 
 def _would(name, changes):
     """What a dry run says of *changes*: what is different now, and what of it was done by hand."""
+    return "\n".join(sentences(name, changes, _last()))
+
+
+def _last():
     key = "qubes_vpn.last"
     if key not in __context__:
         __context__[key] = last_written(_machine(), _folder())
-    return "\n".join(sentences(name, changes, __context__[key]))
+    return __context__[key]
 
 
 def _folder():

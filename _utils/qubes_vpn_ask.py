@@ -8,6 +8,7 @@ not looked at here.  A call from dom0 passes no policy (qubes-core-admin-client,
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -60,6 +61,52 @@ def ask(app, name, service, payload=b"", *, most=MOST, seconds=SECONDS, user="ro
         what = _CODES.get(code, "{service} ended with " + str(code))
         raise NoAnswer(f"{name}: {what.format(name=name, service=service)}.")
     return told
+
+
+class Hearing:
+    """A service that goes on telling, line by line, until :meth:`close`; a context manager.
+
+    Arguments are those of :func:`ask`, whose limits are for all that it tells.
+    """
+
+    def __init__(self, app, name, service, payload=b"", *, most=MOST, seconds=SECONDS, user="root"):
+        self.name, self._service, self._most = name, service, most
+        self._until = time.monotonic() + seconds
+        self._told = b""
+        with _in_words(name):
+            self._process = _call(app, name, service, user)
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(payload)
+                self._process.stdin.close()
+        except BaseException:
+            self.close()
+            raise
+
+    def line(self):
+        """Its next line, of bytes; raises :class:`Silent`."""
+        while b"\n" not in self._told:
+            left = max(0, self._until - time.monotonic())
+            wire = self._process.stdout
+            chunk = b""
+            if select.select([wire], [], [], left)[0]:
+                chunk = os.read(wire.fileno(), _CHUNK)
+            self._most -= len(chunk)
+            if not chunk or self._most < 0:
+                raise Silent(f"{self.name}: {self._service} does not tell what it should.")
+            self._told += chunk
+        line, self._told = self._told.split(b"\n", 1)
+        return line
+
+    def close(self):
+        """Ends it; may be called again."""
+        _end(self._process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def _call(app, name, service, user):

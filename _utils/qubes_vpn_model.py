@@ -12,6 +12,7 @@ import qubes_vpn_dnscrypt_pillar
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_relations
 import qubes_vpn_ruleset
+import qubes_vpn_tests_pillar
 from qubes_vpn_problem import PillarError, Problem
 from qubes_vpn_schema import DEFAULT_QUBES, DEFAULT_TEMPLATES, PILLAR, TOPOLOGIES
 
@@ -84,6 +85,7 @@ class Model(NamedTuple):
     layout: dict  # name -> LayoutQube
     exceptions: tuple  # of Excepted
     restart_clients: str  # never, ask or yes
+    tests: dict  # of the tests that a user runs (qubes_vpn_tests_pillar)
 
     def path(self, name):
         """Names from the qube or netvm *name* towards the uplink, as far as the pillar knows it."""
@@ -160,6 +162,7 @@ def read(document):
         *qubes_vpn_relations.wiring(model),
         *qubes_vpn_relations.clients(model),
         *qubes_vpn_relations.ways(model),
+        *qubes_vpn_tests_pillar.problems(model),
     ):
         if problem.path not in found:
             problems.append(problem)
@@ -209,6 +212,7 @@ def _model(values):
         layout=layout,
         exceptions=tuple(Excepted(**dict(each)) for each in values["audit"]["exceptions"]),
         restart_clients=values["restart_clients"],
+        tests=qubes_vpn_tests_pillar.settings(values["tests"]),
     )
     return model, problems
 

@@ -9,6 +9,7 @@ import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_dnscrypt_pillar import DNSCRYPT_PROXY
 from qubes_vpn_mullvad_pillar import MULLVAD
+from qubes_vpn_tests_pillar import TESTS
 from qubes_vpn_types import (
     Address,
     Choice,
@@ -129,6 +130,7 @@ PILLAR = Keys(
         "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
         "audit": (Keys({"exceptions": (ListOf(EXCEPTION), ())}), {"exceptions": ()}),
         "restart_clients": (Choice("never", "ask", "yes", true="yes"), "never"),
+        "tests": (TESTS, None),
     }
 )
 

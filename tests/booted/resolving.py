@@ -25,7 +25,7 @@ from tunnelled import put_profiles, state_functions, up
 import qubes_vpn_model
 import qubes_vpn_part
 from qubes_vpn_formula.lab.booted import formula
-from qubes_vpn_formula.lab.booted.machine import AppVM, Booted
+from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.capture import Capture
 from qubes_vpn_formula.lab.nameservers import ADDRESSES, ANSWERS, Nameservers
 from qubes_vpn_formula.lab.qube import Inside
@@ -43,9 +43,12 @@ WORD = "word-of-the-lab"
 
 
 class Machine:
-    """Built but for the qubes that resolve; a context manager is `lab`, which it lives in."""
+    """Built but for the qubes that resolve; a context manager is `lab`, which it lives in.
 
-    def __init__(self, lab: Booted, folder: Path) -> None:
+    with_sys_net: between sys-vpn and the internet is another qube.
+    """
+
+    def __init__(self, lab: Booted, folder: Path, with_sys_net: bool = False) -> None:
         self.lab, self._folder = lab, folder
         for name in ("vpn", "names", "salt", "t-vpn", "t-dns"):
             (folder / name).mkdir()
@@ -72,6 +75,8 @@ class Machine:
             "resolvers": {"sys-dns": {"template": "t-dns", "upstream": "sys-vpn", "dnscrypt": {}}},
         }
         self.settings({"servers": {"lab": self.names.stamps["dnscrypt"]}})
+        self._plain: Template | None = None
+        self.net = self._without_formula("sys-net", None) if with_sys_net else None
         self.vpn = self._vpn()
         self.dns = self._dns()
         self.client = lab.client("work", netvm=self.dns)
@@ -94,10 +99,7 @@ class Machine:
     def firewall(self) -> AppVM:
         """sys-firewall, which runs, and its client :attr:`far`."""
         if self._firewall is None:
-            template = self.lab.template("t-plain")
-            template.start()
-            template.stop()
-            self._firewall = self.lab.appvm("sys-firewall", template, self.dns)
+            self._firewall = self._without_formula("sys-firewall", self.dns)
             self.far = self.lab.client("far", netvm=self._firewall)
         self.start(self.vpn, self.dns, self._firewall)
         return self._firewall
@@ -157,8 +159,8 @@ class Machine:
 
     def start(self, *qubes: AppVM) -> None:
         """Those that do not run, netvms first; the tunnel up when sys-vpn is among them."""
-        for qube in qubes or (self.vpn, self.dns):
-            if not qube.running:
+        for qube in qubes or (self.net, self.vpn, self.dns):
+            if qube and not qube.running:
                 qube.start()
                 if qube is self.vpn:
                     up(qube, "one.ovpn")
@@ -199,10 +201,20 @@ class Machine:
                 verdicts[name] = str(ear.judge(capture.finish(proven=not inside)))
             assert set(verdicts.values()) == {"closed"}, verdicts
 
+    def _without_formula(self, name: str, netvm: AppVM | None) -> AppVM:
+        if self._plain is None:
+            self._plain = self.lab.template("t-plain")
+            self._plain.start()
+            self._plain.stop()
+        return self.lab.appvm(name, self._plain, netvm)
+
     def _vpn(self) -> AppVM:
         template = formula.template(self.lab, "t-vpn", self.document, self._folder / "t-vpn")
         template.stop()
-        qube = self.lab.appvm("sys-vpn", template, services=["qubes-vpn", "network-manager"])
+        services = ["qubes-vpn", "network-manager"]
+        qube = self.lab.appvm("sys-vpn", template, self.net, services=services)
+        if self.net:
+            self.net.start()
         qube.start()
         put_profiles(qube, self.provider)
         self.apply(qube)

@@ -391,6 +391,7 @@ def test_example_shows_the_defaults():
         "restart_clients",
     ):
         assert getattr(shown, name) == getattr(least, name), name
+    assert {**shown.tests, "clients": None, "checks": {}} == least.tests
     assert (least.routes, least.layout, least.allowlists) == ({}, {}, {})
     assert (least.outside_vpn, least.vaults) == ((), ())
 

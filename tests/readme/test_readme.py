@@ -26,6 +26,7 @@ NAMES = "Names"
 DOCS = "qubes/network/docs/"
 UNDO = "Take it back"
 DAILY = "Every day"
+SEE = "See that it works"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
 ENDPOINT = "203.0.113.68 . udp . 51820"
@@ -42,7 +43,7 @@ def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
-        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, ASK, UNDO,
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, UNDO,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
@@ -300,6 +301,20 @@ class TestDom0:
         assert re.findall(r"elements = \{ (.*) \}", rules) == ['"wg0"', ENDPOINT]
         assert rules.count("policy drop") == 5
         assert 'device "eth0"' in rules
+
+    def test_what_could_not_be_seen_has_not_passed(self, installed, dom0, readme):
+        """R60. Here nobody runs qubes' programs: tests/booted/test_verify_booted.py has them."""
+        vpn, names, destructive = readme.commands(SEE)
+        for command in (vpn, names, destructive):
+            ran = dom0.run(command)
+            assert ran.code, ran.stdout
+            assert ran.writes == 0
+            what = ids(ran.stdout)
+            assert what[-1] == "what came of it"
+            passed = re.findall(r"\d+ passed: (.*)$", ran.stdout, re.MULTILINE)
+            # What dom0 itself knows.
+            assert passed in (["wiring, vaults"], []), ran.stdout
+            assert "NOT RUN" in ran.stdout
 
     def test_the_vpn_qube_starts_closed_when_its_configuration_cannot_be_used(
         self, installed, dom0, readme

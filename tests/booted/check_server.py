@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A provider's check: tells everyone his address, and whether that is one of its tunnels'."""
+
+import http.server
+import json
+import socket
+
+
+class Check(http.server.BaseHTTPRequestHandler):
+    """Answers every page alike."""
+
+    def do_GET(self):
+        address = self.client_address[0].removeprefix("::ffff:")
+        told = {"ip": address, "exit": address.startswith("10.64.")}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Both families."""
+
+    address_family = socket.AF_INET6
+
+
+if __name__ == "__main__":
+    Server(("::", 80), Check).serve_forever()
