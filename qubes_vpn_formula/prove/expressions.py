@@ -24,8 +24,7 @@ from qubes_vpn_formula.prove.packet import (
     Packet,
 )
 from qubes_vpn_formula.prove.ruleset import Key
-
-TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
+from qubes_vpn_formula.prove.terms import TRUE
 
 
 class Loaded(NamedTuple):
@@ -272,4 +271,15 @@ def _between(term: z3.BitVecRef, low: int, high: int) -> z3.BoolRef:
 
 
 def one_of(parts: list[Loaded], keys: Iterable[Key]) -> z3.BoolRef:
-    return z3.Or([within(parts, key) for key in keys])
+    """Whether one of *keys* has the loaded values; single values cost one comparison each."""
+    whole = z3.Concat([one.term for one in parts]) if len(parts) > 1 else parts[0].term
+    return z3.Or([_is_key(whole, parts, key) for key in keys])
+
+
+def _is_key(whole: z3.BitVecRef, parts: list[Loaded], key: Key) -> z3.BoolRef:
+    if any(low != high for low, high in key):
+        return within(parts, key)
+    joined = 0
+    for one, (low, _high) in zip(parts, key, strict=True):
+        joined = joined << one.term.size() | low
+    return whole == joined
