@@ -14,7 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qubes_vpn_policy import FILE, WHONIX, Answer, NotPolicy, Policy, answer, text
+import qubes_vpn_told
+from qubes_vpn_policy import (
+    FILE,
+    SERVICES_FILE,
+    WHONIX,
+    Answer,
+    NotPolicy,
+    Policy,
+    answer,
+    services_text,
+    text,
+)
 
 DEFAULT = """\
 qubes.Filecopy * @anyvm @anyvm ask
@@ -242,6 +253,23 @@ def test_the_real_parser_agrees(parser, tmp_path_factory, files, tags, proxy, ou
     except parser.AccessDenied:
         real = None
     assert served_by(root, tags=tags) == real
+
+
+@pytest.mark.parametrize("target", ["sys-vpn", "", "@dispvm", "@dispvm:t", "dom0", "@adminvm"])
+@pytest.mark.parametrize("argument", ["+", "+x"])
+def test_the_real_parser_lets_no_qube_call_our_services(parser, tmp_path, target, argument):
+    """R67. Whatever a rule of the user's lets through."""
+    Policy(tmp_path, file=SERVICES_FILE).write(services_text())
+    write(tmp_path, "31-user.policy", "* * @anyvm * allow\n* * @anyvm @default ask\n")
+    system = {"domains": {name: _domain(name, ()) for name in ("t", "sys-vpn")}}
+    system["domains"]["t"]["template_for_dispvms"] = True
+    system["domains"]["dom0"] = {**_domain("dom0", ()), "type": "AdminVM"}
+    policy = parser.FilePolicy(policy_path=tmp_path / "etc/qubes/policy.d")
+    for name in qubes_vpn_told.SERVICES:
+        service = qubes_vpn_told.PREFIX + name
+        request = parser.Request(service, argument, "t", target, system_info=system)
+        with pytest.raises(parser.AccessDenied, match=SERVICES_FILE):
+            policy.evaluate(request)
 
 
 def _domain(name, tags):
