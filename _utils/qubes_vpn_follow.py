@@ -21,6 +21,7 @@ from pathlib import Path
 
 import qubes_vpn_connections
 import qubes_vpn_killswitch
+import qubes_vpn_loading
 import qubes_vpn_net
 import qubes_vpn_nft
 import qubes_vpn_nm
@@ -149,6 +150,8 @@ def turn(library, wake=()):
         return 0  # something else is so by now, and it had no time to answer
     if answered != kept:
         _tell(qubes_vpn_killswitch.resolve(library, answered))
+        if {*answered} - {*kept}:
+            qubes_vpn_loading.read_lists_again()
     return _OPEN if answered else max(0, begin + _SILENT - time.monotonic())
 
 

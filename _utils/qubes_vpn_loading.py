@@ -135,6 +135,20 @@ def _down():
     return told, safe
 
 
+def read_lists_again():
+    """Has qubes-firewall read clients' lists again, without waiting for it.
+
+    Qubes blocks all of a client whose list has a host name that could not be looked up, until then;
+    and ``specialtarget=dns`` in a list is what /etc/resolv.conf named when it was read
+    (core-agent-linux ``qubesagent/firewall.py``).  Qubes does the same when a netvm's DNS changes
+    by NetworkManager (``network/qubes-setup-dnat-to-ns``), but not by the Mullvad app.
+    """
+    words = ("--no-block", "try-reload-or-restart", "qubes-firewall.service")
+    # If it does not: that is no reason to close, and qubes-firewall tells its user.
+    with contextlib.suppress(qubes_vpn_nft.Failed):
+        qubes_vpn_nft.run("systemctl", *words)
+
+
 def drift(text):
     """How the table of ours that is loaded differs from *text*, in words."""
     should = qubes_vpn_nft.listed_elsewhere(text, "inet")

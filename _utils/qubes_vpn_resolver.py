@@ -5,7 +5,6 @@ Whatever address a client asks, and from the moment the qube starts; open or clo
 the resolver may answer.  Whatever is wrong leaves them closed, and says so.
 """
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def open_up(library=IN_TEMPLATE, known=None):
         was_open = not _opened_at_once(known) and is_open()
         _put(closed, True)
         if not was_open:
-            _read_lists_again()
+            qubes_vpn_loading.read_lists_again()
         return True
 
     return _alone(library, work)
@@ -96,19 +95,6 @@ def _opened_at_once(known):
         return False  # no table, and the long way says so
     qubes_vpn_nft.run("nft", "add", "element", "inet", TABLE, _OPENER, f"{{ {_PORT} }}")
     return True
-
-
-def _read_lists_again():
-    """Has qubes-firewall read clients' lists again, without waiting for it.
-
-    Qubes blocks all of a client whose list has a host name that could not be looked up, until then
-    (core-agent-linux ``qubesagent/firewall.py``).  It does the same when a netvm's DNS changes
-    (``network/qubes-setup-dnat-to-ns``).
-    """
-    words = ("--no-block", "try-reload-or-restart", "qubes-firewall.service")
-    # If it does not: that is no reason to close, and qubes-firewall tells its user.
-    with contextlib.suppress(Failed):
-        qubes_vpn_nft.run("systemctl", *words)
 
 
 def close(library=IN_TEMPLATE):
@@ -189,26 +175,31 @@ def status(library=None):
     if library is None:
         return report
     try:
-        if not qubes_vpn_nft.has_table("inet"):
-            report["problems"].append(f"nothing is loaded. Run {library}/resolver load")
-            return report
-        opened = qubes_vpn_nft.is_open(_OPENER)
-        closed = (library / _FILE).read_text()
-        report["drift"] = qubes_vpn_loading.drift(transaction(closed, opened))
-        report["state"] = "open" if opened else "closed"
-        if report["drift"]:
-            report["state"] = "altered"
-            return report
-        report["counters"] = qubes_vpn_nft.counters()
-        for family in _not_admitted() if opened else ():
-            report["problems"].append(
-                f"Qubes' chain {family} qubes input refuses clients' DNS. "
-                f"Run {library}/resolver load"
-            )
+        # Not while the watch opens or closes.
+        with qubes_vpn_loading.turn(library / _FILE) as closed:
+            _look(report, library, closed)
     except Exception as error:  # what cannot be looked at is not as it should be
         report["problems"] += qubes_vpn_loading.words(error)
         report["state"] = "altered"
     return report
+
+
+def _look(report, library, closed):
+    """Adds to a *report* what is loaded.  closed: text of dns-closed.nft."""
+    if not qubes_vpn_nft.has_table("inet"):
+        report["problems"].append(f"nothing is loaded. Run {library}/resolver load")
+        return
+    opened = qubes_vpn_nft.is_open(_OPENER)
+    report["drift"] = qubes_vpn_loading.drift(transaction(closed, opened))
+    if report["drift"]:
+        report["state"] = "altered"
+        return
+    report["state"] = "open" if opened else "closed"
+    report["counters"] = qubes_vpn_nft.counters()
+    for family in _not_admitted() if opened else ():
+        report["problems"].append(
+            f"Qubes' chain {family} qubes input refuses clients' DNS. Run {library}/resolver load"
+        )
 
 
 def installed():

@@ -164,6 +164,16 @@ def test_of_three_that_are_named_two_are_used_and_told(qube, follow):
     assert loaded(qube)["second4"] == both(C)
 
 
+def test_clients_lists_are_read_again_for_a_new_resolver_alone(qube, follow):
+    """R11, R50: `specialtarget=dns` is what resolv.conf named; nobody else tells of the app's."""
+    log = "/run/systemctl.log"
+    qube.write("/usr/bin/systemctl", f'#!/bin/sh\necho "$@" >>{log}\n', 0o755)
+    told = "--no-block try-reload-or-restart qubes-firewall.service\n"
+    for named, answering, times in (([A, B], [A], 1), ([A, B], [A], 1), ([B], [B], 2), ([], [], 2)):
+        follow(named, answering)
+        assert qube.read(log) == told * times
+
+
 def test_silence_closes_and_an_interruption_does_not(qube, follow):
     follow([A], [A])
     wait, _ = follow([A], [], woken=True)
