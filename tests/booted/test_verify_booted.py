@@ -18,7 +18,7 @@ from verifying import Verifying
 from qubes_vpn_formula.lab.booted.machine import Booted
 from qubes_vpn_formula.lab.qube import Inside
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LAST = "what came of it"
 VPN = (
@@ -64,7 +64,6 @@ def test_on_a_machine_that_is_well_every_test_passes(dom0):
     assert (found.code, found.results()) == (0, {True}), found.text
 
 
-@pytest.mark.slow
 def test_what_is_not_asked_for_is_not_done_and_is_told(dom0):
     before = said(dom0.machine.vpn)
     verdicts = dom0.verdicts("sys-vpn", uplink=False)
@@ -217,7 +216,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found_by_the_tests_that_should(dom0, name):
     fault = FAULTS[name]
@@ -243,7 +241,6 @@ class Lying:
         self.enter = [*qube.enter, "sh", "-c", f"cat >/dev/null; {answer}", "-"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -265,7 +262,6 @@ def test_what_a_qube_says_cannot_pass_nor_reach_the_screen(dom0, answer):
     assert "\\u001b" not in found.text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "within"), [(signal.SIGINT, 60), (signal.SIGTERM, 200), (signal.SIGKILL, 200)]
 )

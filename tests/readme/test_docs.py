@@ -17,7 +17,7 @@ PROGRAM = re.compile(r"/usr/lib/qubes-vpn/(\S+) ([a-z]+)")
 #: Units of the distributions' packages.
 THEIRS = {"NetworkManager", "mullvad-daemon", "qubes-firewall"}
 #: Functions for a look behind the scenes.
-SPECIAL = {"qubes_vpn.plan", "qubes_vpn.undo_plan"}
+SPECIAL = {"qubes_vpn.plan", "qubes_vpn.undo_plan", "qubes_vpn.verify_plan"}
 #: What is typed beside that: dom0's own commands (qubes-core-admin-client, ``qubesadmin/tools``),
 #: and programs that Debian and Fedora have, with the words that follow.
 OTHERS = {
