@@ -10,7 +10,7 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from networks import networks
 
 from qubes_vpn_formula.cli import main
@@ -237,8 +237,19 @@ def _apart(one, other):
     return x1 + w1 <= x2 or x2 + w2 <= x1 or y1 + h1 <= y2 or y2 + h2 <= y1
 
 
+#: Somebody in clear behind a firewall, beside a tunnel.
+_CHAIN = [
+    Qube("sys-net", "AppVM", "red", None, None, True, "uplink", UPLINK),
+    Qube("sys-vpn", "AppVM", "red", "sys-net", None, True, "tunnel", SHELTERED, "sys-vpn"),
+    Qube("sys-firewall", "AppVM", "red", "sys-net", None, True, "firewall", CLEAR),
+    Qube("work", "AppVM", "blue", "sys-vpn", None, True, CLIENT, SHELTERED, "sys-vpn"),
+    Qube("games", "AppVM", "blue", "sys-firewall", None, True, CLIENT, CLEAR),
+]
+
+
 @_QUICK
 @given(networks())
+@example(_CHAIN)
 def test_red_is_where_somebody_is_in_clear_and_nowhere_else(qubes):
     """A way of somebody in clear is red from end to end."""
     found = {each.get("stroke") for each in _elements(qubes, "path", "rect")}
