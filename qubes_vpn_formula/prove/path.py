@@ -7,7 +7,7 @@ import z3
 
 from qubes_vpn_formula.prove import translation
 from qubes_vpn_formula.prove.packet import STATES, Packet, value
-from qubes_vpn_formula.prove.ruleset import Ruleset
+from qubes_vpn_formula.prove.ruleset import Chain, Ruleset
 from qubes_vpn_formula.prove.statements import Names
 from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either
 from qubes_vpn_formula.prove.walk import Outcome, walk
@@ -108,7 +108,7 @@ def _out(way: _Way) -> Way:
     return way.done()
 
 
-def _at(ruleset: Ruleset, hook: str) -> list:
+def _at(ruleset: Ruleset, hook: str) -> list[Chain]:
     return [one for one in ruleset.chains() if one.base and one.base.hook == hook]
 
 

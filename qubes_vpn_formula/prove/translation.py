@@ -136,7 +136,9 @@ def _listed(plain: str | list[str]) -> list[str]:
     return [plain] if isinstance(plain, str) else plain
 
 
-def rewritten(hook: str, packet: Packet, chosen: list[Binding], fresh, old) -> Packet:
+def rewritten(
+    hook: str, packet: Packet, chosen: list[Binding], fresh: z3.BoolRef, old: z3.BoolRef
+) -> Packet:
     """*packet* behind the translation at *hook*.
 
     chosen: what rules chose, of which one at most is met.  fresh: the packet was for the rules to
