@@ -2,8 +2,8 @@
 #   make venv    only what the commands need, in .venv
 #   make demo    the whole way once, on an embedded Qubes
 #   make test    all tests (a part: make test-main, test-salt, test-salt-3006)
-#   make lab     every attack on ours, the proof of the attacks, the guides' killswitches, other kernels; as root; see
-#                build/lab/report.html and build/lab-guides/report.html
+#   make lab     every attack on ours, the proof of the attacks, the guides' killswitches, other kernels, the model of
+#                nftables against the kernel; as root; see build/lab/report.html and build/lab-guides/report.html
 #   make lint    what pre-commit runs, over all files
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
@@ -52,6 +52,7 @@ lab: $(READY)
 	failed=0; \
 	$(VENV)/bin/pytest -m slow tests/lab || failed=1; \
 	$(VENV)/bin/pytest -m slow tests/booted || failed=1; \
+	$(VENV)/bin/pytest -m slow tests/prove || failed=1; \
 	$(VENV)/bin/qubes-vpn lab --proof --killswitch ours --report build/lab || failed=1; \
 	$(VENV)/bin/qubes-vpn lab --fast --report build/lab-guides || failed=1; \
 	exit $$failed
