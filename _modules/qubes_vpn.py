@@ -35,6 +35,7 @@ try:
     import qubes_vpn_checkup
     import qubes_vpn_collect
     import qubes_vpn_doctor
+    import qubes_vpn_exits
     import qubes_vpn_foretell
     import qubes_vpn_inventory
     import qubes_vpn_overview
@@ -181,18 +182,24 @@ _FORMATS = {
 }
 
 
-def table(form="text"):
+def table(form="text", ask=False):
     """Each qube of this machine, its address, its netvm, where it gets out; runs in dom0.
 
     Who is in clear by choice is known from this minion's pillar, if it has one.
-    form: ``text`` or ``data``.
+    form: ``text`` or ``data``.  ask: whether the pillar's tunnels that run ask a server on the
+    internet, the pillar's ``tests.checks``, as whom it sees them.
 
     CLI Example::
 
-        qubesctl qubes_vpn.table
+        qubesctl qubes_vpn.table ask=True
     """
     as_text = _is_text(form)
-    found = qubes_vpn_table.rows(_ask(lambda machine, _: qubes_vpn_network.look(machine, _guard())))
+
+    def look(machine, _):
+        seen = qubes_vpn_exits.exits(_connection(), _model(), machine.running) if ask else {}
+        return qubes_vpn_table.rows(qubes_vpn_network.look(machine, _guard()), seen)
+
+    found = _ask(look)
     return qubes_vpn_table.text(found) if as_text else found
 
 

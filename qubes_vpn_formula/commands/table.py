@@ -11,7 +11,7 @@ from qubes_vpn_formula.console import say
 
 _EPILOG = """\
 With a pillar, who is in clear by choice is known. The address that the world sees is in no
-inventory: "not asked".
+inventory: "not asked". In dom0, sudo qubesctl qubes_vpn.table ask=True has the tunnels ask.
 
 exit codes: 0 done, 2 bad input
 

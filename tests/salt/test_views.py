@@ -7,7 +7,11 @@ import stat
 import pytest
 from salt.exceptions import CommandExecutionError
 
+import qubes_vpn_model
+import qubes_vpn_table
 import qubes_vpn_told
+from qubes_vpn_formula.embedded import dom0
+from qubes_vpn_network import look
 
 NFT = {"nftables": [{"metainfo": {"version": "1.1.3"}}, {"table": {"family": "inet", "name": "t"}}]}
 DROP = {
@@ -141,3 +145,44 @@ def test_what_was_dropped(modules, answers, embedded):
 def test_a_form_that_there_is_not(modules, function):
     with pytest.raises(CommandExecutionError, match="write text or data"):
         getattr(modules.qubes_vpn, function)(form="xml")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (
+            b'[{"address": "198.51.100.7", "provider": null, "of": "203.0.113.80"},'
+            b' {"error": "none"}]',
+            None,
+        ),
+        (b'[{"error": "silence"}, {"error": "none"}]', "no answer"),
+        (
+            b'[{"address": "\\u001b[2J", "provider": null, "of": "203.0.113.80"},'
+            b' {"error": "none"}]',
+            "no answer",
+        ),
+        (b"\x1b[2J", "no answer"),
+    ],
+    ids=["seen", "silent", "escape", "garbage"],
+)
+def test_as_whom_the_world_sees_a_tunnel(
+    modules, embedded, vpn, tmp_path, monkeypatch, answer, shown
+):
+    """By a stand-in for the qube that answers so, whatever it is asked."""
+    (tmp_path / "answer").write_bytes(answer)
+    program = tmp_path / "qrexec"
+    program.write_text(f"#!/bin/sh\ncat >/dev/null; cat {tmp_path / 'answer'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("QUBES_VPN_QREXEC", str(program))
+    import qubes_vpn_exits
+    from qubes_vpn_machine import connect
+
+    tunnel = {"kind": "wireguard", "profile": "a.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+    model = qubes_vpn_model.build({"tunnels": {"sys-vpn": tunnel}})
+    seen = qubes_vpn_exits.exits(connect(), model, lambda _: True)
+    assert seen == {"sys-vpn": shown or "198.51.100.7"}
+    assert qubes_vpn_exits.exits(connect(), model, lambda _: False) == {}
+    machine = dom0.machine(embedded.path, dry=True)
+    rows = {row["qube"]: row for row in qubes_vpn_table.rows(look(machine), seen)}
+    assert rows["work"]["exit address"] == seen["sys-vpn"]
+    assert rows["personal"]["exit address"] == "not asked"
