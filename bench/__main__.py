@@ -9,6 +9,7 @@ from bench import (
     endpoints,
     large_pillar,
     many_qubes,
+    proof,
     relays,
     reloads,
     resolver,
@@ -28,6 +29,7 @@ BENCHES = {
     "relays": relays,
     "reloads": reloads,
     "through": through,
+    "proof": proof,
     "resolver": resolver,
 }
 

@@ -50,7 +50,7 @@ def test_no_command_without_a_test(readme):
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
     assert {span for span in readme.spans if span.startswith(programs)} == {
         "make demo", "make test", "make lab", "make lint", "make bench", "qubes-vpn set",
-        "qubes-vpn check", *IN_A_QUBE,
+        "qubes-vpn check", "qubes-vpn prove pillar.sls", "qubes-vpn lab --replay", *IN_A_QUBE,
     }  # fmt: skip
 
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""R91: what a proof refutes, a kernel lets through; every guide's killswitch among it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import MakeLab
+
+import qubes_vpn_model
+from qubes_vpn_formula.cli import main
+from qubes_vpn_formula.lab import chains, guides, replay
+from qubes_vpn_formula.lab.killswitches import Absent
+from qubes_vpn_formula.prove import machine, prover
+from qubes_vpn_net import endpoint
+
+WIREGUARD = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+PILLAR = {"topology": "simple", "tunnels": {"sys-vpn": WIREGUARD}}
+RULES = "salt/qubes/network/files/closed.nft"
+KILLSWITCHES = {one.name: one for one in (Absent(), *guides.all())}
+
+
+@pytest.fixture(scope="module")
+def counterexample() -> dict:
+    """Of ours, whose forward chain begins with an accept, and nothing looks behind it."""
+    place = next(machine.places(qubes_vpn_model.build(PILLAR)))
+    parts = []
+    for part in place.parts:
+        text = part.text
+        if part.name == RULES:
+            for chain in ("client_out", "postrouting"):
+                head, block, tail = text.rpartition(f"\tchain {chain} {{\n")
+                text = f"{head}{block}\t\taccept\n{tail}"
+        elif "gate" in part.name:
+            text = text.replace("counter drop", "accept")
+        parts.append(part._replace(text=text))
+    faulty = replace(place, parts=tuple(parts), properties=("P1",))
+    return next(one.counterexample for one in prover.prove([faulty]) if one.counterexample)
+
+
+def test_the_kernel_agrees_with_a_counterexample(namespaces, counterexample) -> None:
+    done = replay.replay(counterexample)
+    assert done.agrees
+    assert len(done.left) == 1
+    assert "203.0.113.80:443" in done.left[0]
+
+
+def test_it_does_not_agree_with_what_is_not_true(namespaces, counterexample) -> None:
+    """The same packet with the rules as they are; and said to be stopped where it is not."""
+    place = next(machine.places(qubes_vpn_model.build(PILLAR)))
+    done = replay.replay({**counterexample, "rules": place.text})
+    assert (done.agrees, done.left) == (False, ())
+    assert not replay.replay({**counterexample, "leaves": False}).agrees
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "established"},
+        {"state": "established", "reply": True},
+        {"state": "untracked"},
+        {"state": "invalid", "protocol": 6, "tcp_flags": 16},
+        {"state": "related", "protocol": 1, "source_port": 0x0301, "original_protocol": 17},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_a_packet_is_in_the_state_that_it_is_to_be_in(namespaces, counterexample, changes) -> None:
+    """It passes rules that let nothing else pass."""
+    state = changes["state"]
+    rules = f"""table inet only {{
+    chain forward {{
+        type filter hook forward priority 0; policy drop;
+        ct state {state} counter accept
+    }}
+}}
+"""
+    packet = {**counterexample["packet"], **changes}
+    found = {**counterexample, "packet": packet, "ends_as": packet, "rules": rules}
+    assert replay.replay(found).agrees
+    other = rules.replace(f"ct state {state}", f"ct state != {state}")
+    assert not replay.replay({**found, "rules": other}).agrees
+
+
+def test_the_command_says_what_the_kernel_does(
+    namespaces, counterexample, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    proof = tmp_path / "proof.json"
+    proof.write_text(json.dumps({"answers": [{"counterexample": counterexample}]}))
+    assert main(["lab", "--replay", str(proof), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["property"], told["agrees"]) == ("P1", True)
+    proof.write_text(json.dumps({"answers": []}))
+    assert main(["lab", "--replay", str(proof)]) == 0
+    proof.write_text("{}")
+    assert main(["lab", "--replay", str(proof)]) == 2
+    assert "qubes-vpn prove PILLAR --json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLSWITCHES)
+def test_every_guide_is_refuted_and_the_kernel_agrees(name: str, make_lab: MakeLab) -> None:
+    """R91: as a VPN qube has it after its boot; every packet that gets out."""
+    lab = make_lab(chains.simple(), KILLSWITCHES[name])
+    for member in ("sys-net", "sys-firewall", "sys-vpn", "client-1"):
+        lab.boot(member)
+    listing = lab.qubes["sys-vpn"].run(["nft", "-j", "list", "ruleset"]).stdout
+    tunnel = lab.tunnels["sys-vpn"]
+    service = SimpleNamespace(
+        name="sys-vpn",
+        role="tunnel",
+        interface=tunnel.device,
+        endpoints=(endpoint(tunnel.endpoint),),
+    )
+    answers = list(prover.prove([machine.collected(service, json.loads(listing))]))
+    assert [answer.trouble for answer in answers if answer.trouble] == []
+    found = [answer.counterexample for answer in answers if answer.counterexample]
+    assert {"P1", "P2"} <= {one["property"] for one in found}
+    told = {one["told"]: replay.replay(one) for one in found if one["leaves"]}
+    assert [text for text, done in told.items() if not done.agrees] == []
