@@ -66,7 +66,7 @@ def test_on_a_machine_that_is_well_every_test_passes(dom0):
 
 def test_what_is_not_asked_for_is_not_done_and_is_told(dom0):
     before = said(dom0.machine.vpn)
-    verdicts = dom0.verdicts("sys-vpn", uplink=False)
+    verdicts = dom0.verdicts("sys-vpn", tests={**dom0.pillar["tests"], "uplink": False})
     assert verdicts["killswitch: sys-vpn"] == verdicts["uplink: sys-vpn"] == NOT_ASKED
     assert others(verdicts) == {LAST: verdicts[LAST]}
     assert said(dom0.machine.vpn) == before
