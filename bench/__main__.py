@@ -5,6 +5,7 @@ import argparse
 
 from bench import (
     api_calls,
+    audit,
     chain,
     endpoints,
     large_pillar,
@@ -22,6 +23,7 @@ BENCHES = {
     "large_pillar": large_pillar,
     "many_qubes": many_qubes,
     "api_calls": api_calls,
+    "audit": audit,
     "chain": chain,
     "upstream": upstream,
     "show_sls": show_sls,

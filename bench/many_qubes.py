@@ -29,7 +29,7 @@ def results() -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = minion(folder, "{}\n")
-        machine = _machine(folder / "machine.json", document)
+        machine = machine_of(folder / "machine.json", document)
         pure, live = [], []
         for _ in range(PAIRS + 1):
             gc.collect()
@@ -44,7 +44,7 @@ def results() -> list[Result]:
     ]
 
 
-def _machine(path: Path, document: dict) -> EmbeddedQubes:
+def machine_of(path: Path, document: dict) -> EmbeddedQubes:
     """One that has the document's clients, none of them routed yet."""
     machine = EmbeddedQubes(path)
     for name, qube in document["layout"].items():
