@@ -22,6 +22,7 @@ TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
 RELAYS = "Keep relays current"
 ASK = "Ask a machine, follow a machine"
+AUDIT = "Find the ways round it"
 NAMES = "Names"
 DOCS = "qubes/network/docs/"
 UNDO = "Take it back"
@@ -43,7 +44,7 @@ def test_no_command_without_a_test(readme):
     """A block of commands under another heading, or another command in a sentence, needs a test."""
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
-        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, UNDO,
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, AUDIT, UNDO,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
@@ -447,6 +448,21 @@ class TestAsk:
         assert "-      work: sys-firewall\n+      work: sys-vpn\n" in adopted
         assert (folder / "pillar.sls").read_text() == before
         dom0.machine.call("work", "admin.vm.property.Set", "netvm", b"sys-firewall")
+
+    def test_the_audit_finds_what_the_readme_shows(self, installed, dom0, readme, qubes):
+        """R93. The machine that the README has routed is closed but for what the pillar keeps."""
+        take, carry, *_ = readme.commands(ASK)
+        here, there = readme.commands(AUDIT)
+        for command in (take, carry):
+            assert dom0.run(command).code == 0
+        ran = dom0.run(here)
+        assert (ran.code, ran.stderr, ran.writes) == (1, "", 0)
+        done = sh(there, qubes / "dev/qubes-vpn-formula")
+        assert done.returncode == 1, done.stderr
+        assert readme.output(AUDIT) in done.stdout
+        assert "A101" not in done.stdout
+        told = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        assert [line for line in told if line not in ran.stdout] == []
 
     def test_pictures_and_tables(self, installed, dom0, readme, qubes):
         """R65, R66."""
