@@ -13,7 +13,7 @@ from qubes_vpn_problem import show
 
 TABLE = "qubes_vpn"
 #: SHA-256 of the ``closed.nft`` that belongs to this version.
-CLOSED = "d82881fe7b3b4cd8695cfe033497c082c465bdebd809944e5352d65ec3cc622b"
+CLOSED = "70e3996c748dd0e68c217be514a71df08b7bc8d5804d92617f4bc4a61d762bda"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000

@@ -189,7 +189,10 @@ def fragments(source: str, to: str, port: int, marker: bytes) -> dict[str, list[
 
 
 def routed(source: str, to: str, port: int, marker: bytes, by: str) -> list[Packet]:
-    """UDP addressed to `by` with a source route on to `to`; other options and headers."""
+    """UDP addressed to `by` with a source route on to `to`; other options and headers.
+
+    The first four have such a route: the last two of IPv4's have one stop behind them.
+    """
     datagram = UDP(sport=40000, dport=port) / Raw(marker)
     if ":" in to:
         headers = [
@@ -199,9 +202,14 @@ def routed(source: str, to: str, port: int, marker: bytes, by: str) -> list[Pack
             IPv6ExtHdrDestOpt(options=[PadN(optdata=marker)]),
         ]
         return [_ip(source, by) / header / datagram for header in headers]
-    stops = b"\x04" + socket.inet_aton(to)
-    kinds = (131, 137, 7)  # loose, strict, record route: RFC 791
-    options = [IPOption(bytes([kind, 3 + 4]) + stops) for kind in kinds]
+    last = socket.inet_aton(to)
+    # Loose, strict, record route: RFC 791.  After the length stands where the next stop is.
+    routes = [(kind, b"\x04" + last) for kind in (131, 137)]
+    routes += [(kind, b"\x08" + socket.inet_aton(source) + last) for kind in (131, 137)]
+    options = [
+        IPOption(bytes([kind, 2 + len(route)]) + route)
+        for kind, route in (*routes, (7, b"\x04" + last))
+    ]
     return [_ip(source, by, options=[option]) / datagram for option in options]
 
 

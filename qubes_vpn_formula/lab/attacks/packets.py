@@ -141,7 +141,8 @@ def options(cell: Cell) -> None:
         for family, to in SERVER.items():
             source, port = _address(cell, qube, family), cell.tunnel.port
             # What follows the source routes in the list may go to an endpoint.
-            packets = senders.routed(source, to, port, marker, by=hops[family])[:2]
+            routes = {4: 4, 6: 2}[family]
+            packets = senders.routed(source, to, port, marker, by=hops[family])[:routes]
             packets += senders.routed(source, to, 443, marker, by=to)
             jobs = [senders.with_header(packet) for packet in packets]
             cell.send(qube, *jobs, senders.fast_open(to, 443, marker))

@@ -142,7 +142,13 @@ _ENDPOINTS = [
     mutant(
         "endpoint-on-the-way",
         "an endpoint may be a stop on the way, by a source route",
-        without("to_endpoint", "(ip option|exthdr)"),
+        without("to_endpoint", "(ip hdrlength >|exthdr)"),
+        "P07",
+    ),
+    mutant(
+        "route-half-used",
+        "an endpoint may be a stop on the way, by a source route with a stop behind it",
+        swap(CLOSED, "ip hdrlength > 5 goto", "ip option lsrr exists goto"),
         "P07",
     ),
     mutant(
