@@ -143,7 +143,8 @@ def audit(pillar=None, format="text", path=None, fail_on="low"):
     pillar: default: this minion's ``qubes_vpn`` pillar, and none when there is none.
     format: ``text``, ``data`` (for ``--out=json``), ``json`` or ``sarif`` (SARIF 2.1.0).
     path: a file, new or to be replaced, readable by root only.
-    fail_on: the least severity (critical, high, medium, low, note) for which the exit code is 1.
+    fail_on: the least severity (critical, high, medium, low, note) for which the exit code is 1;
+        so it is when such a rule cannot tell (NOT KNOWN).
     What somebody lives with goes into the pillar, with a reason: ``audit.exceptions``.
 
     CLI Example::

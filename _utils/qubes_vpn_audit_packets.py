@@ -70,7 +70,8 @@ def _next_one(flow):
     view = flow.view
     for name in view.of_class("DispVM"):
         base = view.value(name, "template")
-        if base and not flow.own(name) and flow.own(base):
+        stays = view.value(name, "auto_cleanup") is False  # and its netvm with it
+        if base and not stays and not flow.own(name) and flow.own(base):
             yield name, f"it is closed itself, and {base} is not"
 
 

@@ -7,6 +7,7 @@ service that closes it is none.
 
 import functools
 
+import qubes_vpn_inventory
 import qubes_vpn_plan
 import qubes_vpn_policy
 from qubes_vpn_finding import NotKnown
@@ -154,7 +155,10 @@ class View:
 
     @functools.cached_property
     def policy(self):
-        """The rules for templates' updates; NotKnown where dom0's policy cannot be read."""
+        """The rules for templates' updates; NotKnown where it is not clear whom they are for."""
+        for lines in self.inventory["policy"].values():
+            if qubes_vpn_inventory.named_tags(lines):
+                self.need("tags of policy")
         try:
             return qubes_vpn_policy.of_lines(self.inventory["policy"])
         except qubes_vpn_policy.NotPolicy as error:

@@ -67,7 +67,7 @@ def _unheld_tunnel(flow):
 def _unheld(flow):
     view, tunnels = flow.view, flow.view.all_tunnels()
     for name, netvm in sorted(view.wiring.items()):
-        limited = name not in tunnels and view.rules(name)[:1] != [_ALL]
+        limited = name not in tunnels and not _is_open(view, name)
         if netvm and limited and (netvm in view.gateways or not view.enforces(netvm)):
             yield name, f"it has a list, and {netvm} does not enforce any"
 
@@ -91,8 +91,21 @@ def _asked_in_clear(flow):
 def _allow_all(flow):
     view = flow.view
     for name in sorted(view.in_front()):
-        if not view.shelters(name) and view.rules(name)[:1] == [_ALL]:
+        if not view.shelters(name) and _is_open(view, name):
             yield name, "its own list lets everything through"
+
+
+def _unnamed(flow):
+    """Who has the service of a VPN qube, and is none by the pillar: its files may not be there."""
+    view = flow.view
+    named = {each.name for each in view.services() if each.role == "tunnel"}
+    for name in sorted(view.tunnels - named) if view.model else ():
+        yield name, f"{VPN} is on, and the pillar has no such tunnel"
+
+
+def _is_open(view, name):
+    """Whether a qube's list begins with letting everything through, with or without a comment."""
+    return [rule.split(" comment=")[0] for rule in view.rules(name)[:1]] == [_ALL]
 
 
 def _both(flow):
@@ -280,5 +293,14 @@ RULES = (
         "memory that others lack.",
         "qvm-prefs QUBE maxmem MEGABYTES, as the pillar has it.",
         _memory,
+    ),
+    Rule(
+        "A215",
+        "high",
+        "A VPN qube that the pillar does not name",
+        "It counts as closed here by its service alone: nobody has put the killswitch's files "
+        "into its template, and without them the service does nothing.",
+        "Name it in the pillar, tunnels; or: qvm-service --unset QUBE qubes-vpn.",
+        _unnamed,
     ),
 )

@@ -77,9 +77,10 @@ def some(words):
 
 
 def exit_code(report, fail_on="low"):
-    """1 when there is a finding as bad as *fail_on* or worse, else 0."""
+    """1 when there is a finding as bad as *fail_on* or worse, or might be one, else 0."""
     bad = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
-    return int(any(finding.rule.severity in bad for finding in report.findings))
+    rules = [finding.rule for finding in report.findings] + [rule for rule, _ in report.unknown]
+    return int(any(rule.severity in bad for rule in rules))
 
 
 def data(report):

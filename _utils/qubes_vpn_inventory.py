@@ -61,8 +61,10 @@ FEATURES = re.compile(
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
 #: Facts that came later: an inventory without them in ``more`` cannot tell.
-MORE = ("ip", "ipv6", "service.custom-persist", "updates-available")
+MORE = ("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy")
+#: Beside them: those that the policy for templates' updates names.
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
+_NAMED_TAG = re.compile(r"@tag:(\S+)")
 #: Those by which a half made template is known.
 VOLUMES = ("root", "private")
 #: Classes without a firewall list: no packets of theirs pass a netvm of this machine.
@@ -75,20 +77,28 @@ def take(machine, last):
     last: as :func:`qubes_vpn_words.last_written` gives it.
     """
     app = machine.app
+    policy = machine.policy_lines()
+    tags = {tag for lines in policy.values() for tag in named_tags(lines)}
     release = "4.3" if "devices_denied" in app.domains["dom0"].property_list() else "4.2"
     return {
         "format": FORMAT,
         "version": VERSION,
         "release": release,
         "globals": {key: _name(getattr(app, key)) for key in GLOBALS},
-        "policy": machine.policy_lines(),
-        "qubes": {vm.name: _qube(machine, vm) for vm in app.domains},
+        "policy": policy,
+        "qubes": {vm.name: _qube(machine, vm, tags) for vm in app.domains},
         "written": _written(last),
         "more": [*MORE],
     }
 
 
-def _qube(machine, vm):
+def named_tags(lines):
+    """The tags by which *lines* of policy tell qubes apart, beyond those in every inventory."""
+    found = {tag for line in lines for tag in _NAMED_TAG.findall(line.partition("#")[0])}
+    return {tag for tag in found if not TAGS.fullmatch(tag)}
+
+
+def _qube(machine, vm, tags):
     vm.property_is_default("label")  # reads all properties at once, and so their names
     keys = [key for key in PROPERTIES if key in vm.property_list()]
     features = [key for key in vm.features if FEATURES.fullmatch(key)]
@@ -100,7 +110,7 @@ def _qube(machine, vm):
             for key in keys
         },
         "features": {key: vm.features[key] for key in features},
-        "tags": sorted(tag for tag in vm.tags if TAGS.fullmatch(tag)),
+        "tags": sorted(tag for tag in vm.tags if tag in tags or TAGS.fullmatch(tag)),
     }
     if vm.klass not in NO_FIREWALL:
         found["firewall"] = [without_secret(rule) for rule in machine.rules(vm.name)]

@@ -298,7 +298,8 @@ class Policy:
                     f"{where}: '{word}' is not known here, so that nobody can say whom it is for. "
                     "Write the qube's name there"
                 )
-        return Rule(self._by_name(source), target, action, self._by_name(redirect), where)
+        names = [self._by_name(word) for word in (source, target, redirect)]
+        return Rule(*names[:2], action, names[2], where)
 
     def _by_name(self, word):
         before, uuid, number = (word or "").partition(_UUID)

@@ -217,7 +217,7 @@ def _answered(part):
     if error := _error(part):
         return Answer(False, error)
     code = part["rcode"]
-    if type(code) is not int:
+    if type(code) is not int or not 0 <= code < 16:
         raise ValueError
     # That a name is not there is an answer as well.
     return Answer(code in (0, 3), "" if code in (0, 3) else f"refused, code {code:d}")

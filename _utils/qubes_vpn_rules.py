@@ -17,6 +17,8 @@ from qubes_vpn_told import NotUnderstood
 FORMAT, VERSION = "qubes-vpn rules", 1
 #: Of an answer: tens of thousands of endpoints are some megabytes.
 SECONDS, MOST = 60, 16 * 1024**2
+#: What nft writes is never as deep, nor a number as large.
+_DEEPEST, _LARGEST = 40, 2**64
 
 
 def export(lists, loaded, silent):
@@ -52,10 +54,14 @@ def read(data):
     raise NotUnderstood("the answer has no rules as nft has them")
 
 
-def _is_plain(value):
-    """Whether all texts in it may be shown in dom0."""
+def _is_plain(value, depth=_DEEPEST):
+    """Whether it is JSON that may be shown in dom0: no other text, and no fractions or NaN."""
+    if depth == 0 or isinstance(value, float):
+        return False
     if isinstance(value, dict):
-        return all(_is_plain(key) and _is_plain(inner) for key, inner in value.items())
+        value = [*value, *value.values()]
     if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return not isinstance(value, str) or (value.isascii() and value.isprintable())
+        return all(_is_plain(each, depth - 1) for each in value)
+    if isinstance(value, str):
+        return value.isascii() and value.isprintable()
+    return value is None or abs(value) < _LARGEST

@@ -19,8 +19,8 @@ _EPILOG = """\
 Without a pillar, the qubes' own services say what is a VPN qube. With one, what it promises is
 looked at too, and its exceptions (audit.exceptions) are applied.
 
-exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the pillar has problems, or the
-inventory cannot be used
+exit codes: 0 nothing as bad as --fail-on; 1 something is, or a rule as bad cannot tell (NOT KNOWN);
+2 the pillar has problems, or the inventory cannot be used
 
 examples:
   qubes-vpn audit pillar.sls --inventory inventory.json

@@ -131,6 +131,11 @@ SPOILT_WITH_PILLAR = {
         lambda p: None,
         ["sys-dns"],
     ),
+    "A215": (
+        lambda m: m.add("sys-other", netvm="sys-net", features={"service.qubes-vpn": "1"}),
+        lambda p: None,
+        ["sys-other"],
+    ),
     "A307": (lambda m: m.set("sys-whonix", "netvm", "sys-net"), lambda p: None, ["sys-whonix"]),
     "A901": (
         lambda m: None,
@@ -188,6 +193,36 @@ def test_every_rule_has_its_machine_and_an_id_of_its_own():
         assert rule.reason.endswith(".")
         assert rule.fix.endswith(".")
         assert not rule.title.endswith(".")
+
+
+def test_an_uplink_with_the_service_of_a_vpn_qube_is_told():
+    machine = well().feature("sys-net", "service.qubes-vpn", "1")
+    assert found(qubes_vpn_audit.audit(machine.data, model()), "A215") == ["sys-net"]
+
+
+def test_a_named_disposable_keeps_its_netvm():
+    machine = well().set("dvm", "netvm", "sys-net").set("disp1", "auto_cleanup", False)
+    assert found(qubes_vpn_audit.audit(machine.data), "A108") == []
+
+
+@pytest.mark.parametrize("comment", ["", " comment=as made"])
+def test_a_list_that_lets_all_through_is_none(comment):
+    machine = well().feature("sys-firewall", "service.qubes-firewall", "")
+    machine.rules("work", ACCEPT + comment)
+    assert found(qubes_vpn_audit.audit(machine.data), "A206") == []
+    machine = novpn(well()).set("sys-vpn", "netvm", "fw-clear").rules("fw-clear", ACCEPT + comment)
+    assert found(qubes_vpn_audit.audit(machine.data), "A209") == ["fw-clear"]
+
+
+def test_policy_by_a_tag_is_followed_and_not_guessed():
+    rule = "qubes.UpdatesProxy * @tag:dev @default allow target=sys-net"
+    machine = well().policy(rule)
+    assert found(qubes_vpn_audit.audit(machine.data), "A302") == []
+    machine.tag("work", "dev")
+    assert found(qubes_vpn_audit.audit(machine.data), "A302") == ["sys-net"]
+    machine.data["more"].remove("tags of policy")
+    unknown = qubes_vpn_audit.audit(machine.data).unknown
+    assert {"A301", "A302"} <= {each.id for each, _ in unknown}
 
 
 def test_the_order_of_tor_and_vpn_is_told():

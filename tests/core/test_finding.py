@@ -40,6 +40,12 @@ def test_the_exit_code_follows_the_severity():
     assert finding.exit_code(finding.Report(())) == 0
 
 
+def test_what_cannot_be_told_does_not_pass():
+    report = finding.look([_rule("T1", "medium", unknown="not asked")], "it")
+    assert report.findings == ()
+    assert [finding.exit_code(report, least) for least in finding.SEVERITIES] == [0, 0, 1, 1, 1]
+
+
 def test_a_note_alone_does_not_fail():
     assert finding.exit_code(finding.look([_rule("T1", "note", ("a", "a"))], "it")) == 0
 

@@ -149,6 +149,8 @@ def test_qubes_by_uuid(root):
     rules = Policy(root, {"00-1": "t", "00-2": "sys-usb"}.get).rules()
     assert answer(rules, "t", "TemplateVM", ()).qube == "@dispvm:sys-usb"
     assert answer(rules, "other", "TemplateVM", ()).qube == "sys-net"
+    write(root, "20-a.policy", "qubes.UpdatesProxy * work uuid:00-2 allow\n")
+    assert Policy(root, {"00-2": "sys-usb"}.get).rules()[0].target == "sys-usb"
 
 
 @pytest.mark.parametrize("line", ["qubes.UpdatesProxy * t @default deny", "# a note of mine"])

@@ -25,6 +25,17 @@ def test_a_run_of_the_formula_closes_what_the_audit_finds(modules, states, embed
     assert ("A301", "sys-net") in after
 
 
+def test_tags_by_which_policy_tells_qubes_apart_are_asked(modules, policy, embedded):
+    for tag in ("dev", "others"):
+        embedded.call("vault", "admin.vm.tag.Set", tag)
+    rule = "qubes.UpdatesProxy * @tag:dev @default allow target=sys-net\n"
+    (policy / "20-mine.policy").write_text(rule)
+    told = modules.qubes_vpn.audit(PILLARS["dns"], format="data")
+    (finding,) = [each for each in told["findings"] if each["rule"] == "A302"]
+    assert finding["detail"] == "open to vault"
+    assert modules.qubes_vpn.inventory()["qubes"]["vault"]["tags"] == ["dev"]
+
+
 def test_nothing_is_written_and_nothing_started(modules, embedded):
     before = embedded.snapshot()
     modules.qubes_vpn.audit(PILLARS["dns"])

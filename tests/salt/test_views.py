@@ -113,11 +113,15 @@ def test_a_qube_that_does_not_run_is_not_asked_and_not_started(modules, embedded
         b'{"nftables": ["\\u001b[2J"]}',
         b'{"nftables": [{"rule": {"comment": "\\u001b]0;x\\u0007"}}]}',
         b'{"nftables": ' + b"[" * 100000,
+        b'{"nftables": [{"a": ' + b"[" * 100 + b"]" * 100 + b"}]}",
+        b'{"nftables": [{"a": NaN}]}',
+        b'{"nftables": [{"a": 1e999}]}',
+        b'{"nftables": [{"a": -' + b"9" * 4000 + b"}]}",
         plain({**DROPS, "rows": [{**DROP, "protocol": "\x1b[2J"}]}),
         plain({**DROPS, "rows": [DROP] * 2000}),
         b"x" * 20_000_000,
     ],
-    ids=range(9),
+    ids=range(13),
 )
 def test_a_hostile_qube_shows_nothing_of_its_own(modules, answers, hostile):
     answers(Rules=hostile, Drops=hostile)
