@@ -82,6 +82,8 @@ def replay(found: Mapping[str, Any]) -> Replayed:
     Raises :class:`CannotReplay`, :class:`qubes_vpn_formula.lab.qube.CommandFailed`.
     """
     packet, leaves = found["packet"], found["leaves"]
+    if leaves and found["ends_as"]["out_name"] != packet["out_name"]:
+        raise CannotReplay("it is routed again on its way, to another device")
     marker, control = new_marker(), new_marker()
     with contextlib.ExitStack() as stack:
         qube, world = (stack.enter_context(Qube(name)) for name in ("replay", "world"))
@@ -147,6 +149,8 @@ def _made(packet: Mapping[str, Any], marker: bytes) -> bytes:
         if packet["loose_route"] or packet["strict_route"]:
             kind = 131 if packet["loose_route"] else 137
             options = [IPOption(bytes([kind, 7, 4]) + socket.inet_aton(destination))]
+        elif packet["header_words"] > 5:
+            options = [IPOption(_half_used(packet["header_words"] - 5, destination))]
         head = IP(src=source, dst=destination, ttl=packet["hop_limit"] or 64, options=options)
         head.proto = packet["protocol"]
     else:
@@ -156,6 +160,13 @@ def _made(packet: Mapping[str, Any], marker: bytes) -> bytes:
         else:
             head.nh = packet["protocol"]
     return bytes(head / _transport(packet, marker))
+
+
+def _half_used(words: int, stop: str) -> bytes:
+    """An option of that many words: a source route whose first stop is used, where it has room."""
+    if words < 3:
+        return bytes([1] * words * 4)
+    return bytes([131, 11, 8]) + socket.inet_aton(stop) * 2 + bytes([1] * (words * 4 - 11))
 
 
 def _transport(packet: Mapping[str, Any], marker: bytes) -> Packet:

@@ -189,7 +189,7 @@ class Packet:
                 z3.And(
                     *short,
                     self.protocol_known,
-                    self.header_words >= 5,
+                    z3.UGE(self.header_words, 5),
                     z3.Implies(self.header_words == 5, no_option),
                     z3.Not(self.routing_header),
                 ),

@@ -51,13 +51,18 @@ def forwarded(ruleset: Ruleset, packet: Packet, open_sets: Names = frozenset()) 
 def sent(ruleset: Ruleset, packet: Packet, open_sets: Names = frozenset()) -> Way:
     """The qube's own: output, postrouting, egress.
 
-    Where the output hook can change where it is routed to, it may go out by any device.
+    What the output hook translates, and where it has a chain of type route what has another mark,
+    is routed again: it may go out by any device.
     """
     way = _Way(ruleset, open_sets)
     way.pass_("output", without("in", packet))
-    if any(one.base and one.base.kind != "filter" for one in _at(ruleset, "output")):
-        again = Packet.any("rerouted")
-        way.packet = _with(way.packet, again, "out").having(out_address=again.out_address)
+    kinds = {one.base.kind for one in _at(ruleset, "output")}
+    if kinds - {"filter"}:
+        again, now = Packet.any("rerouted"), way.packet
+        marked = now.mark != packet.mark if "route" in kinds else FALSE
+        changed = either(now.destination != packet.destination, marked)
+        again = _with(now, again, "out").having(out_address=again.out_address)
+        way.packet = _either(changed, again, now)
     way.pass_("postrouting", way.packet)
     return _out(way)
 

@@ -268,7 +268,7 @@ def _p1(q: Question) -> Iterator[Claim]:
 
     packet, way, known = q.sent
     bad = z3.And(
-        known, way.through, packet.in_state("untracked"), uplink(packet, "out", q.facts),
+        known, way.through, packet.in_state("untracked"), uplink(way.packet, "out", q.facts),
         z3.Not(_neighbour(way.packet)),
     )  # fmt: skip
     text = "nor does a copy of one that a dup rule made, which has no flow"
@@ -281,11 +281,12 @@ def _p2(q: Question) -> Iterator[Claim]:
     meant = z3.Or(z3.And(q.endpoint(way.packet), whole), _neighbour(way.packet))
     bad = z3.And(
         known,
-        uplink(packet, "out", q.facts),
+        uplink(way.packet, "out", q.facts),
         way.through,
         z3.Not(meant),
     )
-    yield Claim("P2", TITLES["P2"], bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
+    likely = (*_likely(packet, "", "eth0", "wg0"), way.packet.out_name == name_number("eth0"))
+    yield Claim("P2", TITLES["P2"], bad, packet, way, likely=likely)
     for name in q.facts.guarded:
         raw = Packet.any("raw")
         outcome = walk(q.ruleset, "egress", raw, open_sets=q.open_sets)
@@ -354,7 +355,7 @@ def _resolver(q: Question) -> Iterator[Claim]:
     yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0"))
 
     packet, way, known = q.sent
-    out = z3.Not(client(packet, "out"))
+    out = z3.Not(client(way.packet, "out"))
     asks = z3.Or(_to_port(packet, way.packet), _from_port(packet, *DNS_PORTS))
     bad = z3.And(known, out, way.through, asks)
     text = "no DNS packet of the resolver qube's own leaves it in plain"
@@ -380,6 +381,7 @@ def _p6(q: Question) -> Iterator[Claim]:
         known, q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts),
         packet.in_state("new", "established"), z3.Not(packet.reply), _plain(packet),
         _no_translation(packet), packet.out_address != 0, packet.out_group != _CLIENTS,
+        _stays(packet, way.packet),
     )  # fmt: skip
     text = "the tunnel's own packets get to its endpoints"
     bad = z3.And(good, z3.Not(way.through))
@@ -393,6 +395,12 @@ def _p6(q: Question) -> Iterator[Claim]:
     text = "answers of the endpoints and errors about their flows, path-MTU messages too, come in"
     bad = z3.And(good, z3.Not(way.through))
     yield Claim("P6", text, bad, packet, way, False, _likely(packet, "eth0", ""))
+
+
+def _stays(packet: Packet, end: Packet) -> z3.BoolRef:
+    """It goes out by the device that it was meant for, also where it was routed again."""
+    names = [f"out_{what}" for what in ("index", "name", "kind", "group", "address")]
+    return z3.And([getattr(packet, name) == getattr(end, name) for name in names])
 
 
 def _client_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
@@ -449,8 +457,11 @@ def _spoofed(packet: Packet, facts: Facts) -> z3.BoolRef:
 
 
 def _routed(packet: Packet) -> z3.BoolRef:
-    """Its destination is only a stop on the way."""
-    return z3.Or(packet.loose_route, packet.strict_route, packet.routing_header)
+    """Its destination may be only a stop on the way.
+
+    `ip option` finds a source route of which no stop is used: so any IPv4 option may be one.
+    """
+    return z3.Or(z3.And(packet.is_ipv4(), z3.UGT(packet.header_words, 5)), packet.routing_header)
 
 
 def _plain(packet: Packet) -> z3.BoolRef:
@@ -491,6 +502,7 @@ def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3
         z3.Not(packet.later_fragment),
         packet.protocol_known,
         packet.header_words == 5,
+        packet.header_words == 8,
         packet.next_header == UDP,
     ]
     for side, name in (("in", came), ("out", goes)):

@@ -49,7 +49,15 @@ def lines(counterexample: Mapping[str, Any]) -> Iterator[str]:
     yield counterexample["told"]
     for step in counterexample["path"]:
         yield f"  {step['hook']:11}  {place(step)}: {step['text']}  [{step['does']}]"
-    yield "  it gets out" if counterexample["leaves"] else "  it is stopped"
+    yield "  " + _end(counterexample)
+
+
+def _end(counterexample: Mapping[str, Any]) -> str:
+    """What becomes of the packet; by which device, where it was routed again."""
+    if not counterexample["leaves"]:
+        return "it is stopped"
+    begun, ended = counterexample["packet"]["out_name"], counterexample["ends_as"]["out_name"]
+    return "it gets out" if begun == ended else f"it gets out, by {ended}"
 
 
 def place(step: Mapping[str, Any]) -> str:

@@ -220,12 +220,14 @@ class _Walk:
 
     def _sees(self, chain: Chain) -> z3.BoolRef:
         packet = self._packet
-        if chain.family == "netdev":
+        if self._hook in _OF_DEVICES:
             field = "in_name" if self._hook == "ingress" else "out_name"
             device = getattr(packet, field)
-            return either(*[device == value(field, name) for name in chain.base.devices])
-        versions = _versions(chain)
-        return either(*[packet.ethertype == version for version in versions])
+            named = either(*[device == value(field, name) for name in chain.base.devices])
+            if chain.family == "netdev":
+                return named
+            return both(named, either(*[packet.ethertype == one for one in _versions(chain)]))
+        return either(*[packet.ethertype == version for version in _versions(chain)])
 
     def _chain(self, chain: Chain, given: z3.BoolRef) -> z3.BoolRef:
         """The condition under which a packet comes out of the chain with no verdict."""

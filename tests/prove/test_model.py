@@ -103,6 +103,25 @@ def test_a_chain_at_egress_needs_its_device():
         nftjson.read(document)
 
 
+def test_an_ingress_chain_of_inet_sees_its_own_device_only():
+    base = 'type filter hook ingress device "eth0" priority 0; policy drop;'
+    found = _load(f"table inet t {{\nchain c {{\n{base}\n}}\n}}\n", Link("eth0"))
+    packet = Packet.any()
+    through = path.forwarded(found, packet).through
+    assert _holds(through, packet.in_name == value("in_name", "vif4.0"))
+    assert _holds(through, packet.in_name == value("in_name", "eth0")) is None
+
+
+def test_a_header_may_have_any_length_that_ip_allows():
+    packet = Packet.any()
+    lengths = [
+        words
+        for words in range(16)
+        if _holds(packet.is_ipv4(), packet.header_words == value("header_words", words))
+    ]
+    assert lengths == [*range(5, 16)]
+
+
 def test_a_rule_has_its_text():
     [rule] = _forward('iifname "vif*" tcp dport { 53, 80-90 } accept').rules()
     assert rule.text == 'iifname "vif*" tcp dport { 53, 80-90 } accept'

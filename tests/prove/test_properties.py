@@ -53,6 +53,7 @@ FAST = {
     "forward-open": "P1",
     "copies-are-own": "P1",
     "endpoint-on-the-way": "P2",
+    "route-half-used": "P2",
     "no-gate": "P2",
     "dns-anywhere": "P3",
     "related-anything": "P4",
@@ -125,6 +126,24 @@ def test_a_fault_of_each_kind_is_found(name: str) -> None:
 @pytest.mark.parametrize("name", sorted({*in_rules()} - NOT_LOADED))
 def test_every_fault_in_the_rules_is_found(name: str) -> None:
     assert bool(broken(with_fault(opened(), mutants.named(name)))) == (name not in HARMLESS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "does"), [("nat", "dnat to 198.51.100.77"), ("route", "meta mark set 5")]
+)
+def test_what_is_routed_again_is_asked_for_its_new_device(kind: str, does: str) -> None:
+    """Somebody's rule sends a packet that was for the tunnel out by the uplink."""
+    chain = f"type {kind} hook output priority -150; ip daddr 10.64.0.1 {does};"
+    user = Part("user's", f"table ip user {{ chain out {{ {chain} }}; }}\n")
+    place = replace(opened(), properties=("P1", "P2", "P6"))
+    ours = replace(place, parts=(*place.parts, user))
+    assert broken(ours) == set()
+    fault = with_fault(place, mutants.named("postrouting-open"))
+    # The gate is on eth0 only: of another uplink the chain at postrouting is all there is.
+    fault = replace(fault, parts=(*fault.parts, user), facts=replace(place.facts, guarded=()))
+    answer = next(one for one in prover.prove([fault]) if one.property == "P2" and not one.holds)
+    assert answer.counterexample["packet"]["out_name"] == "tun0"
+    assert answer.counterexample["ends_as"]["out_name"] != "tun0"
 
 
 def test_a_list_that_admits_more_is_found() -> None:
