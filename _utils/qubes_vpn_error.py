@@ -16,6 +16,11 @@ class UserError(Exception):
         place = f"{file}:{line}" if file and line else file
         super().__init__(": ".join(str(part) for part in (place, key, f"{what}. {fix}") if part))
 
+    def __reduce__(self):
+        """For another process: an exception's own way would leave out all but the message."""
+        told = self.what, self.fix, self.file, self.line, self.key
+        return UserError, told, {"args": self.args}
+
     @classmethod
     def of_text(cls, text):
         """An error whose whole message is *text*: several problems, one on each line."""

@@ -37,6 +37,8 @@ examples:
   qubes-vpn prove pillar.sls --page proof.html
   qubes-vpn prove pillar.sls --rules sys-vpn=ruleset.json
 """
+#: Bytes of a qube's rules; 50,000 endpoints are 7 MB.
+_LARGEST = 64 << 20
 
 
 def add(subparsers):
@@ -102,12 +104,11 @@ def _collected(text, model, places):
             key="--rules",
         )
     try:
-        document = json.loads(read_text(path))
-        document["nftables"]
-    except (ValueError, TypeError, KeyError):
+        found = machine.collected(service, json.loads(read_text(path, _LARGEST)))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise UserError("it is not nft's JSON", "Make it by nft -j list ruleset.", path) from None
     rest = [one for one in places if one.qube != name or "P8" in one.properties]
-    return [*rest, machine.collected(service, document)]
+    return [*rest, found]
 
 
 def _show(place, answers):
@@ -123,7 +124,11 @@ def _show(place, answers):
             continue
         word = "REFUTED" if answer.holds is False else "UNKNOWN"
         say(f"{word}  {answer.property}: {answer.text} ({where})", "bold red")
-        if answer.trouble:
-            say(f"    {answer.trouble}")
-        for line in report.lines(answer.counterexample) if answer.counterexample else ():
-            say(f"    {line}")
+        told = report.lines(answer.counterexample) if answer.counterexample else ()
+        for line in (answer.trouble, *told) if answer.trouble else told:
+            say(f"    {_printable(line)}")
+
+
+def _printable(text):
+    """A qube's own words reach a terminal without what would steer it."""
+    return "".join(mark if mark.isascii() and mark.isprintable() else "?" for mark in text)

@@ -56,6 +56,12 @@ class _Reading:
         known[kind](data)
 
     def ruleset(self) -> Ruleset:
+        for place in (*self._chains, *self._sets, *self._flowtables):
+            if place not in self._tables:
+                raise NotModelled(" ".join(place), "what is in a table that is not there")
+        for *place, chain in self._rules:
+            if chain not in self._chains[tuple(place)]:
+                raise NotModelled(" ".join((*place, chain)), "a rule of a chain that is not there")
         return Ruleset(
             {
                 place: Table(
@@ -95,7 +101,7 @@ class _Reading:
         )
 
     def _flowtable(self, data: dict[str, Any]) -> None:
-        devices = _listed(data.get("dev", []))
+        devices = _devices(data, f"{data['family']} {data['table']} {data['name']}")
         self._flowtables[data["family"], data["table"]][data["name"]] = devices
 
     def _set(self, data: dict[str, Any]) -> None:
@@ -104,6 +110,8 @@ class _Reading:
             raise NotModelled(where, f"a set with {', '.join(sorted(odd))}")
         if "timeout" in data or data.get("auto-merge"):
             raise NotModelled(where, "a set whose elements change by themselves")
+        if "stmt" in data:
+            raise NotModelled(where, "a set whose elements have statements")
         kinds, kept = _kinds(data["type"], where), _kinds(data.get("map", []), where, "verdict")
         elements = {}
         for element in data.get("elem", []):
@@ -119,16 +127,26 @@ class _Reading:
         if "hook" not in data:
             return Chain(*place, rules)
         where = " ".join(place)
-        kind, hook, devices = data["type"], data["hook"], _listed(data.get("dev", []))
+        kind, hook, devices = data["type"], data["hook"], _devices(data, where)
         if hook not in _HOOKS.get(kind, ()):
             raise NotModelled(where, f"a chain of type {kind} at {hook}")
         if hook in ("ingress", "egress") and not devices:
             raise NotModelled(where, "a chain whose devices are not said")
+        if data["policy"] not in ("accept", "drop"):
+            raise NotModelled(where, f"the policy {data['policy']!r}")
         return Chain(*place, rules, Base(kind, hook, data["prio"], data["policy"], devices))
 
 
 def _listed(plain: str | list[str]) -> tuple[str, ...]:
     return (plain,) if isinstance(plain, str) else tuple(plain)
+
+
+def _devices(data: dict[str, Any], where: str) -> tuple[str, ...]:
+    """Names of devices; a newer kernel's patterns of them are not modelled."""
+    names = _listed(data.get("dev", []))
+    if any(name.endswith("*") for name in names):
+        raise NotModelled(where, f"a pattern of devices ({', '.join(names)})")
+    return names
 
 
 def _kinds(plain: str | list[str], where: str, *others: str) -> tuple[str, ...]:

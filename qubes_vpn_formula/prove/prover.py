@@ -57,10 +57,16 @@ def _answers(place: Place) -> list[Answer]:
     try:
         for answer in prove_place(place, ruleset(place), lines(place.parts)):
             answers.append(answer)  # those before an exception count
+        return answers
     except NotModelled as error:
-        text = "what else is claimed of these rules"
-        answers.append(Answer("", text, place.qube, place.stage, None, None, str(error)))
-    return answers
+        trouble = str(error)
+    except Exception:
+        if place.document is None:
+            raise
+        # A qube may send anything.
+        trouble = "it is not what nft -j list ruleset says"
+    text = "what else is claimed of these rules"
+    return [*answers, Answer("", text, place.qube, place.stage, None, None, trouble)]
 
 
 def ruleset(place: Place) -> Ruleset:

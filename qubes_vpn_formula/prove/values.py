@@ -147,8 +147,10 @@ def interval(kind: str, plain: Any, where: str) -> Interval:
     """The values that *plain* stands for."""
     if isinstance(plain, dict):
         if "range" in plain:
-            low, high = plain["range"]
-            return single(kind, low, where), single(kind, high, where)
+            low, high = (single(kind, one, where) for one in plain["range"])
+            if low > high:
+                raise NotModelled(where, f"the range {plain['range']}")
+            return low, high
         if "prefix" in plain:
             low = single(kind, plain["prefix"]["addr"], where)
             rest = (1 << WIDTHS[kind] - plain["prefix"]["len"]) - 1

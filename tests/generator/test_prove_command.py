@@ -3,13 +3,16 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import qubes_vpn_model
 from qubes_vpn_formula.cli import main
-from qubes_vpn_formula.prove import collect, machine
+from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.prove import collect, machine, prover
+from qubes_vpn_formula.prove.sources import Part
 
 PILLAR = """\
 qubes_vpn:
@@ -74,13 +77,52 @@ def test_what_a_qube_has_loaded_is_refuted_with_a_packet(
         ("sys-net=x", "names no VPN or resolver qube"),
         ("sys-vpn", "names no VPN or resolver qube"),
         ("sys-vpn=PILLAR", "it is not nft's JSON"),
+        ("sys-vpn=LIST", "it is not nft's JSON"),
     ],
 )
 def test_rules_that_cannot_be_used(
     pillar: Path, capsys: pytest.CaptureFixture, value: str, words: str
 ) -> None:
-    assert main(["prove", str(pillar), "--rules", value.replace("PILLAR", str(pillar))]) == 2
+    listed = pillar.with_name("list.json")
+    listed.write_text('{"nftables": ["x"]}')
+    value = value.replace("PILLAR", str(pillar)).replace("LIST", str(listed))
+    assert main(["prove", str(pillar), "--rules", value]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"expr": [{"match": {}}]}, "it is not what nft -j list ruleset says"),
+        ({"expr": [{"jump": {"target": "forward"}}]}, "it is not what nft -j list ruleset says"),
+        ({"expr": [{"\x1b[2J": None}]}, "'?[2J' is not modelled"),
+    ],
+)
+def test_what_a_hostile_qube_sends_is_not_proven(
+    pillar: Path, capsys: pytest.CaptureFixture, rule: dict, words: str
+) -> None:
+    content = json.loads(loaded("flush chain inet qubes_vpn forward\n"))
+    place = {"family": "inet", "table": "qubes_vpn", "chain": "forward", "handle": 99}
+    content["nftables"].append({"rule": place | rule})
+    rules = pillar.with_name("rules.json")
+    rules.write_text(json.dumps(content))
+    assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 1
+    told = capsys.readouterr().out
+    assert words in told
+    assert "\x1b" not in told
+
+
+def test_rules_that_cannot_be_loaded_are_one_sentence() -> None:
+    """Also where several rule sets are looked at side by side."""
+    document = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+    model = qubes_vpn_model.build({"topology": "simple", "tunnels": {"sys-vpn": document}})
+    wrong = [
+        replace(place, parts=(Part("wrong", "bogus\n"),))
+        for place, _ in zip(machine.places(model), range(2), strict=False)
+    ]
+    with pytest.raises(UserError, match="the rules cannot be loaded") as told:
+        list(prover.prove(wrong))
+    assert told.value.fix.startswith("Install nftables")
 
 
 def test_without_the_solver_it_says_how_to_get_it(

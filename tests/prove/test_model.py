@@ -112,6 +112,34 @@ def test_an_ingress_chain_of_inet_sees_its_own_device_only():
     assert _holds(through, packet.in_name == value("in_name", "eth0")) is None
 
 
+_TABLE = {"table": {"family": "inet", "name": "t", "handle": 1}}
+_BASE = {"family": "inet", "table": "t", "name": "c", "handle": 2, "type": "filter"}
+_BASE |= {"hook": "forward", "prio": 0, "policy": "drop"}
+_SET = {"family": "inet", "table": "t", "name": "s", "type": "ipv4_addr"}
+_MARKED = {"op": "==", "left": {"meta": {"key": "mark"}}, "right": {"range": [9, 4]}}
+_RANGED = {"match": _MARKED}
+
+
+@pytest.mark.parametrize(
+    ("entries", "what"),
+    [
+        ([{"chain": _BASE}], "table that is not there"),
+        ([_TABLE, {"rule": {**_BASE, "chain": "d", "expr": []}}], "chain that is not there"),
+        ([_TABLE, {"chain": {**_BASE, "policy": "queue"}}], "policy 'queue'"),
+        ([_TABLE, {"flowtable": {**_BASE, "dev": ["eth0", "vif*"]}}], "pattern of devices"),
+        ([_TABLE, {"chain": {**_BASE, "hook": "ingress", "dev": "vif*"}}], "pattern of devices"),
+        ([_TABLE, {"set": {**_SET, "stmt": [{"limit": {}}]}}], "have statements"),
+        (
+            [_TABLE, {"chain": _BASE}, {"rule": {**_BASE, "chain": "c", "expr": [_RANGED]}}],
+            "the range",
+        ),
+    ],
+)
+def test_what_nft_would_not_say_or_only_a_newer_one_is_refused(entries, what):
+    with pytest.raises(NotModelled, match=what):
+        walk(nftjson.read({"nftables": entries}), "forward", Packet.any())
+
+
 def test_a_header_may_have_any_length_that_ip_allows():
     packet = Packet.any()
     lengths = [
