@@ -119,6 +119,9 @@ def _check(inventory):
         except AdminError as error:
             raise _Wrong(("qubes", name), error.message) from None
         _check_qube(_mapping(qube, ("qubes", name)), name, qubes, release)
+    for name in qubes:
+        _check_chain(name, "netvm", qubes)
+        _check_chain(name, "template", qubes)
     for name, values in _mapping(inventory["written"], ("written",)).items():
         for key, value in _mapping(values, ("written", name)).items():
             plain = isinstance(value, (str, int))
@@ -151,6 +154,15 @@ def _check_qube(qube, name, qubes, release):
             canonical(_text(rule, (*at, "firewall", place)), release)
         except ValueError:
             raise _Wrong((*at, "firewall", place), "this is no firewall rule") from None
+
+
+def _check_chain(name, key, qubes):
+    """Qubes refuses loops, and who follows a chain relies on it."""
+    seen, link = [], name
+    while link is not None:
+        _need(link not in seen, ("qubes", name, "properties", key), "it goes round in a loop")
+        seen.append(link)
+        link = qubes[link]["properties"].get(key, {}).get("value")
 
 
 def _check_half_made(found, at):

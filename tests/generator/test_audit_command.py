@@ -85,6 +85,19 @@ def test_an_older_inventory_is_read_and_what_it_lacks_is_said(inventory, capsys)
     assert "NOT KNOWN A212  " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["audit", "graph", "table"])
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("sys-net", "netvm", "sys-firewall"), ("default-dvm", "template", "default-dvm")],
+)
+def test_a_loop_is_no_machine(inventory, command, name, key, value, capsys):
+    taken = json.loads(inventory.read_text())
+    taken["qubes"][name]["properties"][key]["value"] = value
+    inventory.write_text(json.dumps(taken))
+    assert main([command, "--inventory", str(inventory)]) == 2
+    assert f"properties.{key}: it goes round in a loop" in capsys.readouterr().err
+
+
 def test_bad_input_is_two(inventory, pillar, tmp_path, capsys):
     taken = json.loads(inventory.read_text())
     inventory.write_text(json.dumps({**taken, "more": ["everything"]}))
