@@ -84,6 +84,8 @@ def replay(found: Mapping[str, Any]) -> Replayed:
     packet, leaves = found["packet"], found["leaves"]
     if leaves and found["ends_as"]["out_name"] != packet["out_name"]:
         raise CannotReplay("it is routed again on its way, to another device")
+    if not packet["first"] and packet["protocol"] in _FLOWS and _is_ported_anew(found):
+        raise CannotReplay("a flow whose port was translated is not made here")
     marker, control = new_marker(), new_marker()
     with contextlib.ExitStack() as stack:
         qube, world = (stack.enter_context(Qube(name)) for name in ("replay", "world"))
@@ -120,6 +122,10 @@ def replay(found: Mapping[str, Any]) -> Replayed:
     left = [packets.decode(frame.data) for frame in frames if marker in frame.data]
     agrees = bool(left) == leaves and (not leaves or any(_is(one, found) for one in left))
     return Replayed(agrees, "gets through" if leaves else "is stopped", tuple(map(str, left)))
+
+
+def _is_ported_anew(found: Mapping[str, Any]) -> bool:
+    return bool(found["packet"]["destination_port"] != found["ends_as"]["destination_port"])
 
 
 def _is(seen: packets.Packet, found: Mapping[str, Any]) -> bool:
@@ -389,6 +395,8 @@ def _insert(qube: Qube, packet: Mapping[str, Any]) -> None:
     flow = packet["protocol"]
     words = ["-t", "120"] + (["-u", "SEEN_REPLY,ASSURED"] if state != "new" else [])
     if state == "related":
+        if not _is_error(packet):
+            raise CannotReplay("of related packets only errors are made")
         flow, ends = packet["original_protocol"], [f"original_{end}" for end in ends]
     elif packet["reply"]:
         ends.reverse()

@@ -494,10 +494,17 @@ def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3
 
     came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.
     """
+    # Conntrack knows no flow that another ICMP message begins.
+    ping = z3.Or(
+        z3.And(packet.is_ipv4(), packet.is_protocol(ICMP), packet.source_port == 0x0800),
+        z3.And(packet.is_ipv6(), packet.is_protocol(ICMPV6), packet.source_port == 0x8000),
+    )
     wishes: list[Any] = [
         packet.is_ipv4(),
         packet.protocol == UDP,
+        z3.Or(packet.is_protocol(UDP, TCP), ping),
         packet.in_state("new"),
+        packet.in_state("new", "established"),
         packet.first,
         z3.Not(packet.later_fragment),
         packet.protocol_known,

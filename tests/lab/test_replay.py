@@ -83,6 +83,23 @@ def test_a_packet_is_in_the_state_that_it_is_to_be_in(namespaces, counterexample
     assert not replay.replay({**found, "rules": other}).agrees
 
 
+@pytest.mark.parametrize(
+    ("changes", "ends", "why"),
+    [
+        ({"state": "related"}, {}, "only errors are made"),
+        ({"state": "established", "first": False}, {"destination_port": 1194}, "port was trans"),
+        ({}, {"out_name": "eth1"}, "routed again"),
+    ],
+)
+def test_what_cannot_be_made_is_not_taken_for_an_answer(
+    namespaces, counterexample, changes: dict, ends: dict, why: str
+) -> None:
+    packet = {**counterexample["packet"], **changes}
+    found = {**counterexample, "packet": packet, "ends_as": {**packet, **ends}}
+    with pytest.raises(replay.CannotReplay, match=why):
+        replay.replay(found)
+
+
 def test_the_command_says_what_the_kernel_does(
     namespaces, counterexample, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

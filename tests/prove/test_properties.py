@@ -61,6 +61,7 @@ FAST = {
     "dns-one-address": "P6",
     "no-path-mtu": "P6",
 }
+ICMP_OPEN = mutants.named("icmp-open")
 
 
 def places_of(document: dict) -> list[Place]:
@@ -120,6 +121,13 @@ def test_everything_is_proven_of_every_golden_pillar(name: str, pillar_example: 
 def test_a_fault_of_each_kind_is_found(name: str) -> None:
     place = replace(opened(), properties=(FAST[name],))
     assert broken(with_fault(place, mutants.named(name))) == {FAST[name]}
+
+
+def test_a_counterexample_is_a_packet_that_people_know() -> None:
+    """Of ICMP a ping: conntrack takes no other message for the first of a flow."""
+    place = replace(opened(), properties=("P1",))
+    found = [one.counterexample for one in prover.prove([with_fault(place, ICMP_OPEN)])]
+    assert found[0]["told"].startswith("IPv4 icmp type 8 code 0 from 10.137.0.4 to 203.0.113.80")
 
 
 @pytest.mark.slow
