@@ -44,6 +44,10 @@ def read(path):
     except json.JSONDecodeError as error:
         what = "not JSON, or only a part of it"
         raise UserError(what, _TAKE, file=path, line=error.lineno) from None
+    except ValueError:
+        raise UserError(
+            "not an inventory: it has a number that is too long", _TAKE, file=path
+        ) from None
     except RecursionError:
         raise UserError("not an inventory: it is nested too deep", _TAKE, file=path) from None
     if not isinstance(inventory, dict) or inventory.get("format") != FORMAT:
@@ -182,6 +186,8 @@ def _check_property(key, found, qubes, at):
         _qube_or_none(value, qubes, at)
     elif value is not None:
         _need(type(value) is kind, at, f"{show(value)} is not possible here")
+        if kind is str:
+            _text(value, at)
 
 
 def _need(right, path, what):

@@ -98,6 +98,20 @@ def test_a_loop_is_no_machine(inventory, command, name, key, value, capsys):
     assert f"properties.{key}: it goes round in a loop" in capsys.readouterr().err
 
 
+def test_no_text_of_an_inventory_is_for_a_terminal(inventory, capsys):
+    taken = json.loads(inventory.read_text())
+    taken["qubes"]["work"]["properties"]["ip"]["value"] = "\x1b[2J"
+    inventory.write_text(json.dumps(taken))
+    assert main(["table", "--inventory", str(inventory)]) == 2
+    assert "properties.ip.value: it is no text" in capsys.readouterr().err
+
+
+def test_a_number_that_python_does_not_read(inventory, capsys):
+    inventory.write_text('{"format": ' + "9" * 5000 + "}")
+    assert main(["audit", "--inventory", str(inventory)]) == 2
+    assert "a number that is too long" in capsys.readouterr().err
+
+
 def test_bad_input_is_two(inventory, pillar, tmp_path, capsys):
     taken = json.loads(inventory.read_text())
     inventory.write_text(json.dumps({**taken, "more": ["everything"]}))
