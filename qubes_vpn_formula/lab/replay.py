@@ -84,6 +84,8 @@ def replay(found: Mapping[str, Any]) -> Replayed:
     packet, leaves = found["packet"], found["leaves"]
     if leaves and found["ends_as"]["out_name"] != packet["out_name"]:
         raise CannotReplay("it is routed again on its way, to another device")
+    if packet["in_index"] and ipaddress.ip_address(found["ends_as"]["destination"]).is_multicast:
+        raise CannotReplay("it is multicast, which a kernel forwards for a multicast router only")
     if not packet["first"] and packet["protocol"] in _FLOWS and _is_ported_anew(found):
         raise CannotReplay("a flow whose port was translated is not made here")
     marker, control = new_marker(), new_marker()

@@ -89,6 +89,7 @@ def test_a_packet_is_in_the_state_that_it_is_to_be_in(namespaces, counterexample
         ({"state": "related"}, {}, "only errors are made"),
         ({"state": "established", "first": False}, {"destination_port": 1194}, "port was trans"),
         ({}, {"out_name": "eth1"}, "routed again"),
+        ({}, {"destination": "227.202.0.0"}, "multicast"),
     ],
 )
 def test_what_cannot_be_made_is_not_taken_for_an_answer(
