@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Truths put together, without the parts that say nothing: what is proven stays small."""
 
+from collections.abc import Callable
+
 import z3
 
 TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
+#: z3 has each term once, so the constants are known by where they are.
+_TRUE, _FALSE = TRUE.ast.value, FALSE.ast.value
 
 
 def both(*truths: z3.BoolRef) -> z3.BoolRef:
     """All of them."""
-    if any(z3.is_false(one) for one in truths):
+    needed = [one for one in truths if one.ast.value != _TRUE]
+    if any(one.ast.value == _FALSE for one in needed):
         return FALSE
-    needed = [one for one in truths if not z3.is_true(one)]
-    return needed[0] if len(needed) == 1 else z3.And(needed)
+    return _joined(z3.Z3_mk_and, needed)
 
 
 def either(*truths: z3.BoolRef) -> z3.BoolRef:
     """One of them, at least."""
-    if any(z3.is_true(one) for one in truths):
+    possible = [one for one in truths if one.ast.value != _FALSE]
+    if any(one.ast.value == _TRUE for one in possible):
         return TRUE
-    possible = [one for one in truths if not z3.is_false(one)]
-    return possible[0] if len(possible) == 1 else z3.Or(possible)
+    return _joined(z3.Z3_mk_or, possible)
 
 
 def unless(truth: z3.BoolRef, other: z3.BoolRef) -> z3.BoolRef:
@@ -28,6 +32,14 @@ def unless(truth: z3.BoolRef, other: z3.BoolRef) -> z3.BoolRef:
 
 
 def not_(truth: z3.BoolRef) -> z3.BoolRef:
-    if z3.is_false(truth):
+    if truth.ast.value == _FALSE:
         return TRUE
-    return FALSE if z3.is_true(truth) else z3.Not(truth)
+    return FALSE if truth.ast.value == _TRUE else z3.Not(truth)
+
+
+def _joined(make: Callable[..., z3.Ast], truths: list[z3.BoolRef]) -> z3.BoolRef:
+    """As `z3.And` and `z3.Or`, which take a third of a proof to look at what they are given."""
+    if len(truths) == 1:
+        return truths[0]
+    arguments = (z3.Ast * len(truths))(*(one.ast for one in truths))
+    return z3.BoolRef(make(TRUE.ctx_ref(), len(truths), arguments), TRUE.ctx)
