@@ -7,11 +7,13 @@ import stat
 import pytest
 from salt.exceptions import CommandExecutionError
 
-import qubes_vpn_model
-import qubes_vpn_table
-import qubes_vpn_told
 from qubes_vpn_formula.embedded import dom0
-from qubes_vpn_network import look
+
+pytestmark = pytest.mark.one_salt
+qubes_vpn_model = pytest.importorskip("qubes_vpn_model", reason="needs the core installed")
+qubes_vpn_network = pytest.importorskip("qubes_vpn_network")
+qubes_vpn_table = pytest.importorskip("qubes_vpn_table")
+qubes_vpn_told = pytest.importorskip("qubes_vpn_told")
 
 NFT = {"nftables": [{"metainfo": {"version": "1.1.3"}}, {"table": {"family": "inet", "name": "t"}}]}
 DROP = {
@@ -187,6 +189,6 @@ def test_as_whom_the_world_sees_a_tunnel(
     assert seen == {"sys-vpn": shown or "198.51.100.7"}
     assert qubes_vpn_exits.exits(connect(), model, lambda _: False) == {}
     machine = dom0.machine(embedded.path, dry=True)
-    rows = {row["qube"]: row for row in qubes_vpn_table.rows(look(machine), seen)}
+    rows = {row["qube"]: row for row in qubes_vpn_table.rows(qubes_vpn_network.look(machine), seen)}
     assert rows["work"]["exit address"] == seen["sys-vpn"]
     assert rows["personal"]["exit address"] == "not asked"
