@@ -174,8 +174,12 @@ WRONG = {
         "properties.memory.value: 'much' is not possible here",
     ),
     "template": (
-        lambda text: text.replace('"value": "fedora-42-xfce"', '"value": "work"'),
+        lambda text: text.replace('"value": "fedora-42-xfce"', '"value": "work"', 1),
         "there can be no such machine",
+    ),
+    "loop": (
+        lambda text: text.replace('"value": "fedora-42-xfce"', '"value": "work"'),
+        "template: it goes round in a loop",
     ),
     "keys": (lambda text: text.replace('"tags"', '"togs"'), "the keys are class, power"),
     "globals": (lambda text: text.replace('"updatevm"', '"update"'), "globals: the keys are"),
