@@ -294,6 +294,8 @@ def test_a_refusal_goes_to_the_client_or_nowhere(up, family, opened):
     """
     address, device = up.lab.address("near", family), up.lab.vif("near")
     metric = "metric 32747"
+    # The kernel sends an address some refusals, then none for a while: that would prove nothing.
+    up.dns.run("echo 0 | tee /proc/sys/net/ipv4/icmp_ratelimit /proc/sys/net/ipv6/icmp/ratelimit")
     up.stop_resolver()
     up.dns.run(f"ip -{family} route del {address} dev {device}")
     for table in ("ip", "ip6"):
