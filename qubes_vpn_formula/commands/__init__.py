@@ -8,6 +8,7 @@ exit code or raises :class:`qubes_vpn_formula.errors.UserError`.
 from qubes_vpn_formula.commands import (
     adopt,
     audit,
+    bundle,
     check,
     demo,
     graph,
@@ -20,4 +21,6 @@ from qubes_vpn_formula.commands import (
     table,
 )
 
-COMMANDS = (init, check, set, relays, plan, adopt, audit, graph, table, demo, lab, prove)
+COMMANDS = (
+    init, check, set, relays, plan, adopt, bundle, audit, graph, table, demo, lab, prove,
+)  # fmt: skip

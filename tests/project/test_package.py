@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qubes_vpn_formula import __version__
+from qubes_vpn_formula import __version__, bundle
 from qubes_vpn_formula.paths import formula_root
 
-#: What a user reads in dom0, too (R70).
-INSTALLED_DOCS = ("docs/cheatsheet.md", "docs/resolvefix.md", "docs/sysvpn-improvements.md")
+INSTALLED_DOCS = [f"docs/{name}" for name in bundle.DOCS]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_wheel_has_the_command_the_core_and_the_formula_and_nothing_else(checkou
         {f"{package}/{name}" for name in _files(checkout / package)}
         | _files(checkout / "_utils")
         | trees
-        | {f"{package}/formula/{name}" for name in ("pillar.example", *INSTALLED_DOCS)}
+        | {f"{package}/formula/{name}" for name in ("LICENSE", "pillar.example", *INSTALLED_DOCS)}
     )
     about = f"qubes_vpn_formula-{__version__}.dist-info/"
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(about)}

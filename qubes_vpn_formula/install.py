@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""usage in dom0, as root: install.py BUNDLE | install.py --remove
+
+Puts a bundle's files below /srv, where dom0's Salt finds them, and has Salt take the modules over.
+It travels in the bundle, and dom0 has Python's standard library alone:
+
+    tar -xOf qubes-vpn.tar install.py | sudo python3 -I - qubes-vpn.tar
+    sudo python3 -I /var/lib/qubes-vpn-formula/install.py --remove
+
+All of the bundle is looked at before anything is written.  What an older bundle had put there and
+this one does not have is removed.  What somebody else wrote is never lost: a changed file of the
+formula's is kept aside, and a pillar that was changed since stays, with the new one beside it.
+Nothing is enabled, no state is run, and nothing of the network changes.
+
+exit codes: 0 done; 1 done, but something is left to the user; 2 not done
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+#: What may be in a bundle.
+NAMES = re.compile(
+    r"LICENSE|install\.py|pillar\.example|pillar/qubes_vpn/init\.(sls|top)"
+    r"|salt/qubes/(layout|network|tests)/"
+    r"([a-z-]+\.(sls|jinja)|files/[a-z0-9-]+(\.[a-z]+)?|docs/[a-z-]+\.md)"
+    r"|salt/_(modules|states|utils)/qubes_vpn[a-z0-9_]*\.py"
+)
+#: Bytes of a bundle; the formula has 2 MB.
+_LARGEST = 32 << 20
+_SRV = Path("/srv")
+_FILE_LISTS = Path("/var/cache/salt/minion/file_lists")
+_OWN = Path("/var/lib/qubes-vpn-formula")
+#: What is there of ours, as sha256sum writes it; see :func:`_known`.
+_MANIFEST = _OWN / "installed"
+_KEPT = _OWN / "kept"
+_PACKAGE = "qubes-vpn-formula"
+_ENABLE = "sudo qubesctl top.enable qubes_vpn pillar=True"
+
+
+class Refused(Exception):
+    """What the user has to put right first, in one sentence."""
+
+
+def main(words):
+    """Runs with the *words* after the program's name; returns the exit code."""
+    os.umask(0o022)
+    try:
+        if len(words) != 1:
+            raise Refused("usage: install.py BUNDLE | install.py --remove")
+        return _remove() if words[0] == "--remove" else _install(words[0])
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+    except OSError as error:
+        print(
+            f"{error.filename}: {error.strerror}. See to it, and run this again.", file=sys.stderr
+        )
+    return 2
+
+
+def _install(bundle):
+    """Puts the files of the file *bundle* there."""
+    members = read(bundle)
+    if _packaged():
+        raise Refused(
+            f"The package {_PACKAGE} is installed, and has these files. Upgrade that, or remove "
+            f"it first: sudo dnf remove {_PACKAGE}"
+        )
+    known = _known()
+    wanted = {name: data for name, data in members.items() if name.startswith("salt/")}
+    pillar = {name: data for name, data in members.items() if name.startswith("pillar/")}
+    for name in (*wanted, *pillar, *known):
+        _look(_SRV / name)
+    # From here on, whatever a killed run leaves is known as ours to the next one.
+    new = {name: {_sum(data)} for name, data in (wanted | pillar).items()}
+    _write_known({name: known.get(name, set()) | new.get(name, set()) for name in known | new})
+    told = []
+    changed = sum(_put(name, data, known, 0o644, told) for name, data in wanted.items())
+    gone = [name for name in known if name.startswith("salt/") and name not in wanted]
+    removed = sum(_take(name, known, told) for name in gone)
+    for name, data in pillar.items():
+        _pillar(name, data, known, new, told)
+    _write(_OWN / "install.py", members["install.py"], 0o644)
+    _write_known({name: new.get(name) or known[name] for name in known | new if name not in gone})
+    print(f"/srv/salt: {len(wanted)} files, {changed} of them new, {removed} old ones removed.")
+    _sync(told)
+    for line in told:
+        print(line, file=sys.stderr)
+    print(f"Nothing is enabled. If it was not before: {_ENABLE}")
+    return 1 if told else 0
+
+
+def _remove():
+    """Takes away what was installed; the pillar and the network stay as they are."""
+    known = _known()
+    if not known:
+        raise Refused("No bundle is installed here.")
+    told = []
+    for name in known:
+        _look(_SRV / name)
+    removed = sum(_take(name, known, told) for name in known if name.startswith("salt/"))
+    print(f"/srv/salt: {removed} files removed. The pillar and the network stay as they are.")
+    _MANIFEST.unlink()
+    (_OWN / "install.py").unlink(missing_ok=True)
+    if not any(_OWN.iterdir()):
+        _OWN.rmdir()
+    _sync(told)
+    for line in told:
+        print(line, file=sys.stderr)
+    return 1 if told else 0
+
+
+def read(bundle):
+    """``{name: bytes}`` of the file *bundle*; raises :class:`Refused` for what is no bundle."""
+    path, members = Path(bundle), {}
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise Refused(f"{bundle}: too large for a bundle. Get it again.")
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not NAMES.fullmatch(member.name) or member.type != tarfile.REGTYPE:
+                    raise Refused(f"{bundle}: {member.name!a} is in no bundle. Nothing was done.")
+                if member.name in members or member.size > _LARGEST:
+                    raise Refused(f"{bundle}: {member.name} is there twice, or too large.")
+                members[member.name] = tar.extractfile(member).read()
+                if len(members[member.name]) != member.size:
+                    raise Refused(f"{bundle}: it is not whole. Get it again.")
+    except tarfile.TarError:
+        raise Refused(f"{bundle}: no bundle of qubes-vpn, or not whole. Get it again.") from None
+    if not {"install.py", "salt/qubes/network/sys-vpn.sls"} <= set(members):
+        raise Refused(f"{bundle}: no bundle of qubes-vpn, or not whole. Get it again.")
+    return members
+
+
+def _known():
+    """``{name below /srv: SHA-256 sums that ours had}`` of what was installed."""
+    if not _MANIFEST.exists():
+        return {}
+    known = {}
+    for line in _MANIFEST.read_text("utf-8").splitlines():
+        found = re.fullmatch(r"([0-9a-f]{64})  /srv/(\S+)", line)
+        if not found or not NAMES.fullmatch(found[2]):
+            raise Refused(f"{_MANIFEST}: not as it was written. Move it away, and run this again.")
+        known.setdefault(found[2], set()).add(found[1])
+    return known
+
+
+def _write_known(known):
+    lines = [f"{one}  /srv/{name}\n" for name in sorted(known) for one in sorted(known[name])]
+    _write(_MANIFEST, "".join(lines).encode(), 0o600)
+
+
+def _look(path):
+    """Refuses what this program would have to go through or over: links, folders, devices."""
+    for folder in (one for one in path.parents if one.is_relative_to(_SRV)):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise Refused(f"{folder}: not a folder. Move it away, and run this again.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise Refused(f"{path}: not a plain file. Move it away, and run this again.")
+
+
+def _put(name, data, known, mode, told):
+    """Writes a file; whether it was another before."""
+    path = _SRV / name
+    if path.exists():
+        there = path.read_bytes()
+        if there == data and stat.S_IMODE(path.stat().st_mode) == mode:
+            os.chown(path, 0, 0)
+            return False
+        if there != data and _sum(there) not in known.get(name, ()):
+            _keep(name, there, told)
+    _write(path, data, mode)
+    return True
+
+
+def _take(name, known, told):
+    """Removes a file of ours, and folders that are empty then; whether it was there."""
+    path = _SRV / name
+    if not path.exists():
+        return False
+    there = path.read_bytes()
+    if _sum(there) not in known[name]:
+        _keep(name, there, told)
+    path.unlink()
+    for folder in path.parents:
+        if folder == _SRV / "salt" or any(folder.iterdir()):
+            break
+        folder.rmdir()
+    return True
+
+
+def _keep(name, there, told):
+    """A copy of what is no longer, or never was, a file of ours."""
+    place = _KEPT / name
+    number = 1
+    while place.exists() and place.read_bytes() != there:
+        number += 1
+        place = _KEPT / f"{name}.{number}"
+    _write(place, there, 0o600)
+    told.append(f"/srv/{name} was not as it was installed. It is kept as {place}")
+
+
+def _pillar(name, data, known, new, told):
+    """Writes a file of the pillar, unless somebody has changed the one that is there."""
+    path = _SRV / name
+    there = path.read_bytes() if path.exists() else data
+    if there == data or _sum(there) in known.get(name, ()):
+        _write(path, data, 0o600)
+        return
+    beside = path.with_name(f"{path.name}.new")
+    _look(beside)
+    _write(beside, data, 0o600)
+    new[name] |= known.get(name, set())
+    told.append(f"{path} was changed here and stays. The new one is {beside}")
+
+
+def _write(path, data, mode):
+    """A whole file of root's, or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        stream.write(data)
+        os.fchown(stream.fileno(), 0, 0)
+        os.fchmod(stream.fileno(), mode)
+    temporary.replace(path)
+
+
+def _sum(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _packaged():
+    """Whether the RPM has put these files there."""
+    try:
+        done = subprocess.run(["rpm", "-q", _PACKAGE], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _sync(told):
+    """Has Salt look again: it keeps a list of files, and copies of the modules."""
+    shutil.rmtree(_FILE_LISTS, ignore_errors=True)
+    try:
+        done = subprocess.run(
+            ["qubesctl", "--dom0-only", "saltutil.sync_all"], capture_output=True, check=False
+        )
+        failed = done.returncode
+    except OSError:
+        failed = True
+    if failed:
+        told.append("Salt did not look at the modules again. Run: sudo qubesctl saltutil.sync_all")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
