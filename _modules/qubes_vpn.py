@@ -13,6 +13,7 @@ from salt.exceptions import CommandExecutionError
 
 import qubes_vpn_audit
 import qubes_vpn_check
+import qubes_vpn_configure
 import qubes_vpn_drops
 import qubes_vpn_finding
 import qubes_vpn_guard
@@ -270,11 +271,7 @@ def _write(path, text):
     if not Path(path).is_absolute():
         raise CommandExecutionError(f"path={path}: write the whole path, such as /tmp/{path}")
     try:
-        new = Path(f"{path}.new")
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600, exist_ok=False)
-        new.write_text(f"{text}\n", encoding="utf-8")
-        new.replace(path)
+        qubes_vpn_configure.replace(Path(path), f"{text}\n".encode(), 0o600)
     except OSError as error:
         raise CommandExecutionError(f"path={path}: cannot be written: {error.strerror}") from None
 

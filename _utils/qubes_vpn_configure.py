@@ -7,6 +7,7 @@ endpoints, which is closed; never one of each.
 
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def wanted(endpoints, interface, log):
 def differences(files):
     """``{name: what is different}`` for those of *files* (see :func:`wanted`) that are not so."""
     told = {}
+    for folder in dict.fromkeys(path.parent for path in files):
+        if qubes_vpn_killswitch.is_others(folder):
+            told[str(folder)] = {"old": "others than root can change it", "new": "root's alone"}
     for path, text in files.items():
         try:
             old = qubes_vpn_killswitch.read(path, missing=b"").decode("ascii", "backslashreplace")
@@ -60,7 +64,7 @@ def write(files):
     """Makes *files* so, those that differ.  When it fails, there are no endpoints: closed."""
     differing = [path for path in files if str(path) in differences(files)]
     try:
-        qubes_vpn_killswitch.CONFIG.mkdir(parents=True, exist_ok=True)
+        folder(qubes_vpn_killswitch.CONFIG)
         if len(differing) > 1:
             ENDPOINTS.unlink(missing_ok=True)
         for path in differing:
@@ -77,6 +81,21 @@ def _is_ours(path):
     except FileNotFoundError:
         return False
     return found.st_uid == 0 and not found.st_mode & 0o022
+
+
+def folder(path):
+    """*path* is a folder that root alone can write to, and others can enter.
+
+    What is made of it is so as well, whatever the umask is: below it lie what root runs at each
+    start, and what dnscrypt-proxy's user reads.  Raises ``OSError``.
+    """
+    for part in reversed((path, *path.parents)):
+        if not part.exists():
+            part.mkdir(0o755)
+            part.chmod(0o755)
+    if qubes_vpn_killswitch.is_others(path):
+        os.chown(path, 0, 0)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o022)
 
 
 def replace(path, data, mode):

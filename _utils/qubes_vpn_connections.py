@@ -88,7 +88,7 @@ def write_settings(settings):
 
 def configured():
     """The qube's :class:`Settings`, None when it has none; raises :class:`Unusable`."""
-    data = qubes_vpn_killswitch.read(CONF, missing=b"")
+    data = qubes_vpn_killswitch.read_ours(CONF, missing=b"")
     return read_settings(data) if data else None
 
 
@@ -104,7 +104,7 @@ def pinned():
     """The endpoints that the killswitch is configured for, as texts; raises :class:`Unusable`."""
     path = CONFIG / "endpoints.txt"
     try:
-        found = qubes_vpn_endpoints.read(qubes_vpn_killswitch.read(path), path)
+        found = qubes_vpn_endpoints.read(qubes_vpn_killswitch.read_ours(path), path)
     except qubes_vpn_endpoints.NotEndpoints as error:
         raise Unusable(*error.problems) from None
     return [endpoint.text for endpoint in found]
@@ -191,7 +191,7 @@ def write(made):
     for profile, connection in made.items():
         if profile in differing:
             # The keyfile last: NetworkManager never finds one without what it names.
-            KEYFILES.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # NetworkManager's own
+            qubes_vpn_configure.folder(KEYFILES.parent)  # NetworkManager's own
             for path, data in reversed(_files(profile, connection).items()):
                 for folder in (path.parent.parent, path.parent):
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def differences(files):
 
 def write(files):
     """Writes *files*, the configuration itself last, and none of it if the others fail."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    qubes_vpn_configure.folder(FOLDER)
     FOLDER.chmod(0o755)  # dnscrypt-proxy's user reads it, whatever root's umask is
     CONFIG.unlink(missing_ok=True)
     for path in sorted(files, key=lambda path: path == CONFIG):

@@ -102,9 +102,10 @@ def _not_running(facts):
         )
     others = [name for name in facts.port if name != _ITSELF]
     if others and _ITSELF not in facts.port:
+        theirs = _printable(", ".join(sorted({*others})))
         return (
-            f"{', '.join(sorted({*others}))} has port 53, which dnscrypt-proxy needs. Stop it, and "
-            "keep it from starting in this qube"
+            f"{theirs} has port 53, which dnscrypt-proxy needs. Stop it, and keep it from starting "
+            "in this qube"
         )
     if active in ("inactive", "unknown"):
         return f"dnscrypt-proxy does not run. Start it: sudo systemctl start {UNIT}"
@@ -155,7 +156,7 @@ def _list(facts):
     found = _LIST.search(facts.check)
     if not found:
         return None
-    name, why = found.groups()
+    name, why = map(_printable, found.groups())
     if "no such file" in why:
         return (
             f"the list '{name}' is missing, and could not be fetched yet; it is tried again and "
@@ -265,7 +266,10 @@ def _way():
 def _lists():
     # Not followed: the proxy's user can put a link there, also one that leads nowhere.
     files = [(file, file.lstat()) for file in sorted(qubes_vpn_dns_proxy.LISTS.glob("*.md"))]
-    return tuple((str(file), (time.time() - found.st_mtime) / 86400) for file, found in files)
+    # And it can give them any name.
+    return tuple(
+        (_printable(str(file)), (time.time() - found.st_mtime) / 86400) for file, found in files
+    )
 
 
 def _run(*words):

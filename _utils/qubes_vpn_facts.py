@@ -5,6 +5,7 @@ Facts alone; what they mean, and what to do about it, dom0 knows (:mod:`qubes_vp
 """
 
 import importlib
+import io
 import os
 import shutil
 from pathlib import Path
@@ -57,7 +58,8 @@ def _scripts():
     more = [path for folder in ("rc.local.d", "qubes-firewall.d") for path in _in(folder)]
     for path in (*single, *more):
         try:
-            data = path.read_bytes()[:65536] if path.is_file() else b""
+            with path.open("rb") if path.is_file() else io.BytesIO() as file:
+                data = file.read(65536)
         except OSError:
             continue
         if not any(line.strip() and not line.startswith(b"#") for line in data.splitlines()):

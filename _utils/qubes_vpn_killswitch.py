@@ -122,7 +122,7 @@ def configured():
     """The :class:`qubes_vpn_ruleset.Configuration` in ``/rw/config/vpn``."""
     interfaces, log = settings()
     try:
-        data = read(CONFIG / "endpoints.txt")
+        data = read_ours(CONFIG / "endpoints.txt")
         endpoints = qubes_vpn_endpoints.read(data, CONFIG / "endpoints.txt")
         elements = qubes_vpn_endpoints.elements(endpoints)
     except qubes_vpn_endpoints.NotEndpoints as error:
@@ -137,7 +137,7 @@ def settings():
     """
     path = CONFIG / "killswitch.conf"
     try:
-        return qubes_vpn_ruleset.read_settings(read(path, missing=b""), path)
+        return qubes_vpn_ruleset.read_settings(read_ours(path, missing=b""), path)
     except qubes_vpn_ruleset.NotAConfiguration as error:
         raise Unusable(*error.problems) from None
 
@@ -345,6 +345,32 @@ def _gate_drift():
         elif have != want or "policy drop" not in hook:
             told.append(f"the gate of {name} was changed")
     return told + [f"netdev {block} is not ours" for block in sorted(loaded.keys() - ours)]
+
+
+def read_ours(path, missing=None):
+    """As :func:`read`, of a file that nobody but root may be able to change, nor its folder.
+
+    Or a program of the qube's user would decide what the killswitch lets out.
+    """
+    for part in (path.parent, path):
+        if is_others(part):
+            raise Unusable(
+                f"{part}: others than root can change it. Look at what is there, then type: sudo "
+                f"chown root:root {part}; sudo chmod go-w {part}"
+            )
+    return read(path, missing)
+
+
+def is_others(path):
+    """Whether others than root (and this process) could change the file or folder *path*."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False  # reading it says more
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        return False  # so it does here
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
+    return bool(found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH or by_group)
 
 
 def read(path, missing=None):

@@ -100,7 +100,7 @@ def _bind(folder):
     """As bind-dirs does it: what is kept already counts, else what is there is taken over."""
     kept = _kept(folder)
     if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        qubes_vpn_configure.folder(kept.parent)
         with tempfile.TemporaryDirectory(dir=kept.parent) as half:
             new = Path(half) / "new"
             if folder.is_dir():
@@ -154,7 +154,7 @@ def _read(path):
 def _write(path, text):
     if _read(path) == text:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    qubes_vpn_configure.folder(path.parent)
     qubes_vpn_configure.replace(path, text.encode(), 0o644)
 
 

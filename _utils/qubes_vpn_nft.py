@@ -11,7 +11,8 @@ from pathlib import Path
 
 from qubes_vpn_ruleset import TABLE
 
-_ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+#: Of every program that is run.
+ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _DEVICES = Path("/sys/class/net")
 _COUNTED = re.compile(r"counter packets (\d+)")
 _HOOKED = re.compile(r"(?: device (.*?)| devices = \{ (.*) \}) priority")
@@ -38,7 +39,7 @@ def run(*argv, text="", patience=_PATIENCE):
             encoding="utf-8",
             errors="surrogateescape",  # a device may have any bytes as its name
             check=False,
-            env=_ENVIRON,
+            env=ENVIRON,
             timeout=patience,
         )
     except OSError as error:

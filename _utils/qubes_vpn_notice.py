@@ -6,12 +6,15 @@ the session of the qube's user.  Where there is no session or no notify-send, no
 """
 
 import pwd
+import subprocess
 from pathlib import Path
 
-from qubes_vpn_nft import Failed, run
+from qubes_vpn_nft import ENVIRON, Failed, run
 
 #: Seconds between two notices, so that a line that flaps does not fill the screen.
 APART = 30
+#: Seconds for a session that does not answer.
+_PATIENCE = 5
 
 _TEXTS = {
     True: ("network-transmit-receive", "The VPN tunnel is up."),
@@ -43,8 +46,17 @@ def show(up):
             environment = ["DISPLAY=:0", f"DBUS_SESSION_BUS_ADDRESS=unix:path={session}"]
             send = ["notify-send", "--expire-time=8000", f"--icon={icon}", text]
             argv = ["runuser", "-u", user.pw_name, "--", "env", *environment, *send]
-            run(*argv, patience=5)
-    except (Failed, KeyError):
+            # As the user, who can make it say what he likes: nobody listens.
+            subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRON,
+                timeout=_PATIENCE,
+                check=False,
+            )
+    except (KeyError, OSError, subprocess.TimeoutExpired):
         return
 
 

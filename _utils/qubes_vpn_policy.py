@@ -234,7 +234,9 @@ class Policy:
         draft = self.path.with_name(f".{self.path.name}.new")  # a hidden file is no policy
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("w", encoding="utf-8") as file:
+            # dom0's user may write to this folder, too: a link that is there is not followed.
+            draft.unlink(missing_ok=True)
+            with draft.open("x", encoding="utf-8") as file:
                 file.write(new)
                 file.flush()
                 os.fsync(file.fileno())

@@ -130,7 +130,7 @@ def write(repository, key, family):
     Raises :class:`OSError`.
     """
     for path, text in files(repository, key, family).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        qubes_vpn_configure.folder(path.parent)
         qubes_vpn_configure.replace(path, text.encode("ascii"), 0o644)
         yield path
 

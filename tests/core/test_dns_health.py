@@ -251,7 +251,7 @@ def watched(seconds, silent=30, programs=None, patience=11):
     """What the watch says in so many seconds, as lines; how often it asked and ran a program."""
     dns_watch._SILENT, dns_watch.PATIENCE = silent, patience
     if programs:
-        qubes_vpn_nft._ENVIRON["PATH"] = programs
+        qubes_vpn_nft.ENVIRON["PATH"] = programs
     asked, ask = [], qubes_vpn_dns_ask.ask
     ran, run = [], qubes_vpn_nft.run
     qubes_vpn_dns_ask.ask = lambda patience: asked.append(time.monotonic()) or ask(patience)

@@ -232,6 +232,33 @@ def test_a_spoilt_file_is_written_anew(healed, state, name):
     assert state(healed)["changes"] == {}
 
 
+FOLDER = "/rw/config/vpn"
+
+
+@pytest.mark.parametrize(
+    "spoil", [f"chown 1000 {FOLDER}", f"chmod 777 {FOLDER}", f"chown 1000 {ENDPOINTS}"]
+)
+def test_what_others_can_change_closes_it_until_it_is_roots(healed, state, spoil):
+    """R41. As by `sudo mv`, which keeps the owner; a program of the user's writes what it likes."""
+    right = healed.run(f"stat -c '%a %U' {FOLDER}").stdout + listing_of_files(healed)
+    healed.run(spoil)
+    theirs = f"rm -f {ENDPOINTS}; echo 203.0.113.66:53/udp > {ENDPOINTS}"
+    healed.run(["setpriv", "--reuid=1000", "--clear-groups", "sh", "-c", theirs], check=False)
+    loaded = healed.run([f"{LIBRARY}/killswitch", "load"], check=False)
+    assert (loaded.returncode, is_closed(healed)) == (1, True)
+    assert "others than root can change it" in loaded.stderr
+    assert "others than root" in healed.run([f"{LIBRARY}/killswitch", "status"], check=False).stdout
+
+    dry = state(healed, test=True)
+    assert (dry["result"], is_closed(healed)) == (None, True)
+    done = state(healed)
+    assert (done["result"], done["changes"]) == (True, dry["changes"]), done
+    assert healed.run(f"stat -c '%a %U' {FOLDER}").stdout + listing_of_files(healed) == right
+    assert holds(healed)
+    assert "203.0.113.66" not in rules(healed)
+    assert state(healed)["changes"] == {}
+
+
 def listing_of_files(qube):
     """Names, kinds, modes and owners, and what is in them."""
     return qube.run("cd /rw/config/vpn && stat -c '%n %F %a %U %s' * && cat *").stdout
