@@ -135,10 +135,10 @@ RULES = (
     ),
     Rule(
         "A403",
-        "medium",
+        "high",
         "A template has a netvm",
-        "Its updates come by the updates proxy. With a netvm, what runs in it gets out, and every "
-        "qube of it inherits what comes in.",
+        "Its updates come by the updates proxy. What gets in by a netvm is in every qube of it, "
+        "and outlives each restart.",
         "qvm-prefs QUBE netvm none.",
         _template_online,
     ),

@@ -8,12 +8,13 @@ _WAYS = {qubes_vpn_audit_flow.PACKETS: "packets", qubes_vpn_audit_flow.NAMES: "D
 
 
 def _in_clear(flow):
-    """Whoever sends something in clear that nobody has chosen: no service qube, no template."""
+    """Whoever sends something in clear that nobody has chosen, and is no service qube."""
     view = flow.view
     open_ones = view.chosen() | view.in_front() | {*view.bases()} | {*view.services_in_clear()}
     for name in sorted(view.qubes):
-        counts = view.klass(name) != "TemplateVM" and not view.is_end(name)
-        if counts and name not in open_ones and (own := flow.own(name)):
+        if name in open_ones or view.is_end(name):
+            continue
+        if own := flow.own(name):
             yield name, _told(own)
 
 

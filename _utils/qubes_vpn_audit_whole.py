@@ -90,8 +90,10 @@ def _order(flow):
 
 
 def _order_is(flow):
+    """Told where no pillar says which it is to be."""
     view = flow.view
-    for name in sorted(view.gateways):
+    chosen = view.model and view.model.whonix != "unmanaged"
+    for name in () if chosen else sorted(view.gateways):
         if view.wiring[name]:
             where = "the VPN provider sees that Tor is used" if _is_behind(view, name) else None
             yield name, where or "the provider of the line sees that Tor is used"
@@ -187,7 +189,7 @@ RULES = (
     Rule(
         "A308",
         "note",
-        "The order of Tor and VPN",
+        "Nobody has said in which order Tor and VPN are to be",
         "Either somebody at the line or the VPN provider sees that Tor is used.",
         "Say in the pillar which it is to be: whonix.",
         _order_is,

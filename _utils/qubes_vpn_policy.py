@@ -35,6 +35,8 @@ _OLD_FOLDER = "etc/qubes-rpc/policy"
 _CHECKER = "usr/bin/qubes-policy-lint"
 
 
+#: What :meth:`Policy.lines` gives of a policy that cannot be read; its line is no rule.
+NOT_READABLE = {"not-readable.policy": ["!not-readable"]}
 #: Files that Qubes comes with or writes: what another one says is the user's own.
 _SHIPPED = re.compile(r"(50|80|90)-.*\.policy")
 _UUID = "uuid:"
@@ -137,8 +139,21 @@ def answer(rules, name, klass, tags):
     return Answer(None, None)
 
 
+def is_directive(line):
+    """Whether a line of policy is no rule, and says what else is to be read."""
+    return line.lstrip().startswith("!")
+
+
 def of_lines(lines):
-    """The rules of what :meth:`Policy.lines` gave.  NotPolicy when it could not be read there."""
+    """The rules of what :meth:`Policy.lines` gave, which may be somebody else's machine.
+
+    NotPolicy when it could not be read there, or names files, which would be the reader's.
+    """
+    if lines == NOT_READABLE:
+        raise NotPolicy("it could not be read there")
+    for name in sorted(lines):
+        if any(map(is_directive, lines[name])):
+            raise NotPolicy(f"{name}: it names other files, which are not in an inventory")
     reader = Policy()
     return [
         rule
@@ -212,16 +227,17 @@ class Policy:
     def lines(self):
         """The same as lines, ``{name: [line]}``: the rules alone, but our own file as it is.
 
-        When there is something that cannot be read, a line that cannot be read either.
+        When there is something that cannot be read, or our own file includes others, a line that
+        cannot be read either.
         """
         try:
             found = {name: [rule.text() for rule in rules] for name, rules in self.files()}
         except NotPolicy:
-            return {"not-readable.policy": ["!not-readable"]}
+            return NOT_READABLE
         with contextlib.suppress(NotPolicy):
             if (ours := self.current()) is not None:
                 found[FILE] = ours.splitlines()
-        return found
+        return NOT_READABLE if any(map(is_directive, found.get(FILE, ()))) else found
 
     def write(self, new):
         """Makes *new* our file's text, at once; None removes it.

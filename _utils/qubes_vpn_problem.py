@@ -19,6 +19,8 @@ _SECRET_KEY = re.compile(
 )
 _COMMENT = re.compile(r"comment=(.*)")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+#: Characters of a text that are shown.
+_LONGEST = 60
 
 
 class Problem(NamedTuple):
@@ -53,7 +55,7 @@ def path_text(path):
             text += ".(not shown)"
         elif isinstance(key, int) and not isinstance(key, bool):
             text += f"[{key}]"
-        elif _PLAIN_KEY.match(str(key)):
+        elif len(str(key)) <= _LONGEST and _PLAIN_KEY.match(str(key)):
             text += f".{key}"
         else:
             text += f".{show(str(key))}"
@@ -85,7 +87,7 @@ def show(value):
     if looks_secret(value):
         return "(not shown: it looks like a secret)"
     text = value if isinstance(value, str) else str(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if isinstance(value, bool):
         return text.lower()  # as YAML writes it
     return repr(text) if isinstance(value, str) or not text.isprintable() else text

@@ -20,7 +20,7 @@ SERVICES = ("Status", "Connect", "Disconnect", "Switch", "Rules", "Drops")
 OF_RESOLVERS = ("Status", "Rules", "Drops")
 _DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _ID = re.compile(r"[0-9a-f]{16}")
-_MOST = 2**53
+_MOST, _LAST_PORT = 2**53, 65535
 #: What a qube of each role tells of itself.
 _PARTS = {"tunnel": ("killswitch", "tunnel", "dns"), "resolver": ("resolver",)}
 
@@ -82,6 +82,12 @@ def _number(value, _):
     return value
 
 
+def _port(value, place):
+    if _number(value, place) > _LAST_PORT:
+        raise ValueError
+    return value
+
+
 def _matching(pattern):
     def fit(value, _):
         if not isinstance(value, str) or not pattern.fullmatch(value):
@@ -113,8 +119,8 @@ def _server(value, place):
     host, _, port = value.rpartition(":")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5):
         raise ValueError
-    found = _address(host.removeprefix("[").removesuffix("]"), place)
-    return f"[{found}]:{int(port)}" if ":" in found else f"{found}:{int(port)}"
+    found, port = _address(host.removeprefix("[").removesuffix("]"), place), _port(int(port), place)
+    return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
 
 
 def _maybe(form):
@@ -232,8 +238,8 @@ DROPS = {
             "from": _address,
             "to": _address,
             "protocol": _matching(re.compile(r"[A-Za-z0-9]{1,12}")),
-            "from_port": _maybe(_number),
-            "to_port": _maybe(_number),
+            "from_port": _maybe(_port),
+            "to_port": _maybe(_port),
         },
         1000,
     ),

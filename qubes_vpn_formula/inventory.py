@@ -20,6 +20,7 @@ from qubes_vpn_inventory import (
     VERSION,
     VOLUMES,
 )
+from qubes_vpn_policy import NOT_READABLE, is_directive
 from qubes_vpn_problem import path_text, show
 
 _TAKE = "Take it again in dom0: sudo qubesctl qubes_vpn.inventory path=$PWD/inventory.json"
@@ -27,6 +28,7 @@ _KEYS = ("format", "version", "release", "globals", "policy", "qubes", "written"
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
 _POLICY_FILE = re.compile(r"[a-z0-9_-][a-z0-9_.-]*\.policy")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LARGEST = 2**63
 #: What a qube cannot be without, by class; others: a label.
 _OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
 #: As `admin.vm.List` has them (qubes/vm/qubesvm.py, get_power_state).
@@ -61,7 +63,9 @@ def read(path):
     try:
         _check(inventory)
     except _Wrong as wrong:
-        raise UserError(wrong.what, _TAKE, file=path, key=path_text(wrong.path)) from None
+        # A name in another alphabet would look like one that is there.
+        key, what = (ascii(text)[1:-1] for text in (path_text(wrong.path), wrong.what))
+        raise UserError(what, _TAKE, file=path, key=key) from None
     return inventory
 
 
@@ -113,23 +117,27 @@ def _check(inventory):
     _need(set(found) == set(GLOBALS), ("globals",), f"the keys are {', '.join(GLOBALS)}")
     for key, name in found.items():
         _qube_or_none(name, qubes, ("globals", key))
-    for name, lines in _mapping(inventory["policy"], ("policy",)).items():
-        _need(_POLICY_FILE.fullmatch(name), ("policy", name), "this is no policy file's name")
-        for place, line in enumerate(_list(lines, ("policy", name))):
-            _text(line, ("policy", name, place))
+    _check_policy(_mapping(inventory["policy"], ("policy",)))
     for name, qube in qubes.items():
         try:
             check_qube_name(release, name)
         except AdminError as error:
             raise _Wrong(("qubes", name), error.message) from None
         _check_qube(_mapping(qube, ("qubes", name)), name, qubes, release)
-    for name in qubes:
-        _check_chain(name, "netvm", qubes)
-        _check_chain(name, "template", qubes)
+    for key in ("netvm", "template"):
+        _check_chains(key, qubes)
     for name, values in _mapping(inventory["written"], ("written",)).items():
         for key, value in _mapping(values, ("written", name)).items():
-            plain = isinstance(value, (str, int))
-            _need(plain, ("written", name, key), f"{show(value)} is not possible here")
+            _need(_is_plain(value), ("written", name, key), "it is no text and no number")
+
+
+def _check_policy(files):
+    """Its lines are rules: one that names a file would have it read here."""
+    for name, lines in files.items():
+        _need(_POLICY_FILE.fullmatch(name), ("policy", name), "this is no policy file's name")
+        for place, line in enumerate(_list(lines, ("policy", name))):
+            rule = not is_directive(_text(line, ("policy", name, place)))
+            _need(rule or files == NOT_READABLE, ("policy", name, place), "this is no rule")
 
 
 def _check_qube(qube, name, qubes, release):
@@ -160,13 +168,16 @@ def _check_qube(qube, name, qubes, release):
             raise _Wrong((*at, "firewall", place), "this is no firewall rule") from None
 
 
-def _check_chain(name, key, qubes):
+def _check_chains(key, qubes):
     """Qubes refuses loops, and who follows a chain relies on it."""
-    seen, link = [], name
-    while link is not None:
-        _need(link not in seen, ("qubes", name, "properties", key), "it goes round in a loop")
-        seen.append(link)
-        link = qubes[link]["properties"].get(key, {}).get("value")
+    ending = set()
+    for name in qubes:
+        seen, link = set(), name
+        while link is not None and link not in ending:
+            _need(link not in seen, ("qubes", name, "properties", key), "it goes round in a loop")
+            seen.add(link)
+            link = qubes[link]["properties"].get(key, {}).get("value")
+        ending |= seen
 
 
 def _check_half_made(found, at):
@@ -185,9 +196,17 @@ def _check_property(key, found, qubes, at):
     if kind == QUBE:
         _qube_or_none(value, qubes, at)
     elif value is not None:
-        _need(type(value) is kind, at, f"{show(value)} is not possible here")
+        right = type(value) is kind and (kind is str or _is_plain(value))
+        _need(right, at, f"{show(value)} is not possible here")
         if kind is str:
             _text(value, at)
+
+
+def _is_plain(value):
+    """Whether it is a number as a machine has them, or a text that can be shown; of many lines."""
+    if isinstance(value, int):
+        return abs(value) < _LARGEST
+    return isinstance(value, str) and value.isascii() and value.replace("\n", "").isprintable()
 
 
 def _need(right, path, what):

@@ -89,6 +89,7 @@ SPOILT = {
     "A311": (lambda m: m.set("mgmt", "netvm", "sys-firewall"), ["mgmt"]),
     "A401": (lambda m: m.set("vault", "netvm", "sys-firewall"), ["vault"]),
     "A402": (lambda m: m.set("vault", "default_dispvm", "dvm"), ["vault"]),
+    "A308": (lambda m: None, ["sys-whonix"]),
     "A403": (lambda m: m.set("debian", "netvm", "sys-firewall"), ["debian"]),
     "A404": (lambda m: m.set("t-vpn", "netvm", "sys-firewall"), ["t-vpn"]),
     "A405": (lambda m: m.set("work", "template", "t-vpn"), ["t-vpn"]),
@@ -143,7 +144,7 @@ SPOILT_WITH_PILLAR = {
         ["work"],
     ),
 }
-#: It is only a statement, and always made where there is a gateway that is online.
+#: Found where there is no pillar to say what is wanted.
 ALWAYS = {"A308"}
 
 
@@ -164,7 +165,7 @@ def found(report, rule):
 def test_a_machine_on_which_all_is_well_has_no_finding():
     for promised in (None, model()):
         report = qubes_vpn_audit.audit(well().data, promised)
-        assert {each.rule.id for each in report.findings} == ALWAYS
+        assert {each.rule.id for each in report.findings} == (set() if promised else ALWAYS)
         assert report.unknown == ()
         assert qubes_vpn_finding.exit_code(report) == 0
 
@@ -187,7 +188,7 @@ def test_each_rule_about_the_pillar_finds_what_breaks_it(rule):
 
 def test_every_rule_has_its_machine_and_an_id_of_its_own():
     ids = [rule.id for rule in qubes_vpn_audit.RULES]
-    assert sorted(ids) == sorted({*SPOILT, *SPOILT_WITH_PILLAR, *ALWAYS})
+    assert sorted(ids) == sorted({*SPOILT, *SPOILT_WITH_PILLAR})
     for rule in qubes_vpn_audit.RULES:
         assert rule.severity in qubes_vpn_finding.SEVERITIES
         assert rule.reason.endswith(".")
@@ -230,8 +231,21 @@ def test_the_order_of_tor_and_vpn_is_told():
     report = qubes_vpn_audit.audit(machine.data)
     details = {each.rule.id: each.detail for each in report.findings}
     assert details["A308"] == "the VPN provider sees that Tor is used"
+    undecided = model(lambda pillar: pillar.pop("whonix"))
+    assert found(qubes_vpn_audit.audit(machine.data, undecided), "A308") == ["sys-whonix"]
+    assert found(qubes_vpn_audit.audit(machine.data, model()), "A308") == []
     machine.set("sys-whonix", "netvm", None)
     assert found(qubes_vpn_audit.audit(machine.data), "A308") == []
+
+
+def test_a_template_in_clear_is_as_bad_as_any_qube_in_clear():
+    """R13. Online behind the VPN it is bad enough: what gets in is in every qube of it."""
+    machine = well().set("debian", "netvm", "sys-firewall")
+    worst = qubes_vpn_audit.audit(machine.data).findings[0]
+    assert (worst.rule.id, worst.rule.severity, worst.qube) == ("A403", "high", "debian")
+    machine.set("debian", "netvm", "sys-net")
+    worst = qubes_vpn_audit.audit(machine.data).findings[0]
+    assert (worst.rule.id, worst.rule.severity, worst.qube) == ("A101", "critical", "debian")
 
 
 def test_an_exception_takes_a_finding_out_and_is_told_with_its_reason():

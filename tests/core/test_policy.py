@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 import qubes_vpn_told
 from qubes_vpn_policy import (
     FILE,
+    NOT_READABLE,
     SERVICES_FILE,
     WHONIX,
     Answer,
     NotPolicy,
     Policy,
     answer,
+    of_lines,
     services_text,
     text,
 )
@@ -115,6 +117,18 @@ def test_policy_from_before(root):
     line = "$tag:whonix-updatevm $default allow,target=old\n$anyvm $anyvm allow,target=sys-old\n"
     write(root, "qubes.UpdatesProxy", line, folder="etc/qubes-rpc/policy")
     assert (served_by(root), served_by(root, tags=[WHONIX])) == ("sys-old", "old")
+
+
+@pytest.mark.parametrize("line", ["!include {}", " !include-dir .", "!compat-4.0"])
+def test_lines_of_an_inventory_name_no_files(root, line):
+    """R93. They would be the reader's; our own file is kept as it is, and may be anything."""
+    write(root, "mine", "qubes.UpdatesProxy * @anyvm @anyvm allow target=sys-net\n")
+    with pytest.raises(NotPolicy, match=r"20-theirs\.policy: it names other files"):
+        of_lines({"20-theirs.policy": [line.format(root / "etc/qubes/policy.d/mine")]})
+    write(root, FILE, f"{text('sys-vpn', 'tor')}!include mine\n")
+    assert Policy(root).lines() == NOT_READABLE
+    with pytest.raises(NotPolicy, match="it could not be read there"):
+        of_lines(Policy(root).lines())
 
 
 @pytest.mark.parametrize(

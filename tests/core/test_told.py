@@ -104,6 +104,20 @@ def test_nothing_of_another_kind_gets_through_anywhere(path, new):
     assert len(said) < 100
 
 
+@pytest.mark.parametrize("port", ["0", "65535", "65536", "99999"])
+def test_a_port_is_one_that_there_is(port):
+    data = json.dumps(changed(("tunnel", "server"), f"[2001:db8::1]:{port}")).encode()
+    row = {"time": 1, "from": "192.0.2.1", "to": "192.0.2.2", "protocol": "UDP"}
+    row |= {"in": None, "out": None, "from_port": None, "to_port": int(port)}
+    drops = json.dumps({"version": "1", "log": True, "rows": [row]}).encode()
+    for answer, form in ((data, told.STATUS), (drops, told.DROPS)):
+        if int(port) <= 65535:
+            told.read(answer, form)
+            continue
+        with pytest.raises(told.NotUnderstood, match=r"(server|to_port) is not what it may be"):
+            told.read(answer, form)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -192,3 +192,30 @@ def test_as_whom_the_world_sees_a_tunnel(
     rows = {row["qube"]: row for row in qubes_vpn_table.rows(qubes_vpn_network.look(machine), seen)}
     assert rows["work"]["exit address"] == seen["sys-vpn"]
     assert rows["personal"]["exit address"] == "not asked"
+
+
+@pytest.fixture
+def asked(vpn, tmp_path, monkeypatch):
+    """What sys-vpn, which the world sees as 198.51.100.7, was asked; for each `salt_call` after."""
+    page = {"address": "198.51.100.7", "provider": None, "of": "203.0.113.80"}
+    program = tmp_path / "qrexec"
+    program.write_text(
+        f"#!/bin/sh\ncat >{tmp_path}/asked; echo '{json.dumps([page, {'error': 'none'}])}'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("QUBES_VPN_QREXEC", str(program))
+    return tmp_path / "asked"
+
+
+def test_a_whole_run_asks_as_whom_the_world_sees_a_tunnel(asked, salt_call):
+    """As `qubesctl qubes_vpn.table ask=True` does it, by the pillar of the minion."""
+    tunnel = {"kind": "wireguard", "profile": "a.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+    check = {"url": "https://check.example/ip", "exits": ["198.51.100.0/24"]}
+    pillar = {"tunnels": {"sys-vpn": tunnel}, "tests": {"checks": {"sys-vpn": check}}}
+    for words, shown in ((["ask=True"], "198.51.100.7"), ([], "not asked")):
+        done = salt_call("qubes_vpn.table", "form=data", *words, pillar=pillar)
+        assert done.returncode == 0, done.stderr
+        rows = {row["qube"]: row["exit address"] for row in done.data}
+        assert (rows["work"], rows["personal"]) == (shown, "not asked")
+    assert "https://check.example/ip" in asked.read_text()
+    assert "198.51.100.7" in salt_call("qubes_vpn.table", "ask=True", pillar=pillar).data
