@@ -5,10 +5,12 @@
 #   make lab     every attack on ours, the proof of the attacks, the guides' killswitches, other kernels, the model of
 #                nftables against the kernel; as root; see build/lab/report.html and build/lab-guides/report.html
 #   make lint    what pre-commit runs, over all files
+#   make docs    the documentation, as pages for a browser: build/docs/index.html
+#   make docs-links  whether the pages that it names outside of itself are there; asks the internet
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
 # Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
-.PHONY: venv demo test test-main test-salt test-salt-3006 lab lint bench clean
+.PHONY: venv demo test test-main test-salt test-salt-3006 lab lint docs docs-links bench clean
 export PYTHON
 
 VENV := .venv
@@ -60,6 +62,13 @@ lab: $(READY)
 lint: $(READY)
 	$(VENV)/bin/pre-commit run --all-files
 
+# -W: a link that leads nowhere is an error.
+docs: $(READY)
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
+
+docs-links: $(READY)
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b linkcheck docs build/docs-links
+
 bench: $(READY)
 	@tools/apt.sh lab
 	@$(VENV)/bin/python -m bench
@@ -68,9 +77,9 @@ clean:
 	rm -rf $(VENV) $(VENV_3006) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/salt: requirements/salt.txt requirements/test.txt requirements/lint.txt tools/venv.sh
+$(VENV)/salt: requirements/salt.txt requirements/test.txt requirements/lint.txt requirements/docs.txt tools/venv.sh
 	@tools/apt.sh
-	tools/venv.sh $(VENV) requirements/lint.txt 3007
+	tools/venv.sh $(VENV) requirements/docs.txt 3007
 	@touch $@
 
 $(READY): $(VENV)/salt setup.cfg pyproject.toml qubes_vpn_formula/__init__.py

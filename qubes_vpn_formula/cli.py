@@ -26,8 +26,8 @@ Each command has its own help: qubes-vpn COMMAND --help
 """
 
 
-def main(argv=None):
-    """Runs one command; returns the exit code.  *argv*: the words after the program's name."""
+def parser():
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="qubes-vpn",
         description="One pillar for a Qubes OS machine's VPN, DNS and firewall qubes: "
@@ -39,8 +39,13 @@ def main(argv=None):
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(subparsers)
+    return parser
+
+
+def main(argv=None):
+    """Runs one command; returns the exit code.  *argv*: the words after the program's name."""
     try:
-        args = parser.parse_args(argv)
+        args = parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return stop.code
     try:

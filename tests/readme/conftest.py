@@ -14,9 +14,13 @@ from readme.shell import sh
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".*_cache", ".hypothesis")
 
 
+#: README.md, and the pages that a user goes on to.
+PAGES = ("README.md", "docs/using.md", "docs/relays.md", "docs/lab.md")
+
+
 @pytest.fixture(scope="session")
 def readme(checkout: Path) -> Document:
-    return Document((checkout / "README.md").read_text(encoding="utf-8"))
+    return Document("".join((checkout / page).read_text(encoding="utf-8") for page in PAGES))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""README.md as a user copies from it: its commands, and the output it promises."""
+"""README.md and other pages as a user copies from them: commands, and the output they promise."""
 
 import re
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every command in README.md runs as it is written there, and does what the text says."""
+"""Every command in README.md and the pages after it runs as it is written, and does as it says."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ import pytest
 from generator.cases import secrets_of
 from generator.relay_lists import api_list, relay
 from in_qube import skip_where_impossible
-from readme.document import IN_A_QUBE, LOGIN
+from readme.document import IN_A_QUBE, LOGIN, Document
 from readme.dom0 import STAND_INS
 from readme.shell import sh
 
@@ -20,7 +20,7 @@ import qubes_vpn_credentials
 
 TOP, TRY, LAB = "qubes-vpn-formula", "Try it", "Watch it hold"
 PILLAR, DOM0 = "Make your pillar", "Install it in dom0"
-RELAYS = "Keep relays current"
+RELAYS, FETCH = "Keep relays current", "Where the list comes from"
 ASK = "Ask a machine, follow a machine"
 AUDIT = "Find the ways round it"
 NAMES = "Names"
@@ -40,18 +40,24 @@ def output(command, folder):
     return done.stdout
 
 
-def test_no_command_without_a_test(readme):
-    """A block of commands under another heading, or another command in a sentence, needs a test."""
+def test_no_command_without_a_test(readme, checkout):
+    """A block of commands under another heading, or another command in a sentence, needs a test.
+
+    Commands in the sentences of the other pages: test_docs.py.
+    """
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
-        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, AUDIT, UNDO,
+        TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, AUDIT, UNDO, FETCH,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
+    # Where the provider's app is, or the internet.
+    assert [shlex.split(line)[0] for line in readme.commands(FETCH)] == ["cp", "curl"]
     programs = ("make", "qubes-vpn", "qubesctl", "qvm-", "sudo", "salt-", ".venv/")
-    assert {span for span in readme.spans if span.startswith(programs)} == {
-        "make demo", "make test", "make lab", "make lint", "make bench", "qubes-vpn set",
-        "qubes-vpn check", "qubes-vpn prove pillar.sls", "qubes-vpn lab --replay", *IN_A_QUBE,
+    spans = Document((checkout / "README.md").read_text(encoding="utf-8")).spans
+    assert {span for span in spans if span.startswith(programs)} == {
+        "make demo", "make test", "make lab", "make lint", "make bench", "make docs",
+        "qubes-vpn set", "qubes-vpn prove pillar.sls", *IN_A_QUBE,
     }  # fmt: skip
 
 
@@ -70,9 +76,9 @@ def test_make_test_is_what_runs_in_continuous_integration(checkout):
     assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("target", ["lab", "lint", "bench"])
+@pytest.mark.parametrize("target", ["lab", "lint", "docs", "docs-links", "bench"])
 def test_make_for_developers(target, checkout):
-    """Shows that the target exists; what `make lint` runs, tests/project/test_lint.py runs too."""
+    """Shows that the target exists; test_lint.py and test_pages.py run what two of them run."""
     assert ".venv/bin/" in output(f"make --dry-run {target}", checkout)
 
 
