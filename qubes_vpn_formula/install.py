@@ -120,14 +120,19 @@ def read(bundle):
     """``{name: bytes}`` of the file *bundle*; raises :class:`Refused` for what is no bundle."""
     path, members = Path(bundle), {}
     try:
-        if path.stat().st_size > _LARGEST:
+        left = path.stat().st_size
+        if left > _LARGEST:
             raise Refused(f"{bundle}: too large for a bundle. Get it again.")
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if not NAMES.fullmatch(member.name) or member.type != tarfile.REGTYPE:
                     raise Refused(f"{bundle}: {member.name!a} is in no bundle. Nothing was done.")
-                if member.name in members or member.size > _LARGEST:
-                    raise Refused(f"{bundle}: {member.name} is there twice, or too large.")
+                if member.name in members:
+                    raise Refused(f"{bundle}: {member.name} is there twice. Get it again.")
+                # A sparse one says that it is larger than what there is of it: gigabytes of nothing.
+                if not 0 <= member.size <= left:
+                    raise Refused(f"{bundle}: it is not whole. Get it again.")
+                left -= member.size
                 members[member.name] = tar.extractfile(member).read()
                 if len(members[member.name]) != member.size:
                     raise Refused(f"{bundle}: it is not whole. Get it again.")

@@ -250,6 +250,18 @@ class TestRefused:
         os.truncate(made, (32 << 20) + 1)
         assert "too large" in self.refused(dom0, made)
 
+    def test_one_that_says_it_is_larger_than_it_is(self, dom0, made):
+        """Sparse files: 200 of 31 MiB each were in 200 KB, and in dom0's memory."""
+        with tarfile.open(made, "a", format=tarfile.PAX_FORMAT) as tar:
+            for number in range(3):
+                member = tarfile.TarInfo(f"salt/_utils/qubes_vpn_more{number}.py")
+                member.pax_headers = {
+                    "GNU.sparse.size": str(31 << 20),
+                    "GNU.sparse.map": f"{31 << 20},0",
+                }
+                tar.addfile(member)
+        assert "it is not whole" in self.refused(dom0, made)
+
     def test_links_and_folders_in_the_way(self, dom0, made, tmp_path):
         """What root would write through them."""
         aside = tmp_path / "aside"
