@@ -129,7 +129,7 @@ def read(bundle):
                     raise Refused(f"{bundle}: {member.name!a} is in no bundle. Nothing was done.")
                 if member.name in members:
                     raise Refused(f"{bundle}: {member.name} is there twice. Get it again.")
-                # A sparse one says that it is larger than what there is of it: gigabytes of nothing.
+                # A sparse one says that it is larger than what there is of it.
                 if not 0 <= member.size <= left:
                     raise Refused(f"{bundle}: it is not whole. Get it again.")
                 left -= member.size
