@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How Sphinx makes the documentation (`make docs`)."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,10 +24,21 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 
-def setup(app):
-    """Fills in what is generated, before a page is read."""
+_README = Path(__file__).resolve().parents[1] / "README.md"
 
-    def read(_app, _name, source):
-        source[0] = reference.fill(source[0])
+
+def setup(app):
+    """Fills in what is generated, before a page is read; README.md is a page here."""
+
+    def read(_app, name, source):
+        above = "../" * name.count("/")
+        text = source[0]
+        if name == "readme":
+            text = _README.read_text(encoding="utf-8").replace("](docs/", "](./")
+            # Texts that are no pages here; other files can be downloaded.
+            text = re.sub(r"\[([^]]+)\]\((?![./#]|https?:)[^)]*\.md\)", r"\1", text)
+            text = re.sub(r"\]\((?!https?:|[#.])", "](../", text)
+        text = text.replace(f"]({above}../README.md", f"]({above}readme.md")
+        source[0] = reference.fill(text)
 
     app.connect("source-read", read)
