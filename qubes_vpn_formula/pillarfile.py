@@ -80,15 +80,17 @@ class PillarFile:
     def problems(self):
         """Every problem of the file as :class:`Located`, by line."""
         found = [Located(self.line(problem.path), problem) for problem in self._read[1]]
-        if self.has_duplicates:
-            found += _duplicates(self.root, (), set())
-        return sorted(found, key=lambda located: located.line)
+        return sorted([*found, *self.duplicates()], key=lambda located: located.line)
+
+    def duplicates(self):
+        """A :class:`Located` problem for every key that stands twice in one mapping."""
+        return list(_duplicates(self.root, (), set())) if self.has_duplicates else []
 
     def line(self, path):
         """The line (from 1) of the key *path*, or of the nearest key above it."""
         node, line = self.root, 1
         for key in path:
-            at = _child(node, key)
+            at = child(node, key)
             if at is None:
                 break
             where, node = at
@@ -96,9 +98,12 @@ class PillarFile:
         return line
 
 
-def read(path):
-    """The :class:`PillarFile` at *path*; raises :class:`UserError` when it cannot be understood."""
-    return PillarFile(path, read_text(path))
+def read(path, most=None):
+    """The :class:`PillarFile` at *path*; raises :class:`UserError` when it cannot be understood.
+
+    most: bytes that it may have at most.
+    """
+    return PillarFile(path, read_text(path, most))
 
 
 def _compose(path, text):
@@ -252,7 +257,7 @@ class _Builder:
         )
 
 
-def _child(node, key):
+def child(node, key):
     """(node whose line it is, value node) of *key* in *node*, or None."""
     if isinstance(node, yaml.SequenceNode):
         inside = isinstance(key, int) and 0 <= key < len(node.value)
@@ -266,7 +271,7 @@ def _child(node, key):
         if key_node.tag == _MERGE:
             several = isinstance(value_node, yaml.SequenceNode)
             for each in value_node.value if several else [value_node]:
-                found = _child(each, key)
+                found = child(each, key)
                 if found:
                     return key_node, found[1]
     return None

@@ -14,14 +14,21 @@ def write(_before):
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = _COLUMNS  # which argparse asks for
     try:
-        top = parser()
-        (commands,) = (action for action in top._actions if hasattr(action, "_name_parser_map"))
-        shown = [("qubes-vpn", top), *((f"qubes-vpn {n}", p) for n, p in commands.choices.items())]
         return "\n\n".join(
-            f"## {name}\n\n{fenced(each.format_help().strip())}" for name, each in shown
+            f"## {name}\n\n{fenced(each.format_help().strip())}"
+            for name, each in _with_commands("qubes-vpn", parser())
         )
     finally:
         if before is None:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
+
+
+def _with_commands(name, parser):
+    """(name, parser), and those of its commands, and of theirs."""
+    yield name, parser
+    for action in parser._actions:
+        if hasattr(action, "_name_parser_map"):
+            for each, below in action.choices.items():
+                yield from _with_commands(f"{name} {each}", below)

@@ -11,6 +11,7 @@ from qubes_vpn_formula.commands import (
     bundle,
     check,
     demo,
+    fleet,
     graph,
     init,
     lab,
@@ -22,5 +23,5 @@ from qubes_vpn_formula.commands import (
 )
 
 COMMANDS = (
-    init, check, set, relays, plan, adopt, bundle, audit, graph, table, demo, lab, prove,
+    init, check, set, relays, plan, adopt, bundle, fleet, audit, graph, table, demo, lab, prove,
 )  # fmt: skip

@@ -70,7 +70,7 @@ def report(paths, as_json=False, profile=None, resolve=False):
     if profile and not bad:
         errors = [error for path in paths for error in pinning.errors(path, profile, resolve)]
         found += _findings(profile)
-        found += [_error_line(profile, error) for error in errors]
+        found += [error_line(profile, error) for error in errors]
         bad, code = ({profile}, 1) if errors else (bad, 0)
     if as_json:
         say(json.dumps(found, indent=2))
@@ -89,22 +89,24 @@ def _problems(path):
         file = pillarfile.read(path)
         located = file.problems()
     except UserError as error:
-        return [_error_line(path, error)]
-    return [_located(path, *each) for each in located] or list(_remarks(file))
+        return [error_line(path, error)]
+    return [problem_line(path, *each) for each in located] or [
+        {**problem_line(path, file.line(remark.path), remark), "remark": True}
+        for remark in remarks(file.model)
+    ]
 
 
-def _remarks(file):
-    """What is no problem and should still be known, as JSON has it."""
-    found = [*_resolvers_in_clear(file.model), *_without_dns(file.model)]
-    for name in file.model.tunnels():
-        relays = file.model.services[name].relays
+def remarks(model):
+    """What is no problem and should still be known, as :class:`qubes_vpn_problem.Problem`."""
+    yield from _resolvers_in_clear(model)
+    yield from _without_dns(model)
+    for name in model.tunnels():
+        relays = model.services[name].relays
         days = relays and qubes_vpn_relays.stale(relays)
         if days:
             key = ("qubes_vpn", "tunnels", name, "relays", "taken")
             fix = "Get a new list: qubes-vpn relays --from LIST --refresh FILE."
-            found.append(Problem(key, f"the relays were chosen {days} days ago", fix))
-    for problem in found:
-        yield {**_located(file.path, file.line(problem.path), problem), "remark": True}
+            yield Problem(key, f"the relays were chosen {days} days ago", fix)
 
 
 def _resolvers_in_clear(model):
@@ -140,12 +142,14 @@ def _findings(path):
             yield {**_line(path, found.line, found.key, found.what, "", text), "remark": True}
 
 
-def _located(path, line, problem):
+def problem_line(path, line, problem):
+    """A problem that stands in line *line* of the file *path*, as JSON has it."""
     text = problem.text(f"{path}:{line}")
     return _line(path, line, path_text(problem.path), problem.what, problem.fix, text)
 
 
-def _error_line(path, error):
+def error_line(path, error):
+    """A :class:`UserError` about the file *path*, as JSON has it."""
     return _line(path, error.line, error.key, error.what, error.fix, str(error))
 
 
