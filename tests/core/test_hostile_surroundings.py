@@ -5,6 +5,7 @@ docs/threat-model.md says who they are.
 """
 
 import os
+import re
 import stat
 import subprocess
 import time
@@ -196,3 +197,10 @@ def test_the_services_ask_for_nothing_that_a_watch_does_not_need(checkout):
     for name in ("watch", "follow", "dns"):
         lines = (folder / f"qubes-vpn-{name}.service").read_text().splitlines()
         assert {"NoNewPrivileges=yes", "ProtectSystem=full", "RestrictNamespaces=net"} <= {*lines}
+
+
+def test_the_threat_model_names_tests_that_there_are(checkout):
+    text = (checkout / "docs/threat-model.md").read_text(encoding="utf-8")
+    named = {*re.findall(r"`(tests/[^`]+)`", text)}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (checkout / name).is_file()] == []
