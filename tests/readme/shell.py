@@ -2,6 +2,7 @@
 """One command line, as a user types it."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -18,3 +19,13 @@ def sh(command: str, folder: Path) -> subprocess.CompletedProcess:
         text=True,
         check=False,
     )
+
+
+def in_vpn_qube(command: str, home: Path, typed: str = "") -> Path:
+    """Runs it with a stand-in for sudo, and with an /rw beside *home*; returns `credentials/`."""
+    rw = home.parent / "rw"
+    setup = f'sudo() {{ "$@"; }}; HOME={shlex.quote(str(home))}; '
+    command = command.replace("/rw/", f"{rw}/")
+    done = sh(f"{setup} printf '%s' {shlex.quote(typed)} | {{ {command}; }}", home)
+    assert (done.returncode, done.stderr) == (0, "")
+    return rw / "config/vpn/credentials"

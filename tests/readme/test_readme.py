@@ -14,7 +14,7 @@ from generator.relay_lists import api_list, relay
 from in_qube import skip_where_impossible
 from readme.document import IN_A_QUBE, LOGIN, Document
 from readme.dom0 import STAND_INS
-from readme.shell import sh
+from readme.shell import in_vpn_qube, sh
 
 import qubes_vpn_credentials
 
@@ -105,15 +105,6 @@ class TestLogin:
             (made / "QubesIncoming" / sender).mkdir(parents=True)
         return made
 
-    @staticmethod
-    def type(command, home, typed=""):
-        rw = home.parent / "rw"
-        setup = f'sudo() {{ "$@"; }}; HOME={shlex.quote(str(home))}; '
-        command = command.replace("/rw/", f"{rw}/")
-        done = sh(f"{setup} printf '%s' {shlex.quote(typed)} | {{ {command}; }}", home)
-        assert (done.returncode, done.stderr) == (0, "")
-        return rw / "config/vpn/credentials"
-
     def test_a_profile(self, readme, home):
         """Typed twice, with a file from two qubes: it is there, and nowhere else."""
         folder, take, _ = readme.commands(LOGIN)
@@ -122,8 +113,8 @@ class TestLogin:
         for copy in copies:
             copy.write_text("[Interface]\n")
         for _ in range(2):
-            self.type(folder, home)
-            place = self.type(take, home)
+            in_vpn_qube(folder, home)
+            place = in_vpn_qube(take, home)
             assert [copy for copy in copies if copy.exists()] == []
             assert (place / "wg-se.conf").read_text() == "[Interface]\n"
             modes = [stat.S_IMODE(path.stat().st_mode) for path in (place, place / "wg-se.conf")]
@@ -131,8 +122,8 @@ class TestLogin:
 
     def test_an_account(self, readme, home):
         folder, _, account = readme.commands(LOGIN)
-        self.type(folder, home)
-        place = self.type(account, home, "1234123412341234\n")
+        in_vpn_qube(folder, home)
+        place = in_vpn_qube(account, home, "1234123412341234\n")
         assert (place / "mullvad-account").read_text() == "1234123412341234\n"
         assert stat.S_IMODE((place / "mullvad-account").stat().st_mode) == 0o600
 
