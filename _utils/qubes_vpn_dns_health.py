@@ -27,6 +27,8 @@ _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _CLOCK = 120
 #: Days after which a list counts as old: dnscrypt-proxy fetches it anew every few days.
 _OLD = 30
+#: How often it is tried, ten times a second.
+_TRIES = 30
 #: An address that nobody has (RFC 5737): whether the way refuses, it says itself, on the way.
 _NOBODY = ("192.0.2.1", 443)
 #: What the VPN qube's "administratively prohibited" comes out as; a closed port is another matter.
@@ -250,12 +252,14 @@ def _ahead():
 
 
 def _way():
+    """``none``, ``refused`` or ``open``, by what comes back of a few packets to nobody."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
             wire.connect(_NOBODY)
-            wire.send(b"\0")
-            select.select([wire], [], [], 1)
-            wire.send(b"\0")  # raises what was heard of the first
+            # A kernel refuses to each host once a second (icmp_ratelimit), and the proxy asks too.
+            for _ in range(_TRIES):
+                wire.send(b"\0")  # raises what was heard of those before
+                select.select([wire], [], [], 0.1)
     except OSError as error:
         if error.errno == errno.ENETUNREACH:
             return "none"

@@ -2,6 +2,7 @@
 """Facts of a VPN qube: its killswitch, its tunnel, and where its clients' DNS goes."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _STATISTICS = "/sys/class/net/{}/statistics/{}_bytes"
 _DAEMON = Path("/etc/systemd/system/multi-user.target.wants/mullvad-daemon.service")
 #: The app's words, and ours.
 _APP = {"Connected": "up", "Connecting": "connecting", "Disconnecting": "down"}
+_END = re.compile(r"\b(dst|dport)=(\S+)")
 #: Seconds for what the app may have to ask its makers.
 _ACCOUNT = 5
 
@@ -71,6 +73,8 @@ def _tunnel(killswitch, app):
     if found["state"] == "up" and not (there and qubes_vpn_nft.is_tunnel(interface)):
         found["faults"].append("not-a-tunnel")
     handshake, server = _peer(interface) if there else (None, None)
+    if found["kind"] == "openvpn" and found["state"] == "up":
+        server = _openvpn_server()
     return found | {
         "interface": interface,
         "handshake": handshake,
@@ -116,6 +120,37 @@ def _peer(interface):
     except Failed:
         return None, None  # not WireGuard
     return (None if age is None else max(0, int(time.time() - age))), server
+
+
+def _openvpn_server():
+    """``ADDRESS:PORT`` with which OpenVPN talks just now, IPv6 in brackets; None: not known.
+
+    NetworkManager does not tell (seen with 1.52): it has what the profile says, which may be
+    several servers.  Nor does OpenVPN's own socket, which is not connected.  So it is the flow of
+    that socket that was answered last, as conntrack has it.
+    """
+    found = []
+    try:
+        for protocol in ("udp", "tcp"):
+            sockets = qubes_vpn_nft.run("ss", "-Hnap", f"--{protocol}").splitlines()
+            own = [line.split()[3] for line in sockets if '(("openvpn",' in line]
+            for family in ("ipv4", "ipv6"):
+                for port in {address.rpartition(":")[2] for address in own}:
+                    which = ("-f", family, "-p", protocol, "--orig-port-src", port)
+                    flows = qubes_vpn_nft.run("conntrack", "-L", *which).splitlines()
+                    found += [flow for flow in flows if "[UNREPLIED]" not in flow]
+        return max(map(_flow, found))[1] if found else None
+    except (Failed, LookupError, ValueError):
+        return None
+
+
+def _flow(line):
+    """``(seconds that it has left, ADDRESS:PORT where it goes)`` of a line of conntrack's."""
+    ends = {}
+    for key, value in _END.findall(line):
+        ends.setdefault(key, value)  # the way back comes later
+    address, port = ends["dst"], ends["dport"]
+    return int(line.split()[2]), f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _bytes(interface, way):

@@ -59,9 +59,13 @@ def answered(trial, tunnel):
 
 
 def captured(trial, tunnel):
-    """Whatever address clients ask, ours answers: also where nobody is."""
+    """Whatever address clients ask, ours answers: also where nobody is.
+
+    A tunnel that names resolvers of one family alone has nobody for questions by the other.
+    """
     for name in trial.clients(tunnel):
         asked = _asked(trial, name, tunnel)
+        families = (4, 6) if asked.resolver else _families(trial, tunnel)
         if not any(answer.came for answer in asked.own):
             yield not_run(f"{name} gets no names at all.")
             continue
@@ -74,8 +78,19 @@ def captured(trial, tunnel):
                 yield passed(f"{what[0].upper()}{what[1:]} is answered, though nobody is there.")
             elif answer.error == qubes_vpn_trial.NO_WAY:
                 yield passed(f"{name} has no way to {server}, and cannot ask it.")
+            elif (family := 6 if ":" in server else 4) not in families:
+                has_none = f"{tunnel}'s tunnel names no resolver of IPv{family}"
+                yield passed(f"Nobody answers {what}, and it is not sent on: {has_none}.")
             else:
                 yield failed(f"Nobody answers {what}: ours does not take it.")
+
+
+def _families(trial, tunnel):
+    """Of the resolvers to which a VPN qube takes its clients' questions."""
+    dns = trial.probing.status(tunnel)["dns"]
+    if dns is None:
+        raise NotRun(f"{tunnel} says that it is no VPN qube: apply the formula to it.")
+    return {6 if ":" in address else 4 for address in dns["resolvers"]}
 
 
 def in_clear(trial, tunnel):

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A provider's check: tells everyone his address, and whether that is one of its tunnels'."""
+"""A provider's check: tells everyone his address, and whether that is one of its tunnels'.
+
+And the Tor project's, by its own words: whether it is that of the lab's exit (`tor.py`).
+"""
 
 import http.server
 import json
 import socket
+
+TUNNELS = ("10.64.", "fd64:")
+TOR = "203.0.113.99"
 
 
 class Check(http.server.BaseHTTPRequestHandler):
@@ -11,7 +17,8 @@ class Check(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         address = self.client_address[0].removeprefix("::ffff:")
-        told = {"ip": address, "exit": address.startswith("10.64.")}
+        told = {"ip": address, "exit": address.startswith(TUNNELS)}
+        told |= {"IP": address, "IsTor": address == TOR}
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(told).encode())

@@ -2,7 +2,8 @@
 """Booted qubes for tests (layer L2 of the lab).  What a test starts ends with it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Booted]:
-    """A machine without any qube yet, for a module.
+@contextmanager
+def _new() -> Iterator[Booted]:
+    """A machine without any qube yet.
 
     Skips, and says why, where nothing can be booted; under CI that is a failure.
     """
@@ -33,6 +34,19 @@ def lab() -> Iterator[Booted]:
         _cannot(f"Debian 13 cannot be had: {error}")
     with booted:
         yield booted
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Booted]:
+    """One for a module."""
+    with _new() as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def new_lab() -> Callable[[], AbstractContextManager[Booted]]:
+    """For a module that needs several."""
+    return _new
 
 
 def _cannot(why: str) -> None:

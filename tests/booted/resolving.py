@@ -18,12 +18,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from in_qube import run_in
 from provider import Provider
-from tunnelled import put_profiles, state_functions, up
+from tunnelled import apply, put_profiles, state_functions, up
 
-import qubes_vpn_model
-import qubes_vpn_part
 from qubes_vpn_formula.lab.booted import formula
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.capture import Capture
@@ -82,19 +79,24 @@ class Machine:
         self.client = lab.client("work", netvm=self.dns)
         self._firewall: AppVM | None = None
 
+    @property
+    def nearest(self) -> AppVM:
+        """Whose client :attr:`client` is."""
+        return self.dns
+
+    @property
+    def qubes(self) -> dict[str, Inside]:
+        """Those that run, but for clients."""
+        named = {"sys-net": self.net, "sys-vpn": self.vpn, "sys-dns": self.dns}
+        return {name: qube for name, qube in named.items() if qube}
+
     def settings(self, dnscrypt: dict[str, Any]) -> None:
         """What the pillar says of dnscrypt-proxy; :meth:`apply` makes it so."""
         self.document["resolvers"]["sys-dns"]["dnscrypt"] = dnscrypt
 
     def apply(self, qube: AppVM) -> None:
         """The formula's states for a qube, in their order, run in it."""
-        model, problems = qubes_vpn_model.read(self.document)
-        assert not problems, [problem.text() for problem in problems]
-        role, args = qubes_vpn_part.part(model, qube.name)
-        assert role == "qube"
-        for what, arguments in args.items():
-            done = run_in(qube, _state, self._functions[f"qubes_vpn.{what}"], arguments)
-            assert done["result"] is True, (what, done)
+        apply(self.document, self._functions, qube)
 
     def firewall(self) -> AppVM:
         """sys-firewall, which runs, and its client :attr:`far`."""
@@ -229,7 +231,3 @@ class Machine:
         qube.start()
         self.apply(qube)
         return qube
-
-
-def _state(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    return function(**arguments)

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from mullvad_stand_in import PROGRAMS
+from mullvad_stand_in import PROGRAMS, UNITS
 
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.killswitches import Ours
@@ -18,23 +18,6 @@ from qubes_vpn_formula.paths import formula_root
 pytestmark = pytest.mark.timeout(600)
 
 _ACCOUNT = "1234123412341234"
-_DAEMON = """[Unit]
-After=mullvad-early-boot-blocking.service NetworkManager.service systemd-resolved.service
-[Service]
-ExecStart=/usr/bin/mullvad-daemon
-[Install]
-WantedBy=multi-user.target
-"""
-#: It writes down which settings it sees.
-_EARLY = """[Unit]
-DefaultDependencies=no
-Before=basic.target mullvad-daemon.service
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'cat /etc/mullvad-vpn/settings.json >/run/early-boot; :'
-[Install]
-WantedBy=mullvad-daemon.service
-"""
 #: What the state does, by the core alone.
 _APPLY = """
 import json, sys
@@ -43,7 +26,6 @@ import qubes_vpn_mullvad, qubes_vpn_mullvad_pillar
 settings = qubes_vpn_mullvad_pillar.settings(None, None)
 print(json.dumps(qubes_vpn_mullvad.apply(settings, True, "dry" in sys.argv)))
 """
-_UNITS = {"mullvad-daemon": _DAEMON, "mullvad-early-boot-blocking": _EARLY}
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +36,10 @@ def template(lab: Booted) -> Template:
         template.write(path, text, mode)
     for path, source in PROGRAMS.items():
         template.write(path, source.read_text(), 0o755)
-    for name, text in _UNITS.items():
+    for name, text in UNITS.items():
         template.write(f"/usr/lib/systemd/system/{name}.service", text)
     template.run(["systemctl", "daemon-reload"])
-    template.run(["systemctl", "enable", "qubes-vpn-closed", "qubes-vpn-open", *_UNITS])
+    template.run(["systemctl", "enable", "qubes-vpn-closed", "qubes-vpn-open", *UNITS])
     return template
 
 

@@ -128,6 +128,7 @@ def test_dom0_looks_disconnects_connects_and_switches(qube, embedded, monkeypatc
     assert (found["tunnel"]["kind"], found["tunnel"]["state"]) == ("openvpn", "up")
     assert states == {one: "up", two: "down"}
     assert found["tunnel"]["faults"] == []
+    assert found["tunnel"]["server"] == "198.51.100.1:1194"
     assert found["tunnel"]["handshake"] is None
     assert found["tunnel"]["received"] > 0
     assert found["killswitch"]["state"] == "open"

@@ -234,6 +234,53 @@ def test_a_fault_is_found_by_the_tests_that_should(dom0, name):
     assert (others(verdicts), last["result"]) == (fault.finds, False), found.text
 
 
+_TOML = "/rw/config/vpn/dns/dnscrypt-proxy.toml"
+#: What happens to sys-dns, what undoes it, and what the doctor finds of it by the qube's service.
+RESOLVER = {
+    "the proxy is off": (f"systemctl stop {PROXY}", f"systemctl start {PROXY}", {"D421"}),
+    "its rules are gone": (
+        "systemctl stop qubes-vpn-dns; nft delete table inet qubes_vpn",
+        "systemctl restart qubes-vpn-dns-closed qubes-vpn-dns",
+        {"D411"},
+    ),
+    "its rules were altered": (
+        "nft insert rule inet qubes_vpn forward accept",
+        "/usr/lib/qubes-vpn/resolver load",
+        {"D412"},
+    ),
+    "its configuration is wrong": (
+        f"cp -p {_TOML} /run; echo '= what' >>{_TOML}; systemctl restart {PROXY} || :",
+        f"cp -p /run/dnscrypt-proxy.toml {_TOML}; systemctl restart {PROXY}",
+        {"D422"},
+    ),
+}
+
+
+def _found(dom0: Verifying) -> set[str]:
+    """By the doctor, but for D102: here sys-firewall does not run."""
+    return dom0.found() - {"D102"}
+
+
+def test_the_doctor_finds_what_is_wrong_with_a_resolver(dom0):
+    """R68: real dnscrypt-proxy, by the qube's own service."""
+    machine = dom0.machine
+    assert _found(dom0) == set()
+    for name, (plant, remove, found) in RESOLVER.items():
+        machine.dns.run(plant, timeout=90)
+        try:
+            assert (name, _found(dom0)) == (name, found)
+        finally:
+            machine.dns.run(remove, timeout=90)
+            machine.resolves()
+    machine.names.vanish("dnscrypt")
+    try:
+        assert _found(dom0) == {"D426"}
+    finally:
+        machine.names.serve("dnscrypt")
+        machine.resolves()
+    assert _found(dom0) == set()
+
+
 class Lying:
     """A qube whose programs answer what somebody wrote."""
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import salt.config
 import salt.loader
+from in_qube import run_in
 from provider import PASSWORD, USER, Provider
 from saltfactories.utils.functional import Loaders
 
+import qubes_vpn_model
+import qubes_vpn_part
 from qubes_vpn_formula.lab import services, tunnelfiles
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
 from qubes_vpn_formula.lab.killswitches import Ours
@@ -97,3 +100,21 @@ def state_functions(folder: Path) -> dict[bool, Any]:
     for codec in ("ascii", "utf-8-sig", "idna"):
         codecs.lookup(codec)
     return functions
+
+
+def apply(document: dict[str, Any], functions: Any, qube: AppVM) -> None:
+    """The formula's states for a qube, in their order, run in it.
+
+    document: the pillar `qubes_vpn`.  functions: of :func:`state_functions`.
+    """
+    model, problems = qubes_vpn_model.read(document)
+    assert not problems, [problem.text() for problem in problems]
+    role, args = qubes_vpn_part.part(model, qube.name)
+    assert role == "qube"
+    for what, arguments in args.items():
+        done = run_in(qube, _state, functions[f"qubes_vpn.{what}"], arguments)
+        assert done["result"] is True, (what, done)
+
+
+def _state(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    return function(**arguments)

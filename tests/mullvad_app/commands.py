@@ -64,6 +64,7 @@ def main(words):
         censorship: obfuscation,
         "split-tunnel": split,
         "connect": lambda rest: rpc("connect"),
+        "disconnect": lambda rest: rpc("disconnect"),
     }
     if command not in commands:
         usage(f"unrecognized subcommand '{command}'")

@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What has to work with the killswitch loaded: one that stops everything is no use (R41-R44)."""
 
-import fcntl
 import random
 import re
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from qubes_vpn_formula.lab import senders, traffic
+from qubes_vpn_formula.lab import kernellog, senders, traffic
 from qubes_vpn_formula.lab.attacks import Section
 from qubes_vpn_formula.lab.cell import Cell
 from qubes_vpn_formula.lab.machine import SERVER, Lab
@@ -29,8 +25,6 @@ _NARROW = {4: "203.0.113.200", 6: "2001:db8:80::200"}
 _MTU = 1280
 _IP_AND_TCP = {4: 40, 6: 60}  # bytes of headers
 _LOG = "qubes-vpn drop: "
-#: Whether the kernel logs for other network namespaces than its first.
-_LOG_ALL = Path("/proc/sys/net/netfilter/nf_log_all_netns")
 
 
 @section.attack("W01", "a server is reached through the tunnel", "WORK", fast=True)
@@ -162,7 +156,7 @@ def comes_back(cell: Cell) -> None:
 def logged(cell: Cell) -> None:
     """10,000 packets, of which the limit lets a few be told."""
     port = random.randrange(20_000, 60_000)  # noqa: S311 - tells this cell's lines from others'
-    with _log_of_all() as possible:
+    with kernellog.of_all() as possible:
         if not possible:
             cell.not_run("the kernel's log has nothing of network namespaces here")
         cell.start()
@@ -178,21 +172,3 @@ def logged(cell: Cell) -> None:
     lines = [line for line in log.splitlines() if f"DPT={port} " in line and _LOG in line]
     cell.require(lines, "nothing is in the log")
     cell.require(len(lines) <= most, f"{len(lines)} lines are in the log, not {most:.0f} at most")
-
-
-@contextmanager
-def _log_of_all() -> Iterator[bool]:
-    """The kernel logs for all network namespaces, for a while and one cell; whether it can."""
-    try:
-        setting = _LOG_ALL.open("r+")
-    except OSError:
-        yield False
-        return
-    with setting:
-        fcntl.flock(setting, fcntl.LOCK_EX)
-        before = setting.read()
-        _LOG_ALL.write_text("1")
-        try:
-            yield True
-        finally:
-            _LOG_ALL.write_text(before)

@@ -7,6 +7,7 @@ there, and its packages come from the lab's kept layers.  What only Salt on the 
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.masterless import Masterless
 from qubes_vpn_formula.paths import formula_root
 
-#: Qubes' own, which the lab restates, and what shows notices on a desktop.
-_NOT_HERE = ("qubes-", "libnotify", "mate-notification-daemon")
+#: Qubes' own, which the lab restates, what shows notices on a desktop, and what is not Debian's.
+_NOT_HERE = ("qubes-", "libnotify", "mate-notification-daemon", "mullvad-vpn")
 _SERVICES = {
     "service.enabled": "enable",
     "service.unmasked": "unmask",
@@ -28,20 +29,30 @@ _SERVICES = {
     "service.disabled": "disable",
 }
 #: States that look, or have been done otherwise.
-_DONE = {"qubes_vpn.packages", "qubes_vpn.template_ready"}
+_DONE = {"qubes_vpn.packages", "qubes_vpn.repository", "qubes_vpn.template_ready"}
 
 
-def template(lab: Booted, name: str, document: Any, folder: Path) -> Template:
+def template(
+    lab: Booted,
+    name: str,
+    document: Any,
+    folder: Path,
+    packages: Iterable[str] = (),
+    files: Mapping[str, tuple[str, int]] | None = None,
+) -> Template:
     """A new template, which runs.
 
-    document: the pillar `qubes_vpn`.  folder: an empty one, for Salt.  Raises ValueError for an SLS
-    that cannot be rendered, or has a state that nobody does here.
+    document: the pillar `qubes_vpn`.  folder: an empty one, for Salt.  packages, files (text and
+    mode by path): what is there before, in place of an app that is not Debian's.  Raises ValueError
+    for an SLS that cannot be rendered, or has a state that nobody does here.
     """
     states = _rendered(name, document, folder)
     made = lab.template(name)
     wanted = {one for state in states for one in state.get("packages", ())}
-    packages = sorted(one for one in wanted if not one.startswith(_NOT_HERE))
-    made.install(["--no-install-recommends", *packages])
+    ours = sorted(one for one in wanted if not one.startswith(_NOT_HERE))
+    made.install(["--no-install-recommends", *ours, *packages])
+    for path, (text, mode) in (files or {}).items():
+        made.write(path, text, mode)
     for state in states:
         _do(made, state)
     return made

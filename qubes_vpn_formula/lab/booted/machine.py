@@ -164,11 +164,18 @@ class Guest(Inside):
         """The folder of its /rw, as this process sees it, also while it is off."""
         return self.lab.room.folder(f"volumes/{self.name}")
 
-    def start(self, wait: bool = True, plugged: Callable[[], None] | None = None) -> None:
+    def start(
+        self,
+        wait: bool = True,
+        plugged: Callable[[], None] | None = None,
+        kernel_log: bool = False,
+    ) -> None:
         """Boot it.
 
         wait: until systemd has done all, or else until there is a systemd.  plugged: called when
         the cables are there and nothing runs yet, for whoever wants to look at them from then on.
+        kernel_log: its journal has the kernel's log, which is that of all qubes and of this
+        machine, as it has in a real qube, whose kernel is its own; see :mod:`..kernellog`.
         """
         if self.running:
             raise CommandFailed(f"{self.name} runs already")
@@ -180,6 +187,8 @@ class Guest(Inside):
             "/dev/net/tun": "/dev/net/tun",
         }
         options = [f"--bind={here}:{there}" for here, there in binds.items()]
+        if kernel_log:
+            options += ["--bind=/dev/kmsg", "--capability=CAP_SYSLOG"]
         self._nspawn = self.lab.room.popen(
             ["unshare", "--net", "--mount", "--uts", "--", str(_BOOT)],
             [self.name, ":".join(lower), upper, self.lab.room.group, *options],
