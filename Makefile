@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #   make venv    only what the commands need, in .venv
 #   make demo    the whole way once, on an embedded Qubes
-#   make test    all tests (a part: make test-main, test-salt, test-salt-3006)
+#   make test    all tests (a part: make test-main, test-salt, test-salt-3006, lab-boot)
+#   make lab-boot  qubes that really boot, and the formula on them as qubesctl runs it, in minutes; as root
 #   make lab     every attack on ours, the proof of the attacks, the guides' killswitches, other kernels, the model of
 #                nftables against the kernel; as root; see build/lab/report.html and build/lab-guides/report.html
 #   make lint    what pre-commit runs, over all files
@@ -10,7 +11,7 @@
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
 # Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
-.PHONY: venv demo test test-main test-salt test-salt-3006 lab lint docs docs-links bench clean
+.PHONY: venv demo test test-main test-salt test-salt-3006 lab-boot lab lint docs docs-links bench clean
 export PYTHON
 
 VENV := .venv
@@ -27,16 +28,16 @@ demo: $(READY)
 test: $(READY_3006) $(READY)
 	@tools/apt.sh lab
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	$(MAKE) --no-print-directory --keep-going test-salt-3006 test-salt >"$$log" 2>&1 & second=$$!; \
+	$(MAKE) --no-print-directory --keep-going test-salt-3006 test-salt lab-boot >"$$log" 2>&1 & second=$$!; \
 	failed=0; $(MAKE) --no-print-directory test-main || failed=1; \
 	second_failed=0; wait $$second || second_failed=1; \
-	echo "tests/salt, with Salt 3006 and with 3007:"; \
+	echo "tests/salt with Salt 3006, with 3007, and tests/booted:"; \
 	{ [ $$second_failed = 0 ] && grep -E '^=+ .* in [0-9.]+s' "$$log"; } || cat "$$log"; \
 	exit $$((failed | second_failed))
 
 test-main: $(READY)
 	@tools/apt.sh lab
-	$(VENV)/bin/pytest --ignore=tests/salt
+	$(VENV)/bin/pytest --ignore=tests/salt --ignore=tests/booted
 
 test-salt: $(READY)
 	@tools/apt.sh lab
@@ -46,6 +47,11 @@ test-salt: $(READY)
 test-salt-3006: $(READY_3006)
 	@tools/apt.sh lab
 	PYTHONPATH=. $(VENV_3006)/bin/pytest -m "not slow and not one_salt" tests/salt
+
+# `finding`: tests/booted/findings.py.
+lab-boot: $(READY)
+	@tools/apt.sh lab
+	$(VENV)/bin/pytest -m "not slow or finding" tests/booted
 
 # What one finds is no reason not to run the next.  The guides' killswitches for all attacks: qubes-vpn lab.
 lab: $(READY)

@@ -61,7 +61,8 @@ class Applied(NamedTuple):
         except (ValueError, KeyError):
             answer = None
         states = {}
-        if isinstance(answer, dict):
+        # salt-ssh tells a failure of its own as a mapping, too.
+        if isinstance(answer, dict) and all(isinstance(one, dict) for one in answer.values()):
             states = {state["__id__"]: state for state in answer.values()}
         return cls(done.returncode, states, done.stdout + done.stderr)
 

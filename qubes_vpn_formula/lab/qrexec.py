@@ -4,9 +4,9 @@
     python -m qubes_vpn_formula.lab.qrexec MAP QUBE SERVICE[+ARGUMENT] [USER]
 
 MAP is a JSON file of `client`. A service is a program in the qube's /etc/qubes-rpc, which gets the
-argument as qrexec gives it; Qubes' own `qubes.VMExec` and `qubes.VMShell` need no file. It ends
-with the service's exit code; 125 where there is no such qube and 127 where there is no such
-service, as qrexec does. USER does not count: in the lab everybody is root.
+argument as qrexec gives it; Qubes' own `qubes.VMExec`, `qubes.VMShell` and `qubes.VMRootShell` need
+no file. It ends with the service's exit code; 125 where there is no such qube and 127 where there
+is no such service, as qrexec does. USER does not count: in the lab everybody is root.
 """
 
 import json
@@ -40,7 +40,7 @@ def words(service: str) -> list[str]:
     name, _, argument = service.partition("+")
     if name == "qubes.VMExec":
         return [_decoded(word) for word in argument.split("+")]
-    if name == "qubes.VMShell":
+    if name in ("qubes.VMShell", "qubes.VMRootShell"):
         return ["/bin/bash"]
     path = f"/etc/qubes-rpc/{name}"
     return ["/bin/sh", "-c", _RUN, path, *filter(None, [argument])]

@@ -6,18 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import findings
 import pytest
 
 from qubes_vpn_formula.lab import debian
 from qubes_vpn_formula.lab.booted.machine import Booted, hindrance
 
+_HERE = Path(__file__).parent
 
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test may have to build the root, and installs packages."""
-    here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and not item.get_closest_marker("timeout"):
+        if item.path.parent != _HERE:
+            continue
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
+        if findings.name(item) in findings.SHOWN:
+            item.add_marker(pytest.mark.finding)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import talker
 
 from qubes_vpn_formula.lab.booted.machine import UPLINK, AppVM, Booted, Template
 from qubes_vpn_formula.lab.booted.salt import Applied, Salt
@@ -41,15 +42,7 @@ Restart=always
 RestartSec=0
 ExecStart=/usr/bin/python3 /usr/lib/talker
 """
-_TALKS = f"""import socket, time
-one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-while True:
-    try:
-        one.sendto({_MARKER!r}, ("{_ELSEWHERE}", 443))
-    except OSError:
-        pass
-    time.sleep(0.005)
-"""
+_TALKS = talker.program(_MARKER, _ELSEWHERE)
 _CLOSED, _OPEN = "qubes-vpn-closed.service", "qubes-vpn-open.service"
 #: Which states are the killswitch's, by their IDs.
 _KILLSWITCHS = re.compile(

@@ -6,11 +6,8 @@ Qubes' own packages are not Debian's: stand-ins with their names and what they b
 folder of the template.  network-manager-gnome, which Qubes' package brings too, is left out.
 """
 
-import hashlib
-import subprocess
-from pathlib import Path
-
 import pytest
+import qubes_packages
 
 from qubes_vpn_formula.lab.booted.machine import Booted, Template
 from qubes_vpn_formula.lab.booted.salt import Applied, Salt
@@ -27,13 +24,6 @@ PILLAR = {
         }
     }
 }
-#: qubes-core-agent-linux, debian/control.
-STAND_INS = {
-    "qubes-core-agent": "",
-    "qubes-core-agent-networking": "qubes-core-agent, nftables, conntrack, socat, iproute2",
-    "qubes-core-agent-network-manager": "qubes-core-agent-networking, libglib2.0-bin, "
-    "network-manager, polkitd",
-}
 READY, PACKAGES = "t-vpn: template_ready", "t-vpn: packages"
 
 
@@ -47,27 +37,7 @@ def template(lab: Booted, tmp_path_factory: pytest.TempPathFactory) -> Template:
     template = lab.template("t-vpn")
     template.start()
     template.write("/run/qubes-service/updates-proxy-setup", "")
-    folder = tmp_path_factory.mktemp("stand-ins")
-    inside = Path("/proc", str(template.pid), "root", "srv/qubes")
-    inside.mkdir()
-    for name, depends in STAND_INS.items():
-        control = folder / name / "DEBIAN/control"
-        control.parent.mkdir(parents=True)
-        fields = {"Package": name, "Version": "4.4.2", "Architecture": "all", "Depends": depends}
-        fields |= {"Maintainer": "nobody", "Description": "stand-in"}
-        control.write_text("".join(f"{key}: {text}\n" for key, text in fields.items() if text))
-        words = ["dpkg-deb", "--build", str(folder / name), str(inside)]
-        subprocess.run(words, check=True, capture_output=True)
-    # apt wants a list; a package's own control file is its entry there.
-    entries = ""
-    for file in sorted(inside.glob("*.deb")):
-        words = ["dpkg-deb", "--field", str(file)]
-        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        data = file.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        entries += f"{said}Filename: ./{file.name}\nSize: {len(data)}\nSHA256: {digest}\n\n"
-    (inside / "Packages").write_text(entries)
-    template.write("/etc/apt/sources.list.d/qubes.list", "deb [trusted=yes] file:/srv/qubes ./\n")
+    qubes_packages.offer(template, tmp_path_factory.mktemp("stand-ins"))
     return template
 
 

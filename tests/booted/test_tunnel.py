@@ -31,9 +31,10 @@ import qubes_vpn_told
 from qubes_vpn_formula.lab import senders
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted
 from qubes_vpn_formula.lab.capture import Capture
+from qubes_vpn_formula.lab.oracle import Endpoint, Oracle
 from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.questions import Eavesdropper, Question, ask
-from qubes_vpn_formula.lab.traffic import Flood, Resolver
+from qubes_vpn_formula.lab.traffic import Flood, Resolver, send
 
 #: Where the lab's root has to be made first.
 pytestmark = pytest.mark.timeout(600)
@@ -199,6 +200,32 @@ def slow(*values: Any) -> Any:
 def test_it_comes_back(qube, break_it):
     qube.run(break_it)
     time.sleep(0.5)
+    up(qube, "one.ovpn")
+
+
+def test_networkmanager_alone_leaves_it_down_and_nothing_is_in_clear(qube, client, tmp_path):
+    """R34, R41: why there is a watch, and what holds without it.
+
+    With OpenVPN killed the default route is the uplink's again, and NetworkManager is content.
+    """
+    qube.run("systemctl stop qubes-vpn-watch.service")
+    capture = Capture(qube.network, qube.upstream, qube.vif, tmp_path / "alone.pcap")
+    try:
+        with capture:
+            qube.run("kill -9 $(pidof openvpn)")
+            time.sleep(2)
+            assert qube.run("ip route get 192.0.2.7").stdout.split()[4] == "eth0"
+            send(client, senders.udp("198.51.100.77", 443, b"left-alone"))
+            qube.run("getent hosts 198.51.100.1 a.example", check=False, timeout=60)
+            time.sleep(3)
+            captured = capture.finish()
+        assert openvpn(qube) == ""
+        assert said(qube)["state"] == "down"
+    finally:
+        qube.run("systemctl start qubes-vpn-watch.service")
+    packets = Oracle([Endpoint("udp", one, 1194) for one in SERVERS], b"left-alone")
+    for judge in (packets, Eavesdropper("a.example")):
+        assert str(judge.judge(captured)) == "closed"
     up(qube, "one.ovpn")
 
 

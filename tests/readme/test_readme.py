@@ -70,13 +70,14 @@ def test_make_demo_draws_the_tree_of_the_readme(readme, ready_checkout):
 def test_make_test_is_what_runs_in_continuous_integration(checkout):
     """Shows which commands `make test` stands for, not that they pass: this is one of them."""
     said = output("make --dry-run test", checkout).splitlines()
-    assert ".venv/bin/pytest --ignore=tests/salt" in said
+    assert ".venv/bin/pytest --ignore=tests/salt --ignore=tests/booted" in said
+    assert '.venv/bin/pytest -m "not slow or finding" tests/booted' in said
     assert ".venv/bin/pytest tests/salt" in said
     assert 'PYTHONPATH=. .venv-3006/bin/pytest -m "not slow and not one_salt" tests/salt' in said
     assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("target", ["lab", "lint", "docs", "docs-links", "bench"])
+@pytest.mark.parametrize("target", ["lab", "lab-boot", "lint", "docs", "docs-links", "bench"])
 def test_make_for_developers(target, checkout):
     """Shows that the target exists; test_lint.py and test_pages.py run what two of them run."""
     assert ".venv/bin/" in output(f"make --dry-run {target}", checkout)

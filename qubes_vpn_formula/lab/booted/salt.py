@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Real Salt for booted qubes: salt-ssh with a program in place of ssh, as in a management qube.
+"""qubesctl in the booted lab: dom0, a management qube, and real salt-ssh into a qube that runs.
 
-As in Qubes the master renders SLS with the pillar of that target alone, ships Salt itself ("thin")
-and the formula's modules, calls functions of an SLS in the target, and wipes it all at the end
-(`-w`).  Not as with qubesctl: dom0 copies nothing and starts no management qube, no qrexec policy
-is asked, and the pillar is given here instead of rendered in dom0.
+For each target dom0 renders its pillar and copies its /srv (:meth:`Dom0.copy`) to a management
+qube, which is made for that and has no network.  There salt-ssh ships Salt itself ("thin") and the
+formula's modules, through qrexec in place of ssh (`connector`), runs functions of an SLS in the
+target, and wipes it all at the end (`-w`).  Restated from qubes-mgmt-salt 4.2.3
+(`qubessalt/__init__.py`, `qubes.SaltLinuxVM`); what differs: docs/decisions/0030.
 
 Salt is this environment's.  On Python 3.13, which the qubes have, 3007.13 finds no file of its own
 without a patch that Qubes' package has too (saltstack/salt issue 66898); so it gets one.
@@ -13,34 +14,22 @@ without a patch that Qubes' package has too (saltstack/salt issue 66898); so it 
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 import salt
+from qubes_vpn_formula.embedded.machine import EmbeddedQubes
+from qubes_vpn_formula.lab import qrexec
+from qubes_vpn_formula.lab.booted.dom0 import Dom0, salt_words, with_srv
 from qubes_vpn_formula.lab.booted.machine import Guest, Template
-from qubes_vpn_formula.lab.qube import NAMESPACES
-from qubes_vpn_formula.masterless import Applied, salt_program
-from qubes_vpn_formula.paths import formula_root
+from qubes_vpn_formula.masterless import Applied
 
 SLS = "qubes.network.sys-vpn"
-_MODULES = ("_modules", "_states", "_utils")
-_ENTER = " ".join(f"--{namespace}" for namespace in NAMESPACES)
-#: salt-ssh looks for scp in the target too, as if it were to be used there.
-_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/salt-shim-sandbox"
-_SCP = "mkdir -p /run/salt-shim-sandbox; ln -sf /bin/true /run/salt-shim-sandbox/scp"
-_SSH = f"""#!/bin/sh
-[ "$1" != -V ] || exec echo OpenSSH_9.2p1 >&2
-for text; do :; done
-read -r pid <"${{0%/*}}/$1"
-exec nsenter --target="$pid" {_ENTER} -- env -i {_PATH} HOME=/root LANG=C.UTF-8 sh -c "$text"
-"""
-_COPY = f"""#!/bin/sh
-for text; do from=$to to=$text; done
-read -r pid <"${{0%/*}}/${{to%%:*}}"
-exec nsenter --target="$pid" {_ENTER} -- sh -c 'cat >"$0"' "${{to#*:}}" <"$from"
-"""
+_CONNECTOR = Path(__file__).with_name("connector")
 #: What later versions of Salt do: a URL's own form does not depend on Python's.
 _CREATE = """
 
@@ -48,6 +37,144 @@ def create(path, saltenv=None):
     path = salt.utils.data.decode(path.replace("\\\\", "/"))
     return "salt://" + path + (f"?saltenv={saltenv}" if saltenv else "")
 """
+
+
+class Told(NamedTuple):
+    """What qubesctl says of a target: its line, the exit code, and what Salt printed there."""
+
+    line: str
+    code: int
+    done: subprocess.CompletedProcess[str]
+
+
+class Salt:
+    """dom0 with the formula, in a folder.  Raises FileNotFoundError when there is no Salt.
+
+    log_level: of what salt-ssh prints.  qubes: dom0's machine; None is a fresh one.
+    """
+
+    def __init__(
+        self, folder: Path, log_level: str = "error", qubes: EmbeddedQubes | None = None
+    ) -> None:
+        self._folder, self._log_level = folder, log_level
+        self._thin = folder / "thin"
+        self._thin.mkdir(parents=True)
+        _patched(folder / "salt")
+        self.dom0 = Dom0(folder / "dom0", folder / "salt", qubes)
+
+    def apply(self, qube: Guest, document: Any, test: bool = False, sls: str = SLS) -> Applied:
+        """`state.sls`, with the pillar `qubes_vpn`; a template runs for that."""
+        self.give(document)
+        done = self.call(qube, "state.sls", sls, f"test={test}")
+        return Applied.read(done, qube.name)
+
+    def give(self, document: Any, qubes: list[str] | None = None) -> None:
+        """The pillar `qubes_vpn` of the calls to come; qubes: whose, None is everybody's."""
+        self.dom0.pillar("qubes_vpn", {"qubes_vpn": document}, qubes)
+
+    def call(self, qube: Guest, *words: str) -> subprocess.CompletedProcess[str]:
+        """qubesctl's part for one target that stays on, with Salt's answer as JSON."""
+        if isinstance(qube, Template) and not qube.running:
+            qube.start()
+        return self._managed(qube, [*words, "--out=json"])
+
+    def qubesctl(
+        self, *words: str, targets: Iterable[Guest] = (), skip_dom0: bool = False
+    ) -> dict[str, Told]:
+        """`qubesctl --targets=... WORDS`: dom0 first, then templates, then the others.
+
+        By name, what each said.  Four at once; a target that is off is started, and shut down
+        again; one that dom0 does not know is passed over.  When dom0 fails there is nothing else.
+        """
+        told = {}
+        if not skip_dom0:
+            done = self.dom0.qubesctl(*words)
+            told["dom0"] = Told("", done.returncode, done)
+            if done.returncode:
+                return told
+        known = self.dom0.domains()
+        wanted = [qube for qube in targets if qube.name in known]
+        templates = [qube for qube in wanted if isinstance(qube, Template)]
+        for group in (templates, [qube for qube in wanted if qube not in templates]):
+            with ThreadPoolExecutor(4) as pool:
+                told |= pool.map(lambda qube: (qube.name, self._target(qube, words)), group)
+        return told
+
+    def _target(self, qube: Guest, words: tuple[str, ...]) -> Told:
+        was_on = qube.running
+        if not was_on:
+            qube.start()
+        if not self.dom0.domains()[qube.name]:
+            self.dom0.qubes.call(qube.name, "admin.vm.Start")
+        done = self._managed(qube, list(words))
+        if not was_on:
+            self.dom0.qubes.call(qube.name, "admin.vm.Shutdown")
+            qube.stop()
+        return _told(qube.name, words, done)
+
+    def management(self, name: str) -> Path:
+        """The folder of the management qube of a target, as its last call left it."""
+        return self._folder / f"disp-mgmt-{name}"
+
+    def _managed(self, qube: Guest, words: list[str]) -> subprocess.CompletedProcess[str]:
+        """`salt-ssh -w QUBE WORDS` in a management qube that is new."""
+        place = self.management(qube.name)
+        shutil.rmtree(place, ignore_errors=True)
+        srv, etc = self.dom0.copy(qube.name, place), place / "etc/salt"
+        etc.mkdir(parents=True)
+        master = yaml.safe_load((srv / "master").read_text())
+        (srv / "master").unlink()
+        master |= {"verify_env": False, "root_dir": str(place)}
+        (etc / "master").write_text(yaml.safe_dump(master))
+        (etc / "roster").write_text(yaml.safe_dump({qube.name: {"host": qube.name}}))
+        cache = place / "var/cache/salt/master"
+        cache.mkdir(parents=True)
+        # Salt itself: for each management qube anew in Qubes, which takes ten seconds.
+        (cache / "thin").symlink_to(self._thin)
+        if (srv / "_extmods").exists():
+            (srv / "_extmods").rename(cache / "extmods")
+        tops = sorted(
+            path.relative_to(srv / "salt") for path in (srv / "salt/_tops").rglob("*.top")
+        )
+        (srv / "salt/tops.yaml").write_text("".join(f"- {top}\n" for top in tops))
+        programs = _programs(place / "bin", qube)
+        options = [f"--config-dir={etc}", f"--roster-file={etc / 'roster'}", "-w"]
+        options.append(f"--log-level={self._log_level}")
+        environ = {name: text for name, text in self.dom0.environ.items() if "QUBES" not in name}
+        environ["PATH"] = os.pathsep.join([str(programs), environ["PATH"]])
+        command = [*salt_words("salt-ssh"), *options, qube.name, *words]
+        done = with_srv(srv, command, environ, "--net")
+        done.stdout, done.stderr = _printable(done.stdout), _printable(done.stderr)
+        return done
+
+
+def _programs(folder: Path, qube: Guest) -> Path:
+    """ssh and its like, which reach that one qube, as dom0's policy says."""
+    folder.mkdir()
+    client = qrexec.client(folder, {qube.name: qube})
+    client.rename(folder / "qrexec-client-vm")
+    for name in ("ssh", "scp"):
+        (folder / name).symlink_to(_CONNECTOR)
+    # Nobody looks at the key.
+    (folder / "ssh-keygen").write_text("#!/bin/sh\n")
+    (folder / "ssh-keygen").chmod(0o755)
+    return folder
+
+
+def _told(name: str, words: tuple[str, ...], done: subprocess.CompletedProcess[str]) -> Told:
+    """As qubesctl judges: no summary is a failure, too."""
+    code, log = done.returncode, f"/var/log/qubes/mgmt-{name}.log"
+    if not code and words[0].startswith("state.") and not (done.stdout + done.stderr).strip():
+        return Told(f"{name}: ERROR (exit code 0, but no changes summary)", 1, done)
+    line = "OK" if not code else f"ERROR (exit code {code}, details in {log})"
+    return Told(f"{name}: {line}", code, done)
+
+
+def _printable(text: str) -> str:
+    """What dom0 keeps of a qube's output."""
+    lines = text.encode("ascii", "ignore").decode().splitlines()
+    kept = ["".join(sign for sign in line if " " <= sign <= "~") for line in lines]
+    return "".join(f"{line}\n" for line in kept)
 
 
 def _patched(folder: Path) -> None:
@@ -63,65 +190,3 @@ def _patched(folder: Path) -> None:
             shutil.copy(entry, target)
     url = target / "utils/url.py"
     url.write_text(url.read_text("utf-8") + _CREATE, encoding="utf-8")
-
-
-class Salt:
-    """A master in a folder.  Raises FileNotFoundError when there is no Salt.
-
-    log_level: of what it prints to standard error.
-    """
-
-    def __init__(self, folder: Path, log_level: str = "error") -> None:
-        self._folder, self._log_level = folder, log_level
-        self._programs, self._patched = folder / "programs", folder / "patched"
-        _patched(self._patched)
-        states, pillar = folder / "states", folder / "pillar"
-        for path in (self._programs, states, pillar):
-            path.mkdir(parents=True)
-        for name in _MODULES:
-            (states / name).symlink_to(formula_root() / name)
-        (states / "qubes").symlink_to(formula_root() / "salt/qubes")
-        (pillar / "top.sls").write_text("base: {'*': [qubes_vpn]}\n")
-        for name, text in (("ssh", _SSH), ("scp", _COPY), ("ssh-keygen", "#!/bin/sh\n")):
-            (self._programs / name).write_text(text)
-            (self._programs / name).chmod(0o755)
-        master = {
-            "root_dir": str(folder),
-            "file_roots": {"base": [str(states)]},
-            "pillar_roots": {"base": [str(pillar)]},
-            "roster_file": str(folder / "roster"),
-            "verify_env": False,
-        }
-        (folder / "master").write_text(yaml.safe_dump(master))
-
-    def apply(self, qube: Guest, document: Any, test: bool = False, sls: str = SLS) -> Applied:
-        """`state.sls`, with the pillar `qubes_vpn`; a template runs for that."""
-        self.give(document)
-        done = self.call(qube, "state.sls", sls, f"test={test}")
-        return Applied.read(done, qube.name)
-
-    def give(self, document: Any) -> None:
-        """The pillar `qubes_vpn` of the calls to come."""
-        (self._folder / "pillar/qubes_vpn.sls").write_text(
-            yaml.safe_dump({"qubes_vpn": document}), encoding="utf-8"
-        )
-
-    def call(self, qube: Guest, *words: str) -> subprocess.CompletedProcess[str]:
-        """`salt-ssh -w QUBE WORDS`, its answer as JSON."""
-        if isinstance(qube, Template) and not qube.running:
-            qube.start()
-        qube.run(_SCP)
-        (self._programs / qube.name).write_text(f"{qube.pid}\n")
-        roster = {qube.name: {"host": qube.name}}
-        (self._folder / "roster").write_text(yaml.safe_dump(roster))
-        path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
-        options = [f"--config-dir={self._folder}", "--out=json", "-w"]
-        options.append(f"--log-level={self._log_level}")
-        return subprocess.run(
-            [salt_program("salt-ssh"), *options, qube.name, *words],
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(self._patched)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
