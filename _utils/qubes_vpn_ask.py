@@ -83,10 +83,11 @@ class Hearing:
             self.close()
             raise
 
-    def line(self):
-        """Its next line, of bytes; raises :class:`Silent`."""
+    def line(self, within=None):
+        """Its next line, of bytes; raises :class:`Silent`, also after *within* seconds."""
+        until = self._until if within is None else time.monotonic() + within
         while b"\n" not in self._told:
-            left = max(0, self._until - time.monotonic())
+            left = max(0, min(until, self._until) - time.monotonic())
             wire = self._process.stdout
             chunk = b""
             if select.select([wire], [], [], left)[0]:

@@ -5,8 +5,10 @@ Who shelters others is what the machine says, not what a pillar promises: a VPN 
 service that closes it is none.
 """
 
+import contextlib
 import functools
 
+import qubes_vpn_callers
 import qubes_vpn_inventory
 import qubes_vpn_plan
 import qubes_vpn_policy
@@ -156,11 +158,21 @@ class View:
     @functools.cached_property
     def policy(self):
         """The rules for templates' updates; NotKnown where it is not clear whom they are for."""
+        with self._policy_understood() as lines:
+            return qubes_vpn_policy.of_lines(lines)
+
+    def let_in(self, name):
+        """The rules that let others than dom0 call our services in *name*; NotKnown as above."""
+        with self._policy_understood() as lines:
+            return qubes_vpn_callers.let_in(lines, name, self.klass(name), self.qubes[name]["tags"])
+
+    @contextlib.contextmanager
+    def _policy_understood(self):
         for lines in self.inventory["policy"].values():
             if qubes_vpn_inventory.named_tags(lines):
                 self.need("tags of policy")
         try:
-            return qubes_vpn_policy.of_lines(self.inventory["policy"])
+            yield self.inventory["policy"]
         except qubes_vpn_policy.NotPolicy as error:
             raise NotKnown(f"dom0's qrexec policy is not understood ({error})") from None
 

@@ -129,6 +129,14 @@ def _management(flow):
             yield name, f"its netvm is {view.wiring[name]}"
 
 
+def _callable(flow):
+    view = flow.view
+    view.need("policy of services")
+    for name in sorted((view.tunnels | view.resolvers) & view.qubes.keys()):
+        for rule in view.let_in(name):
+            yield name, rule
+
+
 RULES = (
     Rule(
         "A301",
@@ -217,5 +225,15 @@ RULES = (
         "They get a copy of dom0's states, and each target's pillar.",
         "qvm-prefs QUBE netvm none.",
         _management,
+    ),
+    Rule(
+        "A312",
+        "medium",
+        "Another qube may call the formula's services in it",
+        "They are for dom0: they tell which tunnel is up, and can take it down. The qube still "
+        "refuses whoever else calls; dom0's policy is to do so before.",
+        "In /etc/qubes/policy.d, take that rule out, or rename its file so that it comes after "
+        f"{qubes_vpn_policy.SERVICES_FILE}.",
+        _callable,
     ),
 )

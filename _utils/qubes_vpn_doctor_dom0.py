@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's checks of what dom0 knows: who runs, who hangs on whom, which lists are enforced."""
 
+import qubes_vpn_callers
 import qubes_vpn_client_dns
 import qubes_vpn_net
-from qubes_vpn_finding import Rule
+import qubes_vpn_policy
+from qubes_vpn_finding import NotKnown, Rule
 
 _RUN = "Apply the formula in dom0: sudo qubesctl state.sls qubes.network.sys-vpn"
 _TEMPLATE = (
@@ -135,6 +137,19 @@ def _client_names(subject):
             yield name, told.removeprefix(f"{name}: ").removesuffix(".")
 
 
+def _callable(subject):
+    """By which rules of dom0's policy others may call what is dom0's alone to call."""
+    names = (*subject.model.tunnels(), *subject.model.resolvers())
+    for name, qube in _here(subject, names):
+        policy, tags = subject.inventory["policy"], qube["tags"]
+        try:
+            found = qubes_vpn_callers.let_in(policy, name, qube["class"], tags)
+        except qubes_vpn_policy.NotPolicy as error:
+            raise NotKnown(f"dom0's qrexec policy is not understood ({error})") from None
+        for rule in found:
+            yield name, rule
+
+
 RULES = (
     Rule(
         "D101",
@@ -240,5 +255,15 @@ RULES = (
         "It may have no names, or more of them than the list says.",
         "Change its list, or its allowlist in the pillar",
         _client_names,
+    ),
+    Rule(
+        "D124",
+        "medium",
+        "Another qube may call the formula's services in it",
+        "They are for dom0. The qube still refuses whoever else calls; dom0's policy is to do so "
+        "before.",
+        "In /etc/qubes/policy.d, take that rule out, or rename its file so that it comes after "
+        f"{qubes_vpn_policy.SERVICES_FILE}",
+        _callable,
     ),
 )

@@ -5,7 +5,7 @@ Format, version 1; every list of names below is the whole of what is copied::
 
     {"format": "qubes-vpn inventory", "version": 1, "release": "4.2" or "4.3",
      "globals": {"default_netvm": name or null...},
-     "policy": {file: [line about templates' updates]},
+     "policy": {file: [line about templates' updates or our services]},
      "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
                       "properties": {key: {"value": ..., "inherited": bool}},
                       "features": {key: text}, "tags": [text], "firewall": [rule],
@@ -61,7 +61,10 @@ FEATURES = re.compile(
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
 #: Facts that came later: an inventory without them in ``more`` cannot tell.
-MORE = ("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy")
+MORE = (
+    *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
+    "policy of services",
+)
 #: Beside them: those that the policy for templates' updates names.
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
 _NAMED_TAG = re.compile(r"@tag:(\S+)")

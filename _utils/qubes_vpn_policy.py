@@ -68,19 +68,22 @@ class NotPolicy(Exception):
 
 
 class Rule(NamedTuple):
-    """One rule for the service.  *where*: file and line."""
+    """One rule.  *where*: file and line.  *service*, *argument*: ``*`` for any."""
 
     source: str
     target: str
     action: str
     redirect: str | None
     where: str
+    service: str = SERVICE
+    argument: str = "*"
 
     def text(self):
         """The line, without what does not count here."""
         option = "default_target" if self.action == "ask" else "target"
         redirect = f" {option}={self.redirect}" if self.redirect else ""
-        return f"{SERVICE} * {self.source} {self.target} {self.action}{redirect}"
+        call = f"{self.service} {self.argument}"
+        return f"{call} {self.source} {self.target} {self.action}{redirect}"
 
     def is_for(self, name, klass, tags):
         """Whether it is for calls of the qube *name*, of class *klass*, which has *tags*."""
@@ -139,12 +142,26 @@ def answer(rules, name, klass, tags):
     return Answer(None, None)
 
 
+def about_updates(service, argument):
+    """Whether a rule for such calls counts for templates' updates."""
+    return service in (SERVICE, "*") and argument in ("*", "+")
+
+
+def about_ours(service, _argument=None):
+    """Whether it counts for the formula's own services."""
+    return service == "*" or service.startswith(qubes_vpn_told.PREFIX)
+
+
+def _about_either(service, argument):
+    return about_updates(service, argument) or about_ours(service)
+
+
 def is_directive(line):
     """Whether a line of policy is no rule, and says what else is to be read."""
     return line.lstrip().startswith("!")
 
 
-def of_lines(lines):
+def of_lines(lines, about=about_updates):
     """The rules of what :meth:`Policy.lines` gave, which may be somebody else's machine.
 
     NotPolicy when it could not be read there, or names files, which would be the reader's.
@@ -154,7 +171,7 @@ def of_lines(lines):
     for name in sorted(lines):
         if any(map(is_directive, lines[name])):
             raise NotPolicy(f"{name}: it names other files, which are not in an inventory")
-    reader = Policy()
+    reader = Policy(about=about)
     return [
         rule
         for name in sorted(lines)
@@ -166,12 +183,12 @@ class Policy:
     """The policy files below *root* (a folder; in dom0 ``/``).
 
     named: called with a uuid (R4.3 takes ``uuid:...`` for a name), it gives the name, or None.
-    file: the name of ours.
+    file: the name of ours.  about: which rules count, by service and argument.
     """
 
-    def __init__(self, root="/", named=lambda _: None, file=FILE):
+    def __init__(self, root="/", named=lambda _: None, file=FILE, about=about_updates):
         self.root = Path(root)
-        self._named = named
+        self._named, self._about = named, about
         self.path = self.root / _FOLDERS[-1] / file
 
     def current(self):
@@ -197,7 +214,7 @@ class Policy:
         return None
 
     def rules(self, ours=()):
-        """The rules for the service, in order.
+        """The rules that count, in order.
 
         ours: a text in place of what our file has, None if it is not to be there.
 
@@ -225,19 +242,22 @@ class Policy:
             raise NotPolicy(f"dom0's qrexec policy cannot be read: {error}") from error
 
     def lines(self):
-        """The same as lines, ``{name: [line]}``: the rules alone, but our own file as it is.
+        """All that counts for updates or our services, ``{name: [line]}``; our own files whole.
 
-        When there is something that cannot be read, or our own file includes others, a line that
-        cannot be read either.
+        When there is something that cannot be read, or they include others, a line that cannot be
+        read either.
         """
+        every = Policy(self.root, self._named, about=_about_either)
         try:
-            found = {name: [rule.text() for rule in rules] for name, rules in self.files()}
+            found = {name: [rule.text() for rule in rules] for name, rules in every.files()}
         except NotPolicy:
             return NOT_READABLE
-        with contextlib.suppress(NotPolicy):
-            if (ours := self.current()) is not None:
-                found[FILE] = ours.splitlines()
-        return NOT_READABLE if any(map(is_directive, found.get(FILE, ()))) else found
+        for name in (FILE, SERVICES_FILE):
+            with contextlib.suppress(NotPolicy):
+                if (ours := Policy(self.root, file=name).current()) is not None:
+                    found[name] = ours.splitlines()
+        lines = (line for ours in (FILE, SERVICES_FILE) for line in found.get(ours, ()))
+        return NOT_READABLE if any(map(is_directive, lines)) else found
 
     def write(self, new):
         """Makes *new* our file's text, at once; None removes it.
@@ -279,30 +299,30 @@ class Policy:
         if done.returncode:
             raise NotPolicy(f"{checker} refuses the policy: {done.stdout or done.stderr}")
 
-    def _file(self, path, folder, given=None, service=None, depth=0):
-        """The rules of one file.  *service*: of an ``!include-service``, whose lines name none."""
+    def _file(self, path, folder, given=None, call=None, depth=0):
+        """The rules of one file.  *call*: service and argument of an ``!include-service``."""
         if depth > 8:
             raise NotPolicy(f"{path}: files that include each other")
         lines = (path.read_text(encoding="utf-8") if given is None else given).splitlines()
         found = []
         for number, line in enumerate(lines, 1):
-            if service:
+            if call:
                 line = _modern(line)
             words, where = line.split(), f"{path}:{number}"
             if not words or words[0].startswith("#"):
                 continue
             if words[0].startswith("!"):
-                found += self._directive(words, where, folder, service, depth + 1)
+                found += self._directive(words, where, folder, call, depth + 1)
                 continue
-            words = [service, "*", *words] if service else words
+            words = [*call, *words] if call else words
             if len(words) < 5:
                 raise NotPolicy(f"{where} is no rule")
-            if words[0] in (SERVICE, "*") and words[1] in ("*", "+"):
-                found.append(self._rule(words[2:], where))
+            if self._about(*words[:2]):
+                found.append(self._rule(words, where))
         return found
 
     def _rule(self, words, where):
-        source, target, action, *options = words
+        service, argument, source, target, action, *options = words
         if action not in ("allow", "ask", "deny"):
             raise NotPolicy(f"{where}: '{action}' is not known here")
         options = dict(option.partition("=")[::2] for option in options)
@@ -317,33 +337,40 @@ class Policy:
                     "Write the qube's name there"
                 )
         names = [self._by_name(word) for word in (source, target, redirect)]
-        return Rule(*names[:2], action, names[2], where)
+        return Rule(*names[:2], action, names[2], where, service, argument)
 
     def _by_name(self, word):
         before, uuid, number = (word or "").partition(_UUID)
         name = self._named(number) if uuid else None
         return before + name if name else word
 
-    def _directive(self, words, where, folder, service, depth):
+    def _directive(self, words, where, folder, call, depth):
         kind, *rest = words
         if kind == "!include" and len(rest) == 1:
-            return self._file(folder / rest[0], folder, service=service, depth=depth)
+            return self._file(folder / rest[0], folder, call=call, depth=depth)
         if kind == "!include-dir" and len(rest) == 1:
             inside = sorted((folder / rest[0]).glob("*.policy"))
             return [rule for path in inside for rule in self._file(path, folder, depth=depth)]
         if kind == "!include-service" and len(rest) == 3:
-            if rest[0] not in (SERVICE, "*") or rest[1] not in ("*", "+"):
+            if not self._about(*rest[:2]):
                 return []
-            return self._file(folder / rest[2], folder, service=rest[0], depth=depth)
+            return self._file(folder / rest[2], folder, call=rest[:2], depth=depth)
         if kind == "!compat-4.0" and not rest:
-            old = self.root / _OLD_FOLDER
-            names = [name for name in (f"{SERVICE}+", SERVICE) if (old / name).is_file()]
-            return [
-                rule
-                for name in names
-                for rule in self._file(old / name, old, service=SERVICE, depth=depth)
-            ]
+            return self._compat(self.root / _OLD_FOLDER, depth)
         raise NotPolicy(f"{where}: '{kind}' is not known here")
+
+    def _compat(self, folder, depth):
+        """Of a folder of files, each for a service, or for one with an argument: those go first."""
+        calls = {}
+        for path in sorted(folder.glob("*"), reverse=True):
+            service, plus, argument = path.name.partition("+")
+            if path.is_file() and self._about(service, plus + argument or "*"):
+                calls[path] = (service, plus + argument or "*")
+        return [
+            rule
+            for path, call in calls.items()
+            for rule in self._file(path, folder, call=call, depth=depth)
+        ]
 
 
 def _modern(line):

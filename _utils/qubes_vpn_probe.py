@@ -11,6 +11,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import secrets
 import select
 import socket
@@ -29,7 +30,7 @@ _PORT = 4660
 #: packet(7)
 _ALL, _STATISTICS, _SOL_PACKET, _OUTGOING = 3, 6, 263, 4
 #: Different packets that are told.
-_MANY = 100
+_MANY = 1000
 
 
 def main(order):
@@ -237,12 +238,13 @@ def links(_order):
 def hear(marker, seconds):
     """Says each different packet of this qube that has *marker* in it, until nobody listens.
 
-    Lines: ``ready`` first, then packets as JSON, and ``tick MILLISECONDS LOST`` whenever all that
-    has come was looked at: how long ago it was ready, and how many packets the kernel had no room
-    for.
+    Lines: ``ready`` first, then packets as JSON, and ``tick MILLISECONDS LOST`` when all that has
+    come was looked at, ten times a second at most: how long ago it was ready, and how many packets
+    there was no room for.
     """
-    told, lost = set(), 0
+    told, lost, ticked = set(), 0, 0.0
     marker = marker.lower()
+    numbered = re.compile(re.escape(marker) + rb"-(\d{1,4})")
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL))
     # SO_RCVBUFFORCE: more than a user may have.
     wire.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)
@@ -254,15 +256,22 @@ def hear(marker, seconds):
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, (device, _, kind, *_) = wire.recvfrom(65536)
-                if marker in data.lower() and len(told) < _MANY:
-                    line = json.dumps({"device": device, "out": kind == _OUTGOING, **_read(data)})
-                    if line not in told:
-                        told.add(line)
-                        _say(line)
+                if marker not in data.lower():
+                    continue
+                number = numbered.search(data.lower())
+                said = {"device": device, "out": kind == _OUTGOING, **_read(data)}
+                line = json.dumps({**said, "of": int(number[1]) if number else None})
+                if len(told) == _MANY:
+                    lost += line not in told
+                elif line not in told:
+                    told.add(line)
+                    _say(line)
         # The kernel counts anew each time that it is asked.
         counts = struct.unpack("II", wire.getsockopt(_SOL_PACKET, _STATISTICS, 8))
         lost += counts[1]
-        _say(f"tick {int((now - begun) * 1000)} {lost}")
+        if now >= ticked + 0.1:
+            ticked = now
+            _say(f"tick {int((now - begun) * 1000)} {lost}")
 
 
 def _say(line):

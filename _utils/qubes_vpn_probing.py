@@ -18,7 +18,7 @@ from typing import NamedTuple
 import qubes_vpn_interrupt
 import qubes_vpn_probe
 import qubes_vpn_told
-from qubes_vpn_ask import Hearing, NoAnswer, ask
+from qubes_vpn_ask import Hearing, NoAnswer, Silent, ask
 
 #: `python3 -I -`, as qubesadmin.utils.encode_for_vmexec writes it.
 _PYTHON = "qubes.VMExec+python3+--I+--"
@@ -36,7 +36,7 @@ WORDS = {
 #: Seconds for the parts of a program in a qube, and for all of the call.
 SHORT, _CALL = 6, 30
 #: Seconds for which one listens at most, and for bringing a tunnel up or down.
-_LISTENING, _MOVING = 120, 320
+_LISTENING, _MOVING = 180, 320
 #: Seconds for a packet and the word of it to get to dom0.
 _MOMENT = 1
 
@@ -62,7 +62,10 @@ class Answer(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """A packet with the marker in it: where it was seen, whether on its way out, and where to."""
+    """A packet with the marker in it: where it was seen, whether on its way out, and where to.
+
+    of: the number that follows the marker (``MARKER-7``), or None.
+    """
 
     qube: str
     device: str
@@ -70,6 +73,7 @@ class Heard(NamedTuple):
     to: str
     protocol: int
     port: int
+    of: int | None
 
     def text(self):
         """For users: ``to 192.0.2.53 port 53 (udp)``."""
@@ -81,11 +85,12 @@ class Probing:
     """Qubes by *app*, a ``qubesadmin.Qubes`` without a cache.
 
     Every method raises :class:`qubes_vpn_ask.NoAnswer` when a qube cannot be asked, or says
-    something that cannot be read.
+    something that cannot be read.  Who has hung once has no program sent to it again: each time
+    would cost half a minute.
     """
 
     def __init__(self, app):
-        self._app = app
+        self._app, self._hung = app, set()
 
     def exits(self, name, check):
         """``{4: Exit, 6: Exit}`` of a qube, by *check*: ``url``, ``address``, ``provider``."""
@@ -117,10 +122,14 @@ class Probing:
         ...that returns what they have :class:`Heard` up to then.
         """
         with contextlib.ExitStack() as stack:
+            for name in names:
+                with self._answering(name):
+                    pass
             ears = [stack.enter_context(_Ear(self._app, name, marker)) for name in names]
             for ear in ears:
-                ear.ready()
-            yield lambda: [heard for ear in ears for heard in ear.heard()]
+                with self._answering(ear.name):
+                    ear.ready()
+            yield lambda: [heard for ear in ears for heard in self._heard(ear)]
 
     def status(self, name):
         """What a VPN or resolver qube says of itself: of the form ``qubes_vpn_told.STATUS``."""
@@ -139,8 +148,24 @@ class Probing:
                 raise ValueError
             return told["state"]
 
+    def _heard(self, ear):
+        with self._answering(ear.name):
+            return ear.heard()
+
+    @contextlib.contextmanager
+    def _answering(self, name):
+        """Remembers who hangs, and does not wait for him again."""
+        if name in self._hung:
+            raise NoAnswer(f"{name}: it gave no answer before, and is not asked again.")
+        try:
+            yield
+        except Silent:
+            self._hung.add(name)
+            raise
+
     def _parts(self, name, order, number, read):
-        told = self._run(name, qubes_vpn_probe, order, _CALL)
+        with self._answering(name):
+            told = self._run(name, qubes_vpn_probe, order, _CALL)
         with _readable(name):
             if not isinstance(told, list) or len(told) != number:
                 raise ValueError
@@ -163,7 +188,7 @@ class _Ear:
 
     def ready(self):
         with _readable(self.name):
-            if self._hearing.line() != b"ready":
+            if self._hearing.line(within=_CALL) != b"ready":
                 raise ValueError
         self._ready = time.monotonic()
 
@@ -248,7 +273,11 @@ def _packet(name, told):
     numbers = told["protocol"], told["port"]
     if any(type(number) is not int or not 0 <= number < 65536 for number in numbers):
         raise ValueError
-    return Heard(name, told["device"], told["out"] is True, str(_address(told["to"])), *numbers)
+    of = told["of"]
+    if of is not None and (type(of) is not int or not 0 <= of < 10000):
+        raise ValueError
+    to = str(_address(told["to"]))
+    return Heard(name, told["device"], told["out"] is True, to, *numbers, of)
 
 
 def _address(value):

@@ -12,6 +12,7 @@ import qubes_vpn_plan
 import qubes_vpn_told
 import qubes_vpn_trial
 from qubes_vpn_ask import NoAnswer
+from qubes_vpn_reach import at_once, came, packets_to_nobody, reach
 from qubes_vpn_trial import NotAsked, NotRun, failed, in_short, not_run, passed
 from qubes_vpn_ways import Ways
 
@@ -141,7 +142,7 @@ def clear(trial, tunnel):
     for name in trial.clients(tunnel):
         marker = trial.marker()
         with trial.probing.listening([tunnel, above], marker) as heard:
-            packets = _packets(trial)
+            packets = packets_to_nobody(trial)
             sent = trial.probing.packets(name, packets, marker)
             everything = heard()
         out = [one for one in everything if one.qube == above]
@@ -153,11 +154,6 @@ def clear(trial, tunnel):
         elif not out:
             families = " and ".join(f"IPv{6 if six else 4}" for six in sorted(arrived))
             yield passed(f"Of what {name} sends by {families} nothing is seen in {above}.")
-
-
-def _packets(trial):
-    """What a client sends to where nobody is."""
-    return [{"to": to, "how": how} for to in trial.settings["nobody"] for how in ("udp", "icmp")]
 
 
 def _why(answers):
@@ -174,23 +170,21 @@ def killswitch(trial, tunnel):
         )
     above, clients = trial.upstream(tunnel), trial.clients(tunnel)
     profile = _profile(trial, tunnel)
-    before = {name: _reach(trial, name, tunnel) for name in clients}
-    proven = {name: _named(answers) for name, answers in before.items()}
-    silent = [name for name in clients if not proven[name]]
-    if len(silent) == len(clients):
-        who = ", ".join(silent)
+    before = at_once(lambda name: reach(trial, name, tunnel, trial.marker()), clients)
+    proven = {name: came(one.found) for name, one in before.items() if came(one.found)}
+    if not proven:
+        who = ", ".join(clients)
         raise NotRun(f"With the tunnel up, nothing got back to {who}: that would prove nothing.")
-    for name in silent:
-        yield not_run(f"{name}: nothing got back to it with the tunnel up either.")
+    for name, one in before.items():
+        if name not in proven:
+            why = one.error or f"{name}: nothing got back to it with the tunnel up either."
+            yield not_run(str(why))
     state = "stuck"
     try:
         state = trial.probing.tunnel(tunnel, "interrupt", profile, _AWAY)
         if state == "down":
             _see_down(trial, tunnel)
-            for name in (name for name in clients if name not in silent):
-                yield from _without(trial, name, tunnel, above, proven[name])
-            if _state(trial, tunnel) != "down":
-                yield not_run(f"{tunnel}'s tunnel was not down all the time.")
+            yield from _without(trial, tunnel, above, proven)
     except (NoAnswer, NotRun) as error:
         yield not_run(str(error))
     finally:
@@ -211,21 +205,51 @@ _LEFT_UP = {
 }
 
 
-def _without(trial, name, tunnel, above, before):
-    marker = trial.marker()
+def _without(trial, tunnel, above, proven):
+    """What they get, and send, with the tunnel down; proven: what each got with it up."""
+    down, marker = _Down(trial, tunnel), trial.marker()
+    markers = {name: f"{marker}-{number}" for number, name in enumerate(proven)}
     with trial.probing.listening([above], marker) as heard:
-        after = _named(_reach(trial, name, tunnel, marker))
-        seen = heard()
-    if (after or seen) and _state(trial, tunnel) != "down":
+        found = at_once(lambda name: reach(trial, name, tunnel, markers[name]), proven, down.is_so)
+        down.is_so()
+        everything = heard()
+    late = [name for name in proven if name not in found or found[name].when > down.seen]
+    for number, name in enumerate(proven):
+        if seen := [one for one in everything if one.of == number]:
+            yield failed(f"What {name} sends then leaves by {above}: {in_short(seen)}.")
+        if name in late:
+            continue
+        if found[name].error:
+            yield not_run(str(found[name].error))
+        elif after := came(found[name].found):
+            yield failed(f"With {tunnel}'s tunnel down, {name} still gets: {', '.join(after)}.")
+        elif not seen:
+            had = ", ".join(proven[name])
+            yield passed(f"With the tunnel down, {name} gets nothing; before: {had}.")
+    if strange := [one for one in everything if one.of not in range(len(proven))]:
+        yield failed(f"What clients send then leaves by {above}: {in_short(strange)}.")
+    if late:
         # By itself, when so many clients take longer than it stays away.
-        yield not_run(f"{tunnel}'s tunnel was up again before {name} was through.")
-        return
-    if after:
-        yield failed(f"With {tunnel}'s tunnel down, {name} still gets: {', '.join(after)}.")
-    if seen:
-        yield failed(f"What {name} sends then leaves by {above}: {in_short(seen)}.")
-    if not after and not seen:
-        yield passed(f"With the tunnel down, {name} gets nothing; before: {', '.join(before)}.")
+        who = ", ".join(late)
+        yield not_run(f"{tunnel}'s tunnel was up again before these were through: {who}.")
+
+
+class _Down:
+    """Whether a tunnel is down.  seen: when it last was so, by ``time.monotonic()``."""
+
+    def __init__(self, trial, tunnel):
+        self._trial, self._tunnel, self.seen = trial, tunnel, 0.0
+
+    def is_so(self):
+        """False when it is up again; a VPN qube that does not say has not said so."""
+        now = time.monotonic()
+        try:
+            down = _state(self._trial, self._tunnel) == "down"
+        except NoAnswer:
+            return True
+        if down:
+            self.seen = now
+        return down
 
 
 def _profile(trial, tunnel):
@@ -268,36 +292,3 @@ def _bring_back(trial, tunnel, profile):
     except NoAnswer:
         return False
     return True
-
-
-def _reach(trial, name, tunnel, marker=None):
-    """``{what: Answer}``: what a client gets from the world."""
-    marker = marker or trial.marker()
-    packets = _packets(trial)
-    for one in trial.exits(name, tunnel).values():
-        if one.of is not None:
-            to = str(one.of)
-            packets.append({"to": to, "how": "tcp", "port": trial.port(tunnel)})
-            packets.append({"to": to, "how": "icmp"})
-    questions = [
-        {
-            "server": server,
-            "protocol": "udp",
-            "name": f"{marker}-{place}.{trial.settings['domain']}",
-        }
-        for place, server in enumerate(("own1", "own2", *trial.settings["nobody"]))
-    ]
-    found = {}
-    for packet, answer in zip(packets, trial.probing.packets(name, packets, marker), strict=True):
-        found[f"{packet['how'].upper()} from {packet['to']}"] = answer
-    answers = trial.probing.questions(name, questions)
-    for question, answer in zip(questions, answers, strict=True):
-        server = question["server"]
-        what = f"names from {'its resolver' if server.startswith('own') else server}"
-        if what not in found or answer.came:
-            found[what] = answer
-    return found
-
-
-def _named(found):
-    return [what for what, answer in found.items() if answer.came]

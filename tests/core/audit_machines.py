@@ -5,7 +5,10 @@ import copy
 
 ACCEPT, DROP = "action=accept", "action=drop"
 ENDPOINT = "action=accept dst4=203.0.113.7/32 proto=udp dstports=51820-51820"
-MORE = ["ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"]
+MORE = [
+    *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
+    "policy of services",
+]
 _POLICY = (
     "qubes.UpdatesProxy * @tag:whonix-updatevm @default allow target=sys-whonix",
     "qubes.UpdatesProxy * @tag:whonix-updatevm @anyvm deny",

@@ -87,6 +87,10 @@ SPOILT = {
         ["whonix-ws"],
     ),
     "A311": (lambda m: m.set("mgmt", "netvm", "sys-firewall"), ["mgmt"]),
+    "A312": (
+        lambda m: m.policy("qubes-vpn.Switch +x work sys-vpn ask default_target=sys-vpn"),
+        ["sys-vpn"],
+    ),
     "A401": (lambda m: m.set("vault", "netvm", "sys-firewall"), ["vault"]),
     "A402": (lambda m: m.set("vault", "default_dispvm", "dvm"), ["vault"]),
     "A308": (lambda m: None, ["sys-whonix"]),
@@ -273,7 +277,7 @@ def test_an_inventory_that_is_too_old_is_said_and_no_rule_passes_by_it():
     machine = well()
     del machine.data["more"]
     report = qubes_vpn_audit.audit(machine.data)
-    assert {rule.id for rule, _ in report.unknown} == {"A211", "A212", "A410"}
+    assert {rule.id for rule, _ in report.unknown} == {"A211", "A212", "A312", "A410"}
     assert all("is not in this inventory" in why for _, why in report.unknown)
 
 

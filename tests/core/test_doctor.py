@@ -10,6 +10,7 @@ import qubes_vpn_doctor
 import qubes_vpn_finding
 import qubes_vpn_model
 import qubes_vpn_overview
+import qubes_vpn_policy
 import qubes_vpn_told
 
 PILLAR = {
@@ -61,6 +62,7 @@ ROWS = {
     "s3 restart after updates": {"D104"},
     "s3 clock of a qube": {"D423"},
     "a qube is off, or hung": {"D102", "D103"},
+    "a rule of the user's goes before ours in dom0's policy": {"D124"},
 }
 
 
@@ -213,6 +215,7 @@ def faulty(*words, **more):
     return lambda subject: tunnel(subject).update(faults=[*words], **more)
 
 
+DENIED = qubes_vpn_policy.services_text().splitlines()
 #: Check -> what is planted; it and no other one finds it.
 PLANTED = {
     "D101": lambda it: of_qubes(it).pop("sys-firewall"),
@@ -229,6 +232,9 @@ PLANTED = {
     "D122": lambda it: of_qubes(it)["sys-net"]["features"].update({"service.qubes-firewall": ""}),
     "D123": lambda it: of_qubes(it)["work"].update(
         firewall=["action=accept dsthost=bank.example proto=tcp dstports=443-443", "action=drop"]
+    ),
+    "D124": lambda it: it.inventory["policy"].update(
+        {"10-a.policy": ["* * dev @anyvm ask"], "30-qubes-vpn-services.policy": DENIED}
     ),
     "D201": lambda it: kill(it).update(state="absent"),
     "D202": lambda it: kill(it).update(state="altered", drift=2),

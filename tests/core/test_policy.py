@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import qubes_vpn_callers
 import qubes_vpn_told
 from qubes_vpn_policy import (
     FILE,
@@ -209,6 +210,73 @@ def test_what_dom0s_checker_refuses_is_not_written(root):
     assert len(list(Policy(root).path.parent.iterdir())) == 2
 
 
+# --- who may call the formula's own services
+
+ALL = ("* * @anyvm @anyvm allow", "* * @anyvm * ask")
+
+
+def let_in(root, name="sys-vpn", tags=()):
+    return qubes_vpn_callers.let_in(Policy(root).lines(), name, "AppVM", tags)
+
+
+@pytest.mark.parametrize("rule", ALL)
+def test_a_rule_counts_that_goes_before_ours(root, rule):
+    """R67. And none after it."""
+    Policy(root, file=SERVICES_FILE).write(services_text())
+    write(root, "30-user.policy", rule + "\n")
+    assert let_in(root) == []
+    write(root, "30-mine.policy", rule + "\n")
+    assert let_in(root) == [f"30-mine.policy: {rule}"]
+    Policy(root, file=SERVICES_FILE).write(None)
+    assert let_in(root) == [f"30-mine.policy: {rule}", f"30-user.policy: {rule}"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_open"),
+    [
+        ("qubes-vpn.Switch +0011 work sys-vpn allow", True),
+        ("qubes-vpn.Status * @tag:dev @type:AppVM allow", True),
+        ("qubes-vpn.Status * work @default allow target=sys-vpn", True),
+        ("qubes-vpn.Status * work other allow target=sys-vpn", True),
+        ("qubes-vpn.Status * @dispvm:dvm @tag:vpn allow", True),
+        ("qubes-vpn.Status * work @tag:dev allow", False),
+        ("qubes-vpn.Status * work other allow", False),
+        ("qubes-vpn.Status * work sys-vpn allow target=other", False),
+        ("qubes-vpn.Status * work @anyvm ask default_target=other", True),
+        ("qubes-vpn.Status * work sys-vpn deny", False),
+        ("qubes-vpn.Else * work sys-vpn allow", False),
+        ("qubes.VMExec * work sys-vpn allow", False),
+        ("qubes-vpn.Status * dom0 sys-vpn allow", False),
+        ("* * @anyvm @anyvm deny\n* * @anyvm @anyvm allow", False),
+        ("* +x @anyvm @anyvm deny\n* * @anyvm @anyvm allow", True),
+        ("* * other @anyvm deny\n* * @anyvm @anyvm allow", True),
+        ("* * @anyvm sys-vpn deny\n* * work @anyvm allow", False),
+        ("* * @anyvm sys-vpn deny\n* * work @anyvm allow target=sys-vpn", True),
+        ("qubes-vpn.Drops * @anyvm * deny\n* * work sys-vpn allow", True),
+        ("!include-service qubes-vpn.Drops * include/two", True),
+        ("!include-service qubes.Else * include/two", False),
+    ],
+)
+def test_a_rule_counts_by_which_somebody_comes_to_it(root, lines, is_open):
+    write(root, "include/two", "$anyvm $anyvm allow\n")
+    write(root, "10-a.policy", lines + "\n")
+    Policy(root, file=SERVICES_FILE).write(services_text())
+    assert bool(let_in(root, tags=["vpn"])) == is_open
+
+
+def test_policy_from_before_counts_for_them_too(root):
+    write(root, "05-compat.policy", "!compat-4.0\n")
+    write(root, "qubes-vpn.Switch+0011", "work sys-vpn allow\n", folder="etc/qubes-rpc/policy")
+    Policy(root, file=SERVICES_FILE).write(services_text())
+    assert let_in(root) == ["05-compat.policy: qubes-vpn.Switch +0011 work sys-vpn allow"]
+
+
+def test_our_file_for_the_services_is_kept_as_it_is(root):
+    """R69. A plan by an inventory finds it there, as on the machine."""
+    Policy(root, file=SERVICES_FILE).write(services_text())
+    assert Policy(root).lines()[SERVICES_FILE] == services_text().splitlines()
+
+
 # --- the real parser
 
 SOURCES = (
@@ -286,6 +354,63 @@ def test_the_real_parser_lets_no_qube_call_our_services(parser, tmp_path, target
         request = parser.Request(service, argument, "t", target, system_info=system)
         with pytest.raises(parser.AccessDenied, match=SERVICES_FILE):
             policy.evaluate(request)
+
+
+OURS = st.builds(
+    "{} {} {} {}".format,
+    st.sampled_from(
+        ["qubes-vpn.Status *", "qubes-vpn.Status +", "qubes-vpn.Switch +x", "* *", "qubes.Else *"]
+    ),
+    st.sampled_from([*SOURCES, "@dispvm:t"]),
+    st.sampled_from(["@default", "@anyvm", "*", "sys-vpn", "other", "@tag:x", "@type:AppVM"]),
+    st.sampled_from(
+        [
+            "deny",
+            "allow",
+            "allow target=sys-vpn",
+            "ask default_target=sys-vpn",
+            "ask default_target=other",
+        ]
+    ),
+).filter(lambda line: not line.endswith("@default allow"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    files=st.dictionaries(
+        st.sampled_from(["10-a.policy", "30-mine.policy", "31-user.policy"]),
+        st.lists(OURS, max_size=3),
+        min_size=1,
+    ),
+    ours=st.booleans(),
+)
+def test_whom_the_real_parser_lets_in_is_told(parser, tmp_path_factory, files, ours):
+    root = tmp_path_factory.mktemp("root")
+    for name, lines in files.items():
+        write(root, name, "\n".join(lines))
+    if ours:
+        Policy(root, file=SERVICES_FILE).write(services_text())
+    names = ("t", "other", "sys-vpn")
+    system = {"domains": {name: {**_domain(name, ["x"]), "uuid": name} for name in names}}
+    policy = parser.FilePolicy(policy_path=root / "etc/qubes/policy.d")
+    calls = [
+        parser.Request(f"qubes-vpn.{service}", argument, caller, target, system_info=system)
+        for service in ("Status", "Switch")
+        for argument in ("+", "+x")
+        for caller in ("t", "other")
+        for target in ("sys-vpn", "other", "")
+    ]
+    if any("sys-vpn" in _reached(parser, policy, call) for call in calls):
+        assert let_in(root, tags=["x"])
+
+
+def _reached(parser, policy, call):
+    """Names of the qubes that a call may get to, asked or not."""
+    try:
+        done = policy.evaluate(call)
+    except parser.AccessDenied:
+        return []
+    return getattr(done, "targets_for_ask", None) or [done.target]
 
 
 def _domain(name, tags):

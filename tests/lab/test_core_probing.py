@@ -6,6 +6,7 @@ R60 to R64.  The whole of it, with a tunnel: tests/booted/test_verify_booted.py.
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,51 @@ def test_packets_are_sent_and_heard(dom0_with, online):
         assert heard() == []
 
 
+def test_whose_packet_it_is_is_heard(dom0_with, online):
+    """R62: of many that send at once, each with a number behind the word."""
+    probing = dom0_with(online)
+    packets = [{"to": "127.0.0.1", "how": "udp"}]
+    with probing.listening(["work"], "the-word") as heard:
+        for marker in ("the-word", "the-word-7", "the-word-12"):
+            probing.packets("work", packets, marker)
+        questions = [{"server": "127.0.0.1", "protocol": "udp", "name": "the-word-9-0.example"}]
+        probing.questions("work", questions)
+        found = heard()
+    assert {one.of for one in found if one.protocol == 17} == {None, 7, 12, 9}
+
+
+def test_who_has_hung_is_not_waited_for_again(dom0_with, namespaces, monkeypatch):
+    probing = dom0_with(Lying("sleep 60"))
+    import qubes_vpn_probing
+
+    monkeypatch.setattr(qubes_vpn_probing, "_CALL", 1)
+    packets = [{"to": "127.0.0.1", "how": "udp"}]
+    asks = (
+        lambda: probing.packets("work", packets, "word"),
+        lambda: probing.links("work"),
+        lambda: probing.listening(["work"], "word").__enter__(),
+    )
+    for place, ask in enumerate(asks):
+        begun = time.monotonic()
+        with pytest.raises(_no_answer().NoAnswer) as told:
+            ask()
+        assert ("is not asked again" in str(told.value)) == (place > 0)
+        assert (time.monotonic() - begun < 0.5) == (place > 0)
+
+
+def test_who_never_begins_to_listen_is_not_waited_for(dom0_with, namespaces, monkeypatch):
+    probing = dom0_with(Lying("sleep 60"))
+    import qubes_vpn_probing
+
+    monkeypatch.setattr(qubes_vpn_probing, "_CALL", 1)
+    begun = time.monotonic()
+    with pytest.raises(_no_answer().NoAnswer), probing.listening(["work"], "word"):
+        pass
+    assert time.monotonic() - begun < 10
+    with pytest.raises(_no_answer().NoAnswer, match="is not asked again"):
+        probing.links("work")
+
+
 def test_without_a_network_nothing_comes_back(dom0_with, qube):
     probing = dom0_with(qube)
     packets = [{"to": "192.0.2.53", "how": how} for how in ("udp", "icmp")]
@@ -146,6 +192,7 @@ def test_what_cannot_be_is_no_answer_and_is_not_repeated(dom0_with, namespaces, 
         r"ready\ntick many 0\n",
         r'ready\n{"device": "\033[31m", "out": true, "to": "::1", "protocol": 1, "port": 1}\n',
         r'ready\n{"device": "eth0", "out": true, "to": "::1", "protocol": 1, "port": -1}\n',
+        r'ready\n{"device": "a", "out": true, "to": "::1", "protocol": 1, "port": 1, "of": "7"}\n',
     ],
 )
 def test_who_does_not_listen_has_not_heard_nothing(dom0_with, namespaces, lie):

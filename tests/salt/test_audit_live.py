@@ -36,6 +36,19 @@ def test_tags_by_which_policy_tells_qubes_apart_are_asked(modules, policy, embed
     assert modules.qubes_vpn.inventory()["qubes"]["vault"]["tags"] == ["dev"]
 
 
+def test_a_rule_that_goes_before_ours_is_found(modules, states, policy, embedded):
+    """R67. By the file and the rule; after ours it says nothing."""
+    pillar = PILLARS["dns"]
+    states.run(pillar)
+    states.services_policy("only dom0 calls")
+    for name in ("30-user.policy", "10-mine.policy"):
+        (policy / name).write_text("# for my dev qube\n* * dev @anyvm ask\n")
+    told = modules.qubes_vpn.audit(pillar, format="data")
+    found = [(each["qube"], each["detail"]) for each in told["findings"] if each["rule"] == "A312"]
+    rule = "10-mine.policy: * * dev @anyvm ask"
+    assert found == [("sys-dns", rule), ("sys-vpn", rule)]
+
+
 def test_nothing_is_written_and_nothing_started(modules, embedded):
     before = embedded.snapshot()
     modules.qubes_vpn.audit(PILLARS["dns"])
