@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -76,6 +77,18 @@ def top(model):
     # In quotes: a qube may be called `yes`.
     entries = ", ".join(f"{json.dumps(minion)}: [qubes_vpn]" for minion in minions)
     return f"base: {{{entries}}}\n"
+
+
+def in_dom0(output):
+    """What is typed in dom0 for the bundle *output*: lines that bring it there, that install it.
+
+    Into a file first: a qube's bytes on dom0's terminal could drive it.
+    """
+    read = shlex.quote(f"cat {shlex.quote(str(Path(output).absolute()))}")
+    return [
+        f"qvm-run --pass-io QUBE {read} > qubes-vpn.tar",
+        "sha256sum qubes-vpn.tar",
+    ], ["tar -xOf qubes-vpn.tar install.py | sudo python3 -I - qubes-vpn.tar"]
 
 
 def tar(content):

@@ -2,10 +2,11 @@
 """What `init` tells beside the pillar: remarks on the profile, its secrets, and what to do next."""
 
 import shlex
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import PurePath, PureWindowsPath
 
 import qubes_vpn_credentials
 from qubes_vpn_credentials import PLACE
+from qubes_vpn_formula import bundle
 from qubes_vpn_formula.console import tell
 from qubes_vpn_openvpn import login_file
 
@@ -87,26 +88,28 @@ def next_steps(profile, targets, pillar, port):
         "do": "In dom0, when the tunnel is up: the resolver. Until then, clients have no names.",
         "type": [_apply(resolvers, "--skip-dom0 ")],
     }
-    return [_dom0(pillar, ways, resolvers), *software, again, *([names] if resolvers else [])]
+    return [*_dom0(pillar, ways), *software, again, *([names] if resolvers else [])]
 
 
-def _dom0(pillar, targets, resolvers):
-    minions = ["dom0", *targets, *resolvers]
-    top = ", ".join(f"{minion}: [qubes_vpn]" for minion in minions)
-    # Into a file first: a qube's bytes on dom0's terminal could drive it.
-    read = shlex.quote(f"cat {shlex.quote(str(Path(pillar).absolute()))}")
-    return {
-        "do": f"In dom0, where the formula is (README.md, Install it in dom0): take {pillar} over "
-        "from the qube that holds it, here QUBE; look, and apply it.",
-        "type": [
-            f"qvm-run --pass-io QUBE {read} > pillar.sls",
-            "sudo install -D -m 0600 pillar.sls /srv/pillar/qubes_vpn/init.sls",
-            f"echo 'base: {{{top}}}' | sudo tee /srv/pillar/qubes_vpn/init.top",
-            "sudo qubesctl top.enable qubes_vpn pillar=True",
-            "sudo qubesctl state.sls qubes.network.sys-vpn test=True",
-            _apply(targets),
-        ],
-    }
+def _dom0(pillar, targets):
+    bring, install = bundle.in_dom0("qubes-vpn.tar")
+    return [
+        {
+            "do": f"Here: put the formula and {pillar} into one file, qubes-vpn.tar.",
+            "type": [shlex.join(["qubes-vpn", "bundle", pillar])],
+        },
+        {
+            "do": "In dom0 (README.md, Install it in dom0): take it over from the qube that holds "
+            "it, here QUBE; go on if the sum is the one above; look, and apply it.",
+            "type": [
+                *bring,
+                *install,
+                "sudo qubesctl top.enable qubes_vpn pillar=True",
+                "sudo qubesctl state.sls qubes.network.sys-vpn test=True",
+                _apply(targets),
+            ],
+        },
+    ]
 
 
 def _apply(targets, options=""):

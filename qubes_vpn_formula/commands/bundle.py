@@ -2,8 +2,6 @@
 """``qubes-vpn bundle``: one file with all that dom0 needs."""
 
 import json
-import shlex
-from pathlib import Path
 
 from qubes_vpn_formula import bundle, pillarfile
 from qubes_vpn_formula.commands import check
@@ -54,7 +52,7 @@ def run(args):
         if pillar.problems():
             return check.report([args.file])
     checksum = bundle.build(args.output, pillar, args.sign, args.force, args.gpg)
-    bring, install = in_dom0(args.output)
+    bring, install = bundle.in_dom0(args.output)
     if args.json:
         signature = f"{args.output}.asc" if args.sign else None
         made = {"file": args.output, "sha256": checksum, "signature": signature}
@@ -71,15 +69,3 @@ def run(args):
     for line in install:
         tell(f"       {line}", "cyan")
     return 0
-
-
-def in_dom0(output):
-    """What is typed in dom0 for the bundle *output*: lines that bring it there, that install it.
-
-    Into a file first: a qube's bytes on dom0's terminal could drive it.
-    """
-    read = shlex.quote(f"cat {shlex.quote(str(Path(output).absolute()))}")
-    return [
-        f"qvm-run --pass-io QUBE {read} > qubes-vpn.tar",
-        "sha256sum qubes-vpn.tar",
-    ], ["tar -xOf qubes-vpn.tar install.py | sudo python3 -I - qubes-vpn.tar"]

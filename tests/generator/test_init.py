@@ -235,13 +235,13 @@ class TestOutput:
         steps = json.loads(capsys.readouterr().out)["next"]
         for line in (line for step in steps for line in step["type"]):
             assert subprocess.run(["bash", "-n", "-c", line], check=False).returncode == 0
-        copied = shlex.split(steps[1]["type"][0])
+        copied = shlex.split(steps[2]["type"][0])
         assert copied[:2] == ["qvm-copy", "separate-files.ovpn"]
         assert "ca of the provider.crt" in copied
-        taken = steps[2]["type"][1]
+        taken = steps[3]["type"][1]
         assert "/client.key" in taken
         assert "*/'ca of the provider.crt'" in taken
-        assert steps[-2]["type"] == [steps[0]["type"][-1]]  # and applied again
+        assert steps[-2]["type"] == [steps[1]["type"][-1]]  # and applied again
         assert steps[-1]["type"] == [  # R51: a resolver answers once the tunnel is up
             "sudo qubesctl --skip-dom0 --targets=t-dns,sys-dns state.sls qubes.network.sys-vpn"
         ]

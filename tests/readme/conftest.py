@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The way of README.md once, from the profile to the routed machine, for all tests of it."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,10 +72,6 @@ def dom0(qubes: Path, in_checkout: list, tmp_path_factory: pytest.TempPathFactor
     """The dom0 in which the commands of `installed` have run."""
     made = Dom0(tmp_path_factory.mktemp("dom0"), qubes)
     made.skip_without_namespaces()
-    # Whoever made the qube's files does not own dom0's, and cannot write them.
-    careless = qubes / "dev/qubes-vpn-formula/_modules/qubes_vpn.py"
-    os.chown(careless, 1000, 1000)
-    careless.chmod(0o4777)
     return made
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A dom0 in which README.md's commands run as they are written.
 
-It has a /srv and a /var/cache of its own, by a private mount namespace, a home folder, and
-stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real; Salt
+It has a /srv, a /var/cache and a /var/lib of its own, by a private mount namespace, a home folder,
+and stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real; Salt
 gets the formula's modules only as they are installed and synced. Other qubes that Salt works in are
 the lab's (`targets`).
 """
@@ -24,8 +24,8 @@ from qubes_vpn_formula.embedded.machine import EmbeddedQubes
 
 STAND_INS = Path(__file__).resolve().parent / "dom0bin"
 _PACKAGE = Path(qubes_vpn_formula.__file__).parent
-_MOUNT = 'mount --bind "$1/srv" /srv && mount --bind "$1/cache" /var/cache'
-_RUN = f'{_MOUNT} && cd "$1/home" && exec sh -c "$2"'
+_MOUNT = 'for one in srv var/cache var/lib; do mount --bind "$1/$one" "/$one" || exit 1; done'
+_RUN = f'{_MOUNT}; cd "$1/home" && exec sh -c "$2"'
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ran:
 
 
 class Dom0:
-    """One dom0 whose /srv, /var/cache and home are the folders `srv`, `cache`, `home` of `folder`.
+    """One dom0 whose /srv, /var and home are the folders `srv`, `var` and `home` of `folder`.
 
     qubes: the folder with the home folders of its qubes.
     """
@@ -48,7 +48,15 @@ class Dom0:
     def __init__(self, folder: Path, qubes: Path) -> None:
         self.folder = folder
         # What Qubes' packages have put there.
-        for made in ("home", "etc", "off", "srv/salt", "srv/pillar", "cache/salt/minion"):
+        for made in (
+            "home",
+            "etc",
+            "off",
+            "srv/salt",
+            "srv/pillar",
+            "var/cache/salt/minion",
+            "var/lib",
+        ):
             (folder / made).mkdir(parents=True)
         self.machine = EmbeddedQubes(folder / "qubes.json")
         # The embedded Qubes away from the checkout, whose `_utils` it would make importable.
@@ -79,10 +87,10 @@ class Dom0:
         return Ran(command, done.returncode, done.stdout, done.stderr, writes)
 
     def skip_without_namespaces(self) -> None:
-        """Skips the test where /srv and /var/cache cannot be replaced."""
+        """Skips the test where /srv and /var cannot be replaced."""
         done = self._unshare(_MOUNT)
         if done.returncode:
-            why = "needs root, for a /srv and a /var/cache of its own"
+            why = "needs root, for a /srv and a /var of its own"
             pytest.skip(f"{why}: {done.stderr.strip()}")
 
     def _unshare(self, script: str, *words: str) -> subprocess.CompletedProcess:
