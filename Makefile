@@ -5,13 +5,14 @@
 #   make lab-boot  qubes that really boot, and the formula on them as qubesctl runs it, in minutes; as root
 #   make lab     every attack on ours, the proof of the attacks, the guides' killswitches, other kernels, the model of
 #                nftables against the kernel; as root; see build/lab/report.html and build/lab-guides/report.html
+#   make rpm     the package for dom0, in build/rpm
 #   make lint    what pre-commit runs, over all files
 #   make docs    the documentation, as pages for a browser: build/docs/index.html
 #   make docs-links  whether the pages that it names outside of itself are there; asks the internet
 #   make bench   speed and Admin API calls, against their goals
 #   make clean   removes what make and the tests left
 # Each installs what it needs, once. PYTHON=/path/to/python chooses another Python (3.11 or later).
-.PHONY: venv demo test test-main test-salt test-salt-3006 lab-boot lab lint docs docs-links bench clean
+.PHONY: venv demo test test-main test-salt test-salt-3006 lab-boot lab rpm lint docs docs-links bench clean
 export PYTHON
 
 VENV := .venv
@@ -64,6 +65,14 @@ lab: $(READY)
 	$(VENV)/bin/qubes-vpn lab --proof --killswitch ours --report build/lab || failed=1; \
 	$(VENV)/bin/qubes-vpn lab --fast --report build/lab-guides || failed=1; \
 	exit $$failed
+
+rpm: $(READY)
+	@tools/apt.sh rpm
+	rm -rf build/rpm
+	mkdir -p build/rpm
+	$(VENV)/bin/qubes-vpn bundle --output build/rpm/qubes-vpn.tar --json >build/rpm/log
+	rpm/build.sh build/rpm/qubes-vpn.tar build/rpm
+	cd build/rpm && rm log qubes-vpn.tar && sha256sum *.rpm
 
 lint: $(READY)
 	$(VENV)/bin/pre-commit run --all-files

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# usage: tools/apt.sh [lab [emulator]]
+# usage: tools/apt.sh [lab [emulator] | rpm]
 # Installs the Debian packages that are missing: as root with apt-get, else it says which.
-# With `lab` also those of the lab, which only root can run; for others there is nothing to install then.
+# With `rpm` also what builds the package for dom0; with `lab` those of the lab, which only root can run; for others there is nothing to install then.
 set -eu
 
 missing=
@@ -15,6 +15,8 @@ need() { # need PACKAGE COMMAND...: PACKAGE is missing when COMMAND fails
 need git git --version
 # Without any suitable Python the distribution's own is worth a try; tools/venv.sh says so if it is too old.
 need python3-venv "$(tools/python.sh 2>/dev/null || echo python3)" -c 'import ensurepip'
+
+[ "${1:-}" != rpm ] || need rpm rpmbuild --version
 
 if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need conntrack conntrack --version

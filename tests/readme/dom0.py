@@ -2,9 +2,9 @@
 """A dom0 in which README.md's commands run as they are written.
 
 It has a /srv, a /var/cache and a /var/lib of its own, by a private mount namespace, a home folder,
-and stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real; Salt
-gets the formula's modules only as they are installed and synced. Other qubes that Salt works in are
-the lab's (`targets`).
+and stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real;
+Salt gets the formula's modules only as they are installed and synced. Other qubes that Salt works
+in are the lab's (`targets`).
 """
 
 import os
@@ -48,15 +48,8 @@ class Dom0:
     def __init__(self, folder: Path, qubes: Path) -> None:
         self.folder = folder
         # What Qubes' packages have put there.
-        for made in (
-            "home",
-            "etc",
-            "off",
-            "srv/salt",
-            "srv/pillar",
-            "var/cache/salt/minion",
-            "var/lib",
-        ):
+        salt = ("srv/salt", "srv/pillar", "var/cache/salt/minion")
+        for made in ("home", "etc", "off", "var/lib", *salt):
             (folder / made).mkdir(parents=True)
         self.machine = EmbeddedQubes(folder / "qubes.json")
         # The embedded Qubes away from the checkout, whose `_utils` it would make importable.
