@@ -95,7 +95,7 @@ def test_what_is_typed_in_dom0(page, checkout):
         if function == "state.sls":
             sls = checkout / "salt" / rest[0].replace(".", "/")
             assert sls.with_suffix(".sls").is_file() or (sls / "init.sls").is_file()
-        else:
+        elif function != "top.enable":  # Qubes' own, as README.md has it
             module, name = function.split(".")
             assert f"\ndef {name}(" in (checkout / f"_modules/{module}.py").read_text()
 
