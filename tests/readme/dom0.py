@@ -21,6 +21,7 @@ import yaml
 import qubes_vpn_formula
 from qubes_vpn_formula.embedded import front
 from qubes_vpn_formula.embedded.machine import EmbeddedQubes
+from qubes_vpn_formula.lab.booted.dom0 import MINION
 
 STAND_INS = Path(__file__).resolve().parent / "dom0bin"
 _PACKAGE = Path(qubes_vpn_formula.__file__).parent
@@ -97,25 +98,12 @@ class Dom0:
         )
 
     def _minion(self) -> dict:
-        """dom0's configuration, as far as it decides something here (package qubes-mgmt-salt).
+        """dom0's configuration, with its caches where /var/cache is replaced.
 
         Sockets, keys and logs, of which nothing is tested, stay out of the machine's folders.
         """
         return {
-            "id": "dom0",
-            "file_client": "local",
-            "file_roots": {"base": ["/srv/salt"], "user": ["/srv/user_salt"]},
-            "pillar_roots": {
-                "base": ["/srv/pillar", "/srv/pillar/base"],
-                "user": ["/srv/user_pillar"],
-            },
-            "top_file_merging_strategy": "merge",
-            "default_top": "base",
-            "autoload_dynamic_modules": True,
-            "clean_dynamic_modules": True,
-            "pillar_opts": True,
-            "retcode_passthrough": True,
-            "output": "highstate",
+            **MINION,
             "cachedir": "/var/cache/salt/minion",
             "extension_modules": "/var/cache/salt/minion/extmods",
             "qubes_vpn_folder": str(self.folder / "record"),
@@ -123,7 +111,4 @@ class Dom0:
             "sock_dir": str(self.folder / "sock"),
             "pidfile": str(self.folder / "minion.pid"),
             "log_file": str(self.folder / "log"),
-            # They look up names and devices of the machine that only plays dom0.
-            "enable_fqdns_grains": False,
-            "enable_gpu_grains": False,
         }

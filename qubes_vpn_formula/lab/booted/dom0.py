@@ -27,7 +27,8 @@ from qubes_vpn_formula.masterless import salt_program
 _PACKAGE = Path(qubes_vpn_formula.__file__).parent
 _MOUNT = 'mount --bind "$0" /srv && exec "$@"'
 _FOLDERS = ("salt/_tops", "user_salt", "formulas", "pillar/base", "user_pillar")
-_QUBES = {
+#: The minion's configuration, as far as it decides something (minion.d).
+MINION = {
     "id": "dom0",
     "grains": {"roles": ["dom0"]},
     "file_client": "local",
@@ -79,7 +80,7 @@ class Dom0:
         for name in ("var/cache/salt/minion", "var/lib"):
             (folder / name).mkdir(parents=True)
         more = {"root_dir": str(folder), "qubes_vpn_folder": str(folder / "var/lib/qubes-vpn")}
-        (folder / "minion").write_text(yaml.safe_dump({**_QUBES, **more}))
+        (folder / "minion").write_text(yaml.safe_dump({**MINION, **more}))
         self._tops: dict[str, dict[str, list[str]]] = {}
         for name, content in bundle.members().items():
             if name.startswith("salt/"):
