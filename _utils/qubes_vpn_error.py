@@ -13,7 +13,9 @@ class UserError(Exception):
 
     def __init__(self, what, fix, file=None, line=None, key=None):
         self.what, self.fix, self.file, self.line, self.key = what, fix, file, line, key
-        place = f"{file}:{line}" if file and line else file
+        # A file from another qube may be called anything; a terminal is not steered by it.
+        shown = file and (str(file) if str(file).isprintable() else ascii(str(file)))
+        place = f"{shown}:{line}" if file and line else shown
         super().__init__(": ".join(str(part) for part in (place, key, f"{what}. {fix}") if part))
 
     def __reduce__(self):

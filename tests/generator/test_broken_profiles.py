@@ -34,3 +34,15 @@ def test_message(path, capsys, monkeypatch):
     assert shown.err == path.with_suffix(path.suffix + ".expected").read_text(encoding="utf-8")
     for secret in secrets_of(path):
         assert secret not in shown.err
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J.conf", "a\nb.conf", "\u202eg.conf", "{{7}}.conf"])
+@pytest.mark.parametrize("command", [["init", "--from"], ["check"], ["check", "x", "--profile"]])
+def test_a_name_writes_nothing_else_on_a_terminal(name, command, tmp_path, capsys, monkeypatch):
+    """A file that another qube sent may be called anything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("[Interface]\n")
+    assert main([*command, name]) == 2
+    shown = capsys.readouterr()
+    assert all(line.isprintable() for line in (shown.out + shown.err).splitlines())
+    assert "\nb.conf" not in shown.err
