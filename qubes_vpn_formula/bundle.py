@@ -20,6 +20,8 @@ from qubes_vpn_formula import files, install
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.paths import formula_root
 
+#: Has Salt read a pillar as data: without it, Jinja in there would be run in dom0 as root.
+_DATA = "#!yaml\n"
 #: What is read in dom0, too (R70).
 DOCS = ("cheatsheet.md", "resolvefix.md", "sysvpn-improvements.md")
 _FOLDERS = {"salt/qubes": "salt/qubes", **{f"_{name}": f"salt/_{name}" for name in (
@@ -66,7 +68,7 @@ def members(pillar=None):
         if pillar.problems():
             fix = f"See qubes-vpn check {pillar.path}."
             raise UserError("the pillar has problems", fix, file=pillar.path)
-        content["pillar/qubes_vpn/init.sls"] = pillar.text.encode()
+        content["pillar/qubes_vpn/init.sls"] = f"{_DATA}{pillar.text}".encode()
         content["pillar/qubes_vpn/init.top"] = top(pillar.model).encode()
     return content
 

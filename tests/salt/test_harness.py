@@ -23,6 +23,15 @@ def test_minion_is_dom0_and_reads_the_pillar(salt_call):
     assert found.data == "simple"
 
 
+def test_a_pillar_of_a_bundle_is_data(salt_call):
+    """Its first line (qubes_vpn_formula/bundle.py) keeps Salt from running Jinja in dom0."""
+    topology = """qubes_vpn: {topology: '{{ "sim" ~ "ple" }}'}"""
+    run = salt_call("pillar.get", "qubes_vpn:topology", pillar=topology)
+    assert run.data == "simple"
+    read = salt_call("pillar.get", "qubes_vpn:topology", pillar=f"#!yaml\n{topology}")
+    assert read.data == '{{ "sim" ~ "ple" }}'
+
+
 def test_exit_code_and_text_are_those_of_salt(salt_text):
     missing = salt_text("state.sls", "qubes.network.no-such-file")
     assert missing.code != 0
