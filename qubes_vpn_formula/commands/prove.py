@@ -2,6 +2,7 @@
 """``qubes-vpn prove``: that no packet at all gets past a machine's rules, or which one does."""
 
 import importlib.util
+import ipaddress
 import json
 import time
 from pathlib import Path
@@ -17,7 +18,8 @@ The rules of each VPN and resolver qube, and the list that the qube upstream of 
 loaded into a network namespace of their own, read back, and made a question to a solver: is there
 any packet that breaks one of these?
   P1  no packet of a client leaves by the VPN qube's uplink
-  P2  no packet of the VPN qube's own leaves by it, except to an endpoint
+  P2  nothing of the VPN qube's own leaves by it but to an endpoint, or to find neighbours (ARP, and
+      IPv6's neighbour discovery)
   P3  no DNS packet of a client reaches another than the intended resolver
   P4  nothing from the uplink or the tunnel opens a new flow to a client
   P5  no packet of a client reaches another client
@@ -27,6 +29,7 @@ any packet that breaks one of these?
 What is refuted comes with a packet, and the rules that it meets. Send it through a real kernel:
   qubes-vpn prove pillar.sls --json >proof.json; sudo qubes-vpn lab --replay proof.json
 What the model does not know is refused, never taken for harmless: docs/model.md.
+With --rules a qube's own word is taken for which clients and which resolvers it has.
 
 Needs nft, unshare, and the solver: pip install 'qubes-vpn-formula[prove]'
 
@@ -36,6 +39,7 @@ examples:
   qubes-vpn prove pillar.sls
   qubes-vpn prove pillar.sls --page proof.html
   qubes-vpn prove pillar.sls --rules sys-vpn=ruleset.json
+  qubes-vpn prove pillar.sls --rules sys-net=ruleset.json --address sys-vpn=10.137.0.7
 """
 #: Bytes of a qube's rules; 50,000 endpoints are 7 MB.
 _LARGEST = 64 << 20
@@ -51,8 +55,17 @@ def add(subparsers):
         metavar="QUBE=FILE",
         action="append",
         default=[],
-        help="what a real VPN or resolver qube has loaded, instead of what the pillar gives it: "
-        "the output of nft -j list ruleset there",
+        help="what a real VPN or resolver qube, or the qube upstream of a VPN qube, has loaded, "
+        "instead of what the pillar gives it: the output there of nft -j list ruleset; by an nft "
+        "older than 1.1.3, behind that of nft -a -t --debug=netlink list ruleset, in one file",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="VPN=ADDRESS",
+        action="append",
+        default=[],
+        help="an address of a VPN qube, by which its list is found in --rules of its upstream; "
+        "once more for IPv6",
     )
     parser.add_argument("--page", metavar="HTML", help="also write a page that explains it all")
     json_option(parser)
@@ -71,8 +84,9 @@ def run(args):
     from qubes_vpn_formula.prove import machine, prover, report
 
     places = list(machine.places(file.model))
+    addresses = _addresses(args.address)
     for text in args.rules:
-        places = _collected(text, file.model, places)
+        places = _collected(text, file.model, places, addresses)
     begin = time.monotonic()
     answers = list(prover.prove(places))
     if not args.json:
@@ -91,24 +105,70 @@ def run(args):
     return 0 if content["proven"] else 1
 
 
-def _collected(text, model, places):
+def _collected(text, model, places, addresses):
     """The places with one qube's replaced by what it has loaded."""
     from qubes_vpn_formula.prove import machine
+    from qubes_vpn_formula.prove.notmodelled import NotModelled
 
     name, equals, path = text.partition("=")
     service = model.services.get(name)
-    if not equals or service is None or service.role == "firewall":
+    service = None if service is None or service.role == "firewall" else service
+    behind = [
+        one for one in model.services.values() if one.role == "tunnel" and one.upstream == name
+    ]
+    if not equals or not (service or behind):
         raise UserError(
-            f"'{text}' names no VPN or resolver qube of the pillar",
+            f"'{text}' names no VPN or resolver qube of the pillar, and no qube upstream of one",
             "Write it as in --rules sys-vpn=ruleset.json.",
             key="--rules",
         )
+    listed = [one for one in behind if one.name in addresses]
+    if not service and not listed:
+        raise UserError(
+            f"which client of {name} is {behind[0].name} is not said",
+            f"Add --address {behind[0].name}=ADDRESS, as 'qvm-prefs {behind[0].name} ip' says it.",
+            key="--address",
+        )
     try:
-        found = machine.collected(service, json.loads(read_text(path, _LARGEST)))
+        document = _document(read_text(path, _LARGEST))
+        found = [machine.collected(service, document)] if service else []
+        found += [machine.collected_upstream(one, document, addresses[one.name]) for one in listed]
+    except NotModelled as error:
+        raise UserError(str(error), "Nothing can be said of these rules.", path) from None
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise UserError("it is not nft's JSON", "Make it by nft -j list ruleset.", path) from None
-    rest = [one for one in places if one.qube != name or "P8" in one.properties]
-    return [*rest, found]
+    replaced = {one.name for one in listed}
+    rest = [
+        one
+        for one in places
+        if (one.list_of not in replaced if one.list_of else not service or one.qube != name)
+    ]
+    return [*rest, *found]
+
+
+def _document(text):
+    """nft's JSON, and, where that follows, what else it says of the same rules."""
+    from qubes_vpn_formula.prove.collect import complete
+
+    document, end = json.JSONDecoder().raw_decode(text.lstrip())
+    complete(document, text.lstrip()[end:])
+    return document
+
+
+def _addresses(texts):
+    """{VPN qube: its addresses}."""
+    found = {}
+    for text in texts:
+        name, _equals, address = text.partition("=")
+        try:
+            found.setdefault(name, []).append(str(ipaddress.ip_address(address)))
+        except ValueError:
+            raise UserError(
+                f"'{text}' names no address",
+                "Write it as in --address sys-vpn=10.137.0.7.",
+                key="--address",
+            ) from None
+    return found
 
 
 def _show(place, answers):

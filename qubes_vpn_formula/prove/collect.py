@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.prove import bytecode
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _SCRIPT = """set -e
 ip -batch links
 for text in "$@"; do nft -f "$text"; done
 nft -j list ruleset >rules.json
-nft -a -t list ruleset >rules.txt
+nft -a -t --debug=netlink list ruleset >rules.txt
 """
 _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _CHAIN = re.compile(r"\tchain (\S+) \{")
@@ -57,6 +58,8 @@ def listing(texts: Sequence[str], links: Sequence[Link] = ()) -> dict[str, Any]:
                 check=False,
                 timeout=_PATIENCE,
             )
+        except FileNotFoundError:
+            raise UserError("unshare cannot be found", "Install util-linux.") from None
         except subprocess.TimeoutExpired:
             raise UserError("the rules take nft longer than a minute", "Load fewer.") from None
         if done.returncode:
@@ -65,7 +68,10 @@ def listing(texts: Sequence[str], links: Sequence[Link] = ()) -> dict[str, Any]:
                 f"the rules cannot be loaded: {words[0]}",
                 "Install nftables and iproute2, or mend the rules.",
             )
-        document = json.loads((folder / "rules.json").read_text())
+        try:
+            document = json.loads((folder / "rules.json").read_text())
+        except ValueError:  # nft 1.0.6 stops in the middle, at flags of a table
+            raise UserError("nft does not list the rules", "Take table flags out.") from None
         complete(document, (folder / "rules.txt").read_text())
     return document
 
@@ -84,13 +90,21 @@ def _lines(link: Link) -> str:
 
 
 def complete(document: dict[str, Any], text: str) -> None:
-    """What nft's text says and the JSON of nft 1.0.6 does not: devices, flags, a rule's words."""
+    """What is not in the JSON of nft 1.0.6: devices, flags, a rule's words, protocols.
+
+    text: what `nft -a -t --debug=netlink list ruleset` says.  Raises NotModelled.
+    """
     rules, devices, flags = _read(text)
+    protocols = bytecode.compared(text)
     for entry in document["nftables"]:
         for kind, data in entry.items():
             place = data.get("family"), data.get("table")
             if kind == "rule":
                 data["text"] = rules.get((*place, data["handle"]), "")
+                code = protocols.get((*place, data["chain"], data["handle"]))
+                if code is not None:
+                    data["complete"] = True
+                    bytecode.put_back(data, code)
             elif kind == "chain" and (*place, data["name"]) in devices:
                 data["dev"] = devices[*place, data["name"]]
             elif kind == "table" and (place[0], data["name"]) in flags:

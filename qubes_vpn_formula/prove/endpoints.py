@@ -27,14 +27,17 @@ _FEW = 32
 class Endpoints:
     """The endpoints of a qube whose rule set is *ruleset*.
 
-    open_sets: sets that the solver does not look into.
+    own: they are endpoints of that qube, and not of a client of its.  open_sets: sets that the
+    solver does not look into.
     """
 
-    def __init__(self, destinations: Sequence[Destination], ruleset: Ruleset) -> None:
+    def __init__(
+        self, destinations: Sequence[Destination], ruleset: Ruleset, own: bool = True
+    ) -> None:
         self._destinations, self._ruleset = destinations, ruleset
         self.open_sets: Names = frozenset()
         ours = ruleset.tables.get(("inet", TABLE))
-        if ours and len(destinations) > _FEW:
+        if own and ours and len(destinations) > _FEW:
             names = [name for sets in _SETS.values() for name in sets if name in ours.sets]
             self.open_sets = frozenset(("inet", TABLE, name) for name in names)
 

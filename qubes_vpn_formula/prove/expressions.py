@@ -72,11 +72,20 @@ _FIELDS = {
     "icmp": _ICMP,
     "icmpv6": _ICMPV6,
 }
+
+
+def _offset(packet: Packet) -> z3.BitVecRef:
+    """0 is the offset of what is whole, or a first fragment."""
+    given = packet.fragment_offset
+    return z3.If(packet.later_fragment, z3.If(given == 0, z3.BitVecVal(1, 13), given), 0 * given)
+
+
 _IPV4: dict[str, tuple[str, Callable[[Packet], z3.BitVecRef]]] = {
     "saddr": ("ipv4_addr", lambda packet: z3.Extract(31, 0, packet.source)),
     "daddr": ("ipv4_addr", lambda packet: z3.Extract(31, 0, packet.destination)),
     "protocol": ("inet_proto", lambda packet: packet.protocol),
     "hdrlength": ("number4", lambda packet: packet.header_words),
+    "frag-off": ("number16", lambda packet: z3.Concat(packet.fragment_flags, _offset(packet))),
     "ttl": ("number8", lambda packet: packet.hop_limit),
 }
 _IPV6: dict[str, tuple[str, Callable[[Packet], z3.BitVecRef]]] = {
@@ -222,6 +231,8 @@ def load(family: str, data: Any, packet: Packet, where: str) -> list[Loaded]:
     raise NotModelled(where, f"'{data}'")
 
 
+#: nft writes two in a row at most.
+_OPERANDS = 8
 _BITWISE: dict[str, Callable[[z3.BitVecRef, z3.BitVecRef], z3.BitVecRef]] = {
     "&": lambda left, right: left & right,
     "|": lambda left, right: left | right,
@@ -233,6 +244,8 @@ _BITWISE: dict[str, Callable[[z3.BitVecRef, z3.BitVecRef], z3.BitVecRef]] = {
 
 def _bitwise(sign: str, family: str, parts: Any, packet: Packet, where: str) -> Loaded:
     left, *others = parts
+    if len(others) > _OPERANDS:
+        raise NotModelled(where, f"'{sign}' of more than {_OPERANDS} values")
     found = single(family, left, packet, where)
     for other in others:
         number = values.single(found.kind, other, where)

@@ -6,7 +6,7 @@ boot, with Qubes' own rules beside it, open, and the moments in between.  They a
 same files and by the same functions as in the qube.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import qubes_vpn_endpoints
 import qubes_vpn_resolver
 import qubes_vpn_ruleset
+from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.lab.agent import clients as firewall
 from qubes_vpn_formula.paths import formula_root
 from qubes_vpn_formula.prove.sources import Part
@@ -27,6 +28,8 @@ CLIENTS |= {"vif5.0": ("10.137.0.5", "fd09:24ef:4179::a89:5")}
 RESOLVERS = ("198.18.0.53", "198.18.0.54", "2001:2::53")
 #: What Qubes gives every qube to ask (qubes-core-admin, ``qubes/vm/mix/net.py``).
 VIRTUAL = ("10.139.1.1", "10.139.1.2")
+#: Of clients and of devices with a gate, in a qube that is asked what it has loaded.
+_MOST = 300
 _FILES = "salt/qubes/network/files"
 _AGENT = Path(firewall.__file__).parent
 
@@ -56,6 +59,7 @@ class Place:
     `policies` (each base chain's own policy is not in force yet), `intervals` (interval sets are
     empty for a moment).  between: it is one of the rule sets while rules are loaded, so what is
     claimed is part of P7.  document: instead of text, what `nft -j list ruleset` said in the qube.
+    list_of: the qube whose list it is that P8 is about.
     """
 
     qube: str
@@ -67,6 +71,7 @@ class Place:
     without: str = ""
     between: bool = False
     document: dict[str, Any] | None = None
+    list_of: str = ""
 
     @property
     def text(self) -> str:
@@ -146,8 +151,8 @@ def upstream(service: Service) -> Place:
     )
     parts = (*_base({device: addresses}), Part(f"dom0's list of {service.name}", text))
     facts = Facts(endpoints=service.endpoints, clients={device: addresses})
-    stage = f"the list of {service.name}"
-    return Place(service.upstream or "", stage, parts, ("P8",), facts)
+    name, stage = service.upstream or "", f"the list of {service.name}"
+    return Place(name, stage, parts, ("P8",), facts, list_of=service.name)
 
 
 def resolver(service: Service) -> Iterator[Place]:
@@ -179,10 +184,8 @@ def collected(service: Service, document: dict[str, Any]) -> Place:
                 devices = one.get("dev", [])
                 guarded |= {devices} if isinstance(devices, str) else {*devices}
     clients: dict[str, tuple[str, ...]] = {}
-    for family in ("ip", "ip6"):
-        for element in sets.get((family, "qubes", "allowed"), []):
-            device, address = element["concat"]
-            clients[device] = (*clients.get(device, ()), address)
+    for address, device in _links(document).items():
+        clients[device] = (*clients.get(device, ()), address)
     resolvers = [
         address
         for name in ("resolvers4", "resolvers6")
@@ -192,11 +195,54 @@ def collected(service: Service, document: dict[str, Any]) -> Place:
         return Place(
             service.name, "as it runs", (), ("P3R",), Facts(clients=clients), document=document
         )
+    _few(service.name, clients, guarded)
     facts = Facts(
         (service.interface,), service.endpoints, tuple(resolvers), clients, tuple(sorted(guarded))
     )
     props = (*LEAKS, "P6") if clients else LEAKS
     return Place(service.name, "as it runs", (), props, facts, document=document)
+
+
+def collected_upstream(
+    service: Service, document: dict[str, Any], addresses: Sequence[str]
+) -> Place:
+    """The qube upstream of *service* with what it has loaded: P8, of that client's link.
+
+    addresses: the client's.  Raises UserError when the qube upstream does not know one of them.
+    """
+    links = _links(document)
+    clients: dict[str, tuple[str, ...]] = {}
+    for address in addresses:
+        if address not in links:
+            raise UserError(
+                f"{service.upstream} has no client {address}",
+                f"See 'qvm-prefs {service.name} ip'; the qube has to run.",
+                key="--address",
+            )
+        clients[links[address]] = (*clients.get(links[address], ()), address)
+    facts = Facts(endpoints=service.endpoints, clients=clients)
+    name, stage = service.upstream or "", f"the list of {service.name}, as it runs"
+    return Place(name, stage, (), ("P8",), facts, document=document, list_of=service.name)
+
+
+def _links(document: dict[str, Any]) -> dict[str, str]:
+    """{address: interface} of the clients that Qubes' antispoofing knows."""
+    found = {}
+    for entry in document["nftables"]:
+        one = entry.get("set", {})
+        if (one.get("table"), one.get("name")) == ("qubes", "allowed"):
+            for element in one.get("elem", []):
+                device, address = element["concat"]
+                found[address] = device
+    return found
+
+
+def _few(qube: str, *found: Collection[str]) -> None:
+    """Raises UserError for more than anybody has: each is asked about."""
+    if any(len(one) > _MOST for one in found):
+        raise UserError(
+            f"{qube} has more than {_MOST} clients or guarded devices", "Look at what it sent."
+        )
 
 
 def _base(known: dict[str, tuple[str, ...]] = CLIENTS) -> tuple[Part, ...]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from qubes_vpn_formula.prove import values
+from qubes_vpn_formula.prove import bytecode, values
 from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.ruleset import Base, Chain, Key, Rule, Ruleset, Set, Table
 
@@ -23,18 +23,23 @@ _FLAGS = {"constant", "interval"}
 def read(document: dict[str, Any]) -> Ruleset:
     """The rule set in *document*.  Raises NotModelled for anything that is not modelled.
 
-    Beside what nft says a chain of a netdev hook may have "dev", and a rule "text":
-    :func:`qubes_vpn_formula.prove.collect.listing` writes them, because nft 1.0.6 does not.
+    Beside what nft says a chain of a netdev hook may have "dev", and a rule "text" and "complete":
+    :func:`qubes_vpn_formula.prove.collect.complete` writes them, because nft 1.0.6 does not.
     """
     reading = _Reading()
     for entry in document["nftables"]:
         for kind, data in entry.items():
+            if kind == "metainfo":
+                reading.tells_all = bytecode.tells_all(data["version"])
             if kind not in _IGNORED:
                 reading.take(kind, data)
     return reading.ruleset()
 
 
 class _Reading:
+    #: The nft that wrote it leaves nothing out of a rule.
+    tells_all = False
+
     def __init__(self) -> None:
         self._tables: dict[tuple[str, str], dict[str, Any]] = {}
         self._chains: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -79,7 +84,9 @@ class _Reading:
         where = f"{data['family']} {data['name']}"
         if data["family"] not in _FAMILIES:
             raise NotModelled(where, "a table of this family")
-        if data.get("flags"):
+        if (
+            "flags" in data
+        ):  # what nft 1.0.6 writes there is no flag's name, but it writes something
             raise NotModelled(where, f"a table with flags ({data['flags']})")
         self._tables[data["family"], data["name"]] = data
 
@@ -88,6 +95,10 @@ class _Reading:
 
     def _rule(self, data: dict[str, Any]) -> None:
         rules = self._rules[data["family"], data["table"], data["chain"]]
+        told = self.tells_all or data.get("complete")
+        if not told and any(bytecode.reads_any_transport(one) for one in data["expr"]):
+            where = f"{data['family']} {data['table']} {data['chain']}, rule {len(rules) + 1}"
+            raise NotModelled(where, "'th', before which this nft may not say a protocol,")
         rules.append(
             Rule(
                 data["family"],

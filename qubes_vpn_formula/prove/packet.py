@@ -23,6 +23,9 @@ STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 6
 ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
 LOOPBACK = 1  # the index of `lo`, in every network namespace
 
+#: What conntrack tells flows apart by.
+TUPLE = ("source", "destination", "protocol", "source_port", "destination_port")
+
 _BOOL = 0
 #: Bits of each field; _BOOL for a truth.
 _WIDTHS = {
@@ -38,6 +41,8 @@ _WIDTHS = {
     "protocol_known": _BOOL,
     "protocol": 8,
     "later_fragment": _BOOL,
+    "fragment_flags": 3,
+    "fragment_offset": 13,
     "transport_bytes": 16,
     "source_port": 16,
     "destination_port": 16,
@@ -83,6 +88,7 @@ class Packet:
     next_header, routing_header: IPv6, the first next-header byte; has such a header.
     protocol: behind all extension headers; protocol_known: the kernel found it.
     later_fragment: it has no transport header, because that was in an earlier fragment.
+    fragment_flags, fragment_offset: IPv4's; the offset, of 8 bytes, counts in later fragments.
     transport_bytes: how many bytes of transport header and payload there are.
     source_port, destination_port: the first two and next two bytes of the transport header, of
     whatever protocol; so ICMP's type and code are the source port's bytes.
@@ -111,6 +117,8 @@ class Packet:
     protocol_known: z3.BoolRef
     protocol: z3.BitVecRef
     later_fragment: z3.BoolRef
+    fragment_flags: z3.BitVecRef
+    fragment_offset: z3.BitVecRef
     transport_bytes: z3.BitVecRef
     source_port: z3.BitVecRef
     destination_port: z3.BitVecRef
@@ -215,6 +223,29 @@ class Packet:
             z3.Implies(self.in_state("established"), z3.Not(self.first)),
             z3.Implies(z3.Not(z3.Or(self.is_ipv4(), self.is_ipv6())), z3.Not(self.protocol_known)),
         )
+
+    def possible(self) -> z3.BoolRef:
+        """IP, well formed, and what conntrack says of its flow is true of it.
+
+        A packet that goes the way of its flow's first one has the addresses and ports of that,
+        before any translation (net/netfilter/nf_conntrack_core.c, `resolve_normal_ct`).  Only
+        errors about a flow are of none themselves.
+        """
+        onward = z3.And(
+            self.in_state("new", "established", "related"),
+            z3.Not(self.reply),
+            self.is_protocol(*PORTED),
+        )
+        same = [getattr(self, f"original_{name}") == getattr(self, name) for name in TUPLE]
+        return z3.And(
+            z3.Or(self.is_ipv4(), self.is_ipv6()),
+            self.well_formed(),
+            z3.Implies(onward, z3.And(same)),
+        )
+
+    def came(self) -> z3.BoolRef:
+        """What is so when it comes in by a device: marks and sockets are this qube's own."""
+        return z3.And(self.possible(), self.mark == 0, z3.Not(self.has_socket))
 
     def _addresses(self) -> list[z3.BitVecRef]:
         return [

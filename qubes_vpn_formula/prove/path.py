@@ -5,14 +5,18 @@ from dataclasses import dataclass, fields
 
 import z3
 
-from qubes_vpn_formula.prove import translation
-from qubes_vpn_formula.prove.packet import STATES, Packet, value
-from qubes_vpn_formula.prove.ruleset import Chain, Ruleset
+from qubes_vpn_formula.prove import flow
+from qubes_vpn_formula.prove.notmodelled import NotModelled
+from qubes_vpn_formula.prove.packet import Packet, value
+from qubes_vpn_formula.prove.ruleset import Chain, Ruleset, Table
 from qubes_vpn_formula.prove.statements import Names
 from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either
-from qubes_vpn_formula.prove.walk import Outcome, walk
+from qubes_vpn_formula.prove.walk import Outcome, offloads, walk
 
 _DEVICE = ("index", "name", "kind", "group")
+_MOST_FLOWTABLES = 8
+#: What fragmentation changes.
+CUT = ("later_fragment", "fragment_flags", "fragment_offset", "transport_bytes")
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,22 @@ class Way:
 def forwarded(ruleset: Ruleset, packet: Packet, open_sets: Names = frozenset()) -> Way:
     """In by one device and out by another: ingress, prerouting, forward, postrouting, egress.
 
-    Which device it goes out by is the packet's out_*: whatever routing decides is allowed.  Where
-    rules offload flows, any packet of TCP or UDP may be of one: it meets nothing but egress.
+    Which device it goes out by is the packet's out_*: whatever routing decides is allowed.  One of
+    a flow that rules have offloaded may meet nothing but egress.
     """
+    way = _by_the_rules(ruleset, packet, open_sets)
+    tables = [(one, name) for one in ruleset.tables.values() for name in one.flowtables]
+    if len(tables) > _MOST_FLOWTABLES:
+        raise NotModelled("forward", f"more than {_MOST_FLOWTABLES} flowtables")
+    offloaded = either(*[_offloaded(ruleset, *one, packet, open_sets) for one in tables])
+    if not z3.is_false(offloaded):
+        way.through = either(way.through, offloaded)
+        way.packet = _either(offloaded, flow.offloaded(packet), way.packet)
+    return _out(way)
+
+
+def _by_the_rules(ruleset: Ruleset, packet: Packet, open_sets: Names) -> "_Way":
+    """From ingress to postrouting."""
     way = _Way(ruleset, open_sets)
     way.pass_("ingress", without("out", packet))
     way.pass_("prerouting", without("out", way.packet))
@@ -41,11 +58,48 @@ def forwarded(ruleset: Ruleset, packet: Packet, open_sets: Names = frozenset()) 
     alive = z3.UGT(way.packet.hop_limit, 1)
     way.pass_("forward", way.packet.having(hop_limit=way.packet.hop_limit - 1), alive)
     way.pass_("postrouting", way.packet)
-    offloaded = _offloaded(ruleset, packet)
-    if not z3.is_false(offloaded):
-        way.through = either(way.through, offloaded)
-        way.packet = _either(offloaded, _as_offloaded(packet), way.packet)
-    return _out(way)
+    return way
+
+
+def _offloaded(
+    ruleset: Ruleset, table: Table, name: str, packet: Packet, open_sets: Names
+) -> z3.BoolRef:
+    """Whether *packet* may be of a flow in the flowtable *name*.
+
+    Its first packet passed the rules, and a later one met a rule that puts it there
+    (net/netfilter/nft_flow_offload.c).  Of those rules only the tables count that were there when
+    the flowtable was made; what has changed in them since is taken for having cut its flows.
+    """
+    before = {
+        key: one
+        for key, one in ruleset.tables.items()
+        if one is table or 0 < one.handle < table.handle
+    }
+    where = f"{table.family} {table.name} {name}"
+    first, later = Packet.any(f"{where}: the first"), Packet.any(f"{where}: the one that adds")
+    opening = _by_the_rules(Ruleset(before), first, open_sets)
+    adding = _by_the_rules(Ruleset(before), later, open_sets)
+    words = offloads(f"@{name}")
+    adds = [
+        step.met
+        for _hook, outcome in adding.hooks
+        for step in outcome.trace
+        if step.what == words
+        if (step.where.family, step.where.table) == (table.family, table.name)
+    ]
+    came = [packet.in_name == value("in_name", one) for one in table.flowtables[name]]
+    return both(
+        either(*adds),
+        either(*came),
+        flow.goes_on(packet),
+        flow.goes_on(later),
+        later.came(),
+        flow.begins(first),
+        first.came(),
+        opening.through,
+        flow.same(packet, later),
+        flow.began(later, first, opening.packet),
+    )
 
 
 def sent(ruleset: Ruleset, packet: Packet, open_sets: Names = frozenset()) -> Way:
@@ -79,18 +133,18 @@ class _Way:
     def __init__(self, ruleset: Ruleset, open_sets: Names) -> None:
         self._ruleset = ruleset
         self._open_sets = open_sets
-        self._hooks: list[tuple[str, Outcome]] = []
+        self.hooks: list[tuple[str, Outcome]] = []
         self.through = TRUE
         self.packet: Packet | None = None
 
     def pass_(self, hook: str, packet: Packet, given: z3.BoolRef = TRUE) -> None:
         came = both(self.through, given)
         outcome = walk(self._ruleset, hook, packet, came, self._open_sets)
-        self._hooks.append((hook, outcome))
+        self.hooks.append((hook, outcome))
         self.through, self.packet = outcome.accepted, outcome.packet
 
     def done(self) -> Way:
-        return Way(tuple(self._hooks), self.through, self.packet)
+        return Way(tuple(self.hooks), self.through, self.packet)
 
 
 def without(side: str, packet: Packet) -> Packet:
@@ -107,7 +161,7 @@ def _out(way: _Way) -> Way:
     """Through egress: what is too long for the device is cut before."""
     cut = Packet.any("cut")
     packet = without("in", way.packet).having(
-        later_fragment=cut.later_fragment, transport_bytes=cut.transport_bytes
+        **{name: getattr(cut, name) for name in CUT},
     )
     way.pass_("egress", packet)
     return way.done()
@@ -115,31 +169,6 @@ def _out(way: _Way) -> Way:
 
 def _at(ruleset: Ruleset, hook: str) -> list[Chain]:
     return [one for one in ruleset.chains() if one.base and one.base.hook == hook]
-
-
-def _offloaded(ruleset: Ruleset, packet: Packet) -> z3.BoolRef:
-    """Whether a packet may be of an offloaded flow."""
-    devices = {
-        name
-        for table in ruleset.tables.values()
-        for names in table.flowtables.values()
-        for name in names
-    }
-    if not any("flow" in one for rule in ruleset.rules() for one in rule.statements):
-        return FALSE
-    came = either(*[packet.in_name == value("in_name", name) for name in sorted(devices)])
-    return both(came, translation.has_ports(packet), z3.Bool("its flow is offloaded"))
-
-
-def _as_offloaded(packet: Packet) -> Packet:
-    """Translated as its flow is, and with no flow to be seen."""
-    return packet.having(
-        state=STATES["invalid"],
-        **{
-            field: getattr(packet, f"flow_new_{field}")
-            for field in ("source", "destination", "source_port", "destination_port")
-        },
-    )
 
 
 def _either(truth: z3.BoolRef, one: Packet, other: Packet) -> Packet:

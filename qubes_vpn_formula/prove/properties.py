@@ -20,7 +20,6 @@ from qubes_vpn_formula.prove.packet import (
     ICMP,
     ICMPV6,
     LOOPBACK,
-    PORTED,
     TCP,
     UDP,
     Packet,
@@ -37,11 +36,12 @@ from qubes_vpn_ruleset import MARK
 #: What is proven, in the words of people.
 TITLES = {
     "P1": "no packet of a client leaves by the VPN qube's uplink",
-    "P2": "no packet of the VPN qube's own leaves by its uplink, except to an endpoint",
+    "P2": "no packet of the VPN qube's own leaves by its uplink, except to an endpoint, and for "
+    "neighbours (ARP, IPv6's neighbour discovery)",
     "P3": "no DNS packet of a client reaches another than the intended resolver",
     "P4": "nothing from the uplink or the tunnel opens a new flow to a client",
     "P5": "no packet of a client reaches another client",
-    "P6": "what has to work gets through: clients' flows, answers, path-MTU messages, the tunnel's",
+    "P6": "what has to work gets through: flows, answers, errors, the tunnel's own, neighbours",
     "P7": "P1 to P5 hold in each rule set that there is while rules are loaded",
     "P8": "the upstream qube lets the VPN qube open flows to its endpoints only",
 }
@@ -91,21 +91,21 @@ class Question:
     def forwarded(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet from one device to another, its way, and what is known of it."""
         packet = Packet.any("p")
-        known = z3.And(_came(packet), _device(packet, "in"), _device(packet, "out"))
+        known = z3.And(packet.came(), _device(packet, "in"), _device(packet, "out"))
         return packet, path.forwarded(self.ruleset, packet, self.open_sets), known
 
     @cached_property
     def sent(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet of the qube's own."""
         packet = Packet.any("own")
-        known = z3.And(_possible(packet), _device(packet, "out"))
+        known = z3.And(packet.possible(), _device(packet, "out"))
         return packet, path.sent(self.ruleset, packet, self.open_sets), known
 
     @cached_property
     def received(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet for the qube itself."""
         packet = Packet.any("in")
-        known = z3.And(_came(packet), _device(packet, "in"))
+        known = z3.And(packet.came(), _device(packet, "in"))
         return packet, path.received(self.ruleset, packet, self.open_sets), known
 
 
@@ -213,9 +213,15 @@ def _answers(packet: Packet) -> z3.BoolRef:
 
 
 def _good_answers(packet: Packet) -> z3.BoolRef:
-    """Answers that a flow needs: of the errors those that RFC 1122 and RFC 4443 have hosts heed."""
+    """Answers that a flow needs, and errors about what it sends."""
+    error = z3.And(packet.in_state("related"), _good_error(packet))
+    return z3.And(packet.reply, _plain(packet), z3.Or(packet.in_state("established"), error))
+
+
+def _good_error(packet: Packet) -> z3.BoolRef:
+    """One that RFC 1122 and RFC 4443 have hosts heed."""
     kind = z3.Extract(15, 8, packet.source_port)
-    errors = z3.Or(
+    return z3.Or(
         [
             z3.And(family, packet.is_protocol(protocol), z3.Or([kind == one for one in kinds]))
             for family, protocol, kinds in (
@@ -224,35 +230,13 @@ def _good_answers(packet: Packet) -> z3.BoolRef:
             )
         ]
     )
-    error = z3.And(packet.in_state("related"), errors)
-    return z3.And(packet.reply, _plain(packet), z3.Or(packet.in_state("established"), error))
 
 
-def _came(packet: Packet) -> z3.BoolRef:
-    """Of a packet that comes in by a device: marks and sockets are this qube's own."""
-    return z3.And(_possible(packet), packet.mark == 0, z3.Not(packet.has_socket))
-
-
-def _possible(packet: Packet) -> z3.BoolRef:
-    """IP, well formed, and what conntrack says of its flow is true of it.
-
-    A packet that goes the way of its flow's first one has the addresses and ports of that, before
-    any translation (net/netfilter/nf_conntrack_core.c, `resolve_normal_ct`).  Only errors about a
-    flow are of none themselves.
-    """
-    first = z3.And(
-        packet.in_state("new", "established", "related"),
-        z3.Not(packet.reply),
-        packet.is_protocol(*PORTED),
-    )
-    same = [
-        getattr(packet, f"original_{name}") == getattr(packet, name)
-        for name in ("source", "destination", "protocol", "source_port", "destination_port")
-    ]
-    return z3.And(
-        z3.Or(packet.is_ipv4(), packet.is_ipv6()),
-        packet.well_formed(),
-        z3.Implies(first, z3.And(same)),
+def _ping(packet: Packet) -> z3.BoolRef:
+    """It asks for an echo: type and code.  Conntrack knows no flow that other ICMP begins."""
+    return z3.Or(
+        z3.And(packet.is_ipv4(), packet.is_protocol(ICMP), packet.source_port == 0x0800),
+        z3.And(packet.is_ipv6(), packet.is_protocol(ICMPV6), packet.source_port == 0x8000),
     )
 
 
@@ -307,7 +291,9 @@ def _p3(q: Question) -> Iterator[Claim]:
         for one in q.facts.resolvers
     ]
     meant = z3.And(z3.Or(fits), tunnel(end, "out", q.facts), end.destination_port == DNS)
-    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), _kept_port(packet))
+    # An answer of the client's own, to who asks it from that port, is none of its questions.
+    asked = z3.Or(z3.Not(packet.reply), _kept_port(packet))
+    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), asked)
     bad = z3.And(known, way.through, asks, z3.Not(meant))
     likely = (packet.destination == number("203.0.113.53"), *_likely(packet, "vif4.0", "wg0"))
     yield Claim("P3", TITLES["P3"], bad, packet, way, likely=likely)
@@ -337,7 +323,9 @@ def _p5(q: Question) -> Iterator[Claim]:
 def _p8(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
     opens = packet.in_state("new", "untracked", "invalid")
-    bad = z3.And(known, way.through, client(packet, "in"), opens, z3.Not(q.endpoint(way.packet)))
+    its = z3.Or([packet.in_name == name_number(device) for device in q.facts.clients])
+    its = z3.And(client(packet, "in"), its)
+    bad = z3.And(known, way.through, its, opens, z3.Not(q.endpoint(way.packet)))
     yield Claim(
         "P8", TITLES["P8"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
     )
@@ -366,6 +354,7 @@ def _p6(q: Question) -> Iterator[Claim]:
     for text, needs, devices in (
         ("a client's flow gets into the tunnel", _client_flow, ("vif4.0", "wg0")),
         ("a client's DNS gets into the tunnel", _client_question, ("vif4.0", "wg0")),
+        ("a client's errors about answers get into the tunnel", _client_error, ("vif4.0", "wg0")),
         (
             "answers and errors come out of the tunnel to the client",
             _answer_flow,
@@ -375,26 +364,82 @@ def _p6(q: Question) -> Iterator[Claim]:
         packet, way, known = q.forwarded
         bad = z3.And(known, needs(q.facts, packet), z3.Not(way.through))
         yield Claim("P6", text, bad, packet, way, False, _likely(packet, *devices))
+    yield from _own_packets(q)
+    yield from _neighbours(q)
+
+
+def _own_packets(q: Question) -> Iterator[Claim]:
+    """Of the VPN qube itself: the tunnel's, those in it, and what clients hear from it."""
 
     packet, way, known = q.sent
-    good = z3.And(
-        known, q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts),
-        packet.in_state("new", "established"), z3.Not(packet.reply), _plain(packet),
-        _no_translation(packet), packet.out_address != 0, packet.out_group != _CLIENTS,
-        _stays(packet, way.packet),
+    goes_on = z3.And(_plain(packet), _stays(packet, way.packet), packet.out_address != 0)
+    flow = z3.And(
+        packet.in_state("new", "established"), z3.Not(packet.reply), _no_translation(packet),
+        packet.out_group != _CLIENTS,
     )  # fmt: skip
-    text = "the tunnel's own packets get to its endpoints"
-    bad = z3.And(good, z3.Not(way.through))
-    yield Claim("P6", text, bad, packet, way, False, _likely(packet, "", "eth0"))
+    to_endpoint = z3.And(
+        q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts)
+    )
+    to_client = z3.And(client(packet, "out"), _good_answers(packet))
+    for text, good, goes in (
+        ("the tunnel's own packets get to its endpoints", z3.And(flow, to_endpoint), "eth0"),
+        (
+            "the VPN qube's own packets get into the tunnel",
+            z3.And(flow, tunnel(packet, "out", q.facts)),
+            "wg0",
+        ),
+        (
+            "the VPN qube's answers to clients, and its errors about their flows, get to them",
+            to_client,
+            "vif4.0",
+        ),
+    ):
+        bad = z3.And(known, goes_on, good, z3.Not(way.through))
+        yield Claim("P6", text, bad, packet, way, False, _likely(packet, "", goes))
+
+    packet, way, known = q.received
+    outside = z3.Or(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
+    answer = z3.And(
+        outside, _good_answers(packet), z3.Not(_spoofed(packet, q.facts)),
+        packet.in_group != _CLIENTS,
+    )  # fmt: skip
+    ping = z3.And(_from_client(q.facts, packet), _ping(packet), packet.in_state("new"))
+    for text, good, came in (
+        (
+            "answers of the endpoints and errors about their flows, path-MTU messages too, come in",
+            answer,
+            "eth0",
+        ),
+        ("a client's ping comes in", ping, "vif4.0"),
+    ):
+        bad = z3.And(known, good, z3.Not(way.through))
+        yield Claim("P6", text, bad, packet, way, False, _likely(packet, came, ""))
+
+
+def _neighbours(q: Question) -> Iterator[Claim]:
+    """Who is next on the uplink is found: ARP, and IPv6's discovery, which has no flow."""
+    out, back = "IPv6 neighbours on the uplink are asked, and answered", "they ask, and answer, too"
+    packet, way, known = q.sent
+    good = z3.And(_neighbour(packet), uplink(packet, "out", q.facts), _stays(packet, way.packet))
+    flowless = packet.in_state("untracked")
+    bad = z3.And(known, good, flowless, _whole(packet), z3.Not(way.through))
+    yield Claim("P6", out, bad, packet, way, False, _likely(packet, "", "eth0"))
 
     packet, way, known = q.received
     good = z3.And(
-        known, uplink(packet, "in", q.facts), _good_answers(packet),
-        z3.Not(_spoofed(packet, q.facts)), packet.in_group != _CLIENTS,
+        _neighbour(packet), uplink(packet, "in", q.facts), z3.Not(_spoofed(packet, q.facts)),
+        packet.in_group != _CLIENTS,
     )  # fmt: skip
-    text = "answers of the endpoints and errors about their flows, path-MTU messages too, come in"
-    bad = z3.And(good, z3.Not(way.through))
-    yield Claim("P6", text, bad, packet, way, False, _likely(packet, "eth0", ""))
+    flowless = packet.in_state("untracked")
+    bad = z3.And(known, good, flowless, _whole(packet), z3.Not(way.through))
+    yield Claim("P6", back, bad, packet, way, False, _likely(packet, "eth0", ""))
+
+    frame = Packet.any("frame")
+    outcome = walk(q.ruleset, "egress", frame, open_sets=q.open_sets)
+    bad = z3.And(_device(frame, "out"), frame.ethertype == ARP, z3.Not(outcome.accepted))
+    way = Way((("egress", outcome),), outcome.accepted, outcome.packet)
+    text = "ARP leaves by any device"
+    yield Claim("P6", text, bad, frame, way, False, _likely(frame, "", "eth0"))
 
 
 def _stays(packet: Packet, end: Packet) -> z3.BoolRef:
@@ -418,8 +463,21 @@ def _client_question(facts: Facts, packet: Packet) -> z3.BoolRef:
     return z3.And(z3.Or(families), _of_a_client(facts, packet), asks)
 
 
+def _client_error(facts: Facts, packet: Packet) -> z3.BoolRef:
+    error = z3.And(packet.in_state("related"), _good_error(packet))
+    return z3.And(_of_a_client(facts, packet), error, _no_translation(packet))
+
+
 def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
     """What a client may send, into the tunnel; whatever it is for."""
+    return z3.And(
+        _from_client(facts, packet), tunnel(packet, "out", facts), z3.Not(packet.reply),
+        packet.out_address != 0, packet.out_group != _CLIENTS,
+    )  # fmt: skip
+
+
+def _from_client(facts: Facts, packet: Packet) -> z3.BoolRef:
+    """A good packet, by the client's own link and from its own address."""
     own = [
         z3.And(
             packet.in_name == name_number(device), packet.source == number(one),
@@ -428,11 +486,7 @@ def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
         for device, addresses in facts.clients.items()
         for one in addresses
     ]  # fmt: skip
-    return z3.And(
-        z3.Or(own), client(packet, "in"), tunnel(packet, "out", facts),
-        z3.Not(packet.reply), _plain(packet),
-        packet.out_address != 0, packet.out_group != _CLIENTS,
-    )  # fmt: skip
+    return z3.And(z3.Or(own), client(packet, "in"), _plain(packet))
 
 
 def _answer_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
@@ -494,15 +548,10 @@ def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3
 
     came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.
     """
-    # Conntrack knows no flow that another ICMP message begins.
-    ping = z3.Or(
-        z3.And(packet.is_ipv4(), packet.is_protocol(ICMP), packet.source_port == 0x0800),
-        z3.And(packet.is_ipv6(), packet.is_protocol(ICMPV6), packet.source_port == 0x8000),
-    )
     wishes: list[Any] = [
         packet.is_ipv4(),
         packet.protocol == UDP,
-        z3.Or(packet.is_protocol(UDP, TCP), ping),
+        z3.Or(packet.is_protocol(UDP, TCP), _ping(packet)),
         packet.in_state("new"),
         packet.in_state("new", "established"),
         packet.first,

@@ -18,8 +18,8 @@ from qubes_vpn_formula.prove.properties import Claim, Question, claims
 from qubes_vpn_formula.prove.ruleset import Ruleset
 from qubes_vpn_formula.prove.sources import Lines, lines
 
-#: Seconds that the solver may think about one claim.
-_PATIENCE = 60
+#: Seconds that the solver may think about one claim, and about all that is claimed of a place.
+_PATIENCE, _PATIENCE_WITH_PLACE = 60, 300
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,16 @@ def ruleset(place: Place) -> Ruleset:
 
 def prove_place(place: Place, found: Ruleset, known: Lines) -> Iterator[Answer]:
     """The claims of one place, whose rule set is *found*.  Raises NotModelled."""
-    endpoints = Endpoints(place.facts.endpoints, found)
+    endpoints = Endpoints(place.facts.endpoints, found, "P8" not in place.properties)
     question = Question(found, place.facts, endpoints.term, endpoints.open_sets)
+    until = time.monotonic() + _PATIENCE_WITH_PLACE
     for id in place.properties:
         if id in ("P2", "P6") and endpoints.open_sets:
             wrong = endpoints.differ(id)
             text = f"the sets hold {'no more than ' * (id == 'P2')}the endpoints"
             yield _named(Answer(id, text, place.qube, place.stage, not wrong, None, wrong), place)
         for claim in claims(question, [id]):
-            yield _named(_decide(claim, place, known), place)
+            yield _named(_decide(claim, place, known, until), place)
 
 
 def _named(answer: Answer, place: Place) -> Answer:
@@ -98,23 +99,33 @@ def _named(answer: Answer, place: Place) -> Answer:
     return replace(answer, property="P7", text=f"{answer.property}: {answer.text}")
 
 
-def _decide(claim: Claim, place: Place, known: Lines) -> Answer:
+def _decide(claim: Claim, place: Place, known: Lines, until: float) -> Answer:
+    """until: the time of `time.monotonic` when the patience with the place ends."""
     begin = time.monotonic()
+    until = min(until, begin + _PATIENCE)
     solver = z3.Solver()
-    solver.set("timeout", _PATIENCE * 1000)
     solver.add(claim.bad)
-    verdict = solver.check()
+    verdict = _asked(solver, until)
     answer = Answer(claim.id, claim.text, place.qube, place.stage, verdict == z3.unsat or None)
     if verdict == z3.sat:
-        model = _everyday(solver, claim)
+        model = _everyday(solver, claim, until)
         found = counterexample.of(claim, model, place, known)
         answer = replace(answer, holds=False, counterexample=found)
     elif verdict == z3.unknown:
-        answer = replace(answer, trouble=f"the solver gave up: {solver.reason_unknown()}")
+        answer = replace(answer, trouble="the solver has not found out in time")
     return replace(answer, seconds=round(time.monotonic() - begin, 3))
 
 
-def _everyday(solver: z3.Solver, claim: Claim) -> z3.ModelRef:
+def _asked(solver: z3.Solver, until: float) -> z3.CheckSatResult:
+    """The solver's verdict; unknown, if it has none by then."""
+    left = int((until - time.monotonic()) * 1000)
+    if left <= 0:
+        return z3.unknown
+    solver.set("timeout", left)
+    return solver.check()
+
+
+def _everyday(solver: z3.Solver, claim: Claim, until: float) -> z3.ModelRef:
     """The model with as many of the claim's wishes as can be had together, in their order."""
     model = solver.model()
     for wish in claim.likely:
@@ -123,7 +134,7 @@ def _everyday(solver: z3.Solver, claim: Claim) -> z3.ModelRef:
             continue
         solver.push()
         solver.add(wish)
-        if solver.check() == z3.sat:
+        if _asked(solver, until) == z3.sat:
             model = solver.model()
         else:
             solver.pop()

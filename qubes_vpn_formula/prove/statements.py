@@ -18,11 +18,15 @@ Names = AbstractSet[tuple[str, str, str]]
 
 
 class Statements:
-    """Of the rules in *ruleset*, with *open_sets* left open."""
+    """Of the rules in *ruleset*, with *open_sets* left open.
+
+    elements: how many were written out, of all sets and maps that were looked into.
+    """
 
     def __init__(self, ruleset: Ruleset, open_sets: Names) -> None:
         self._ruleset = ruleset
         self._open = open_sets
+        self.elements = 0
 
     def match(self, rule: Rule, data: dict[str, Any], packet: Packet) -> z3.BoolRef:
         """Whether *packet* is as this statement wants it."""
@@ -32,6 +36,7 @@ class Statements:
         if isinstance(right, str) and right.startswith("@"):
             found = self._is_in(parts, self._named(rule, right))
         elif isinstance(right, dict) and "set" in right:
+            self.elements += len(right["set"])
             found = _in_list(parts, right["set"], where)
         elif len(parts) == 1:
             return both(there, _compared(sign, parts[0], right, where))
@@ -59,6 +64,7 @@ class Statements:
             elements = list(table.elements.items())
         else:
             elements = [(values.key(kinds, one, where), value) for one, value in data["set"]]
+        self.elements += len(elements)
         found, earlier = [], FALSE
         for element, value in elements:
             hit = within(parts, element)
@@ -85,6 +91,7 @@ class Statements:
     def _is_in(self, parts: list[Loaded], table: Set) -> z3.BoolRef:
         if self._is_open(table):
             return membership(table)(*[one.term for one in parts])
+        self.elements += len(table.elements)
         return one_of(parts, table.elements)
 
 

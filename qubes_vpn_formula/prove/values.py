@@ -153,6 +153,8 @@ def interval(kind: str, plain: Any, where: str) -> Interval:
             return low, high
         if "prefix" in plain:
             low = single(kind, plain["prefix"]["addr"], where)
+            if not 0 <= plain["prefix"]["len"] <= WIDTHS[kind]:
+                raise NotModelled(where, f"the prefix {plain['prefix']}")
             rest = (1 << WIDTHS[kind] - plain["prefix"]["len"]) - 1
             return low & ~rest, low | rest
     if kind == "ifname" and isinstance(plain, str) and _is_pattern(plain):

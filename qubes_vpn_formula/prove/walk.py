@@ -23,8 +23,14 @@ _TRACKING, _REASSEMBLY = -200, -400
 _TRACKED_HOOKS = ("prerouting", "output")
 _OF_DEVICES = ("ingress", "egress")
 _STOPS = ("drop", "reject")
+#: Deeper the kernel does not jump (NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h).
+_DEEPEST = 16
+#: So much work a hook may be: statements, once for each way that leads to them, and the elements
+#: of the sets that they look into.
+_MOST = 100_000
+_MOST_CHAINS = 256  # at one hook
 #: Statements that leave a packet as it is and let it go on.
-_IDLE = ("counter", "log", "comment", "flow")
+_IDLE = ("counter", "log", "comment")
 #: Statements that let some packets go on; which, nobody here knows.
 _CHANCES = ("limit", "quota")
 
@@ -87,6 +93,7 @@ class _Walk:
         self._ended: dict[str, list[z3.BoolRef]] = defaultdict(list)
         self._bindings: list[Binding] = []
         self._visits = 0
+        self._depth = self._work = 0
 
     def outcome(self, given: z3.BoolRef) -> Outcome:
         alive, stopped = given, {verdict: [] for verdict in _STOPS}
@@ -129,7 +136,10 @@ class _Walk:
 
     def _chains(self) -> list[Chain]:
         chains = [one for one in self._ruleset.chains() if one.base]
-        return [one for one in chains if one.base.hook == self._hook]
+        chains = [one for one in chains if one.base.hook == self._hook]
+        if len(chains) > _MOST_CHAINS:
+            raise NotModelled(self._hook, f"more than {_MOST_CHAINS} chains")
+        return chains
 
     def _ordered(self, chains: list[Chain]) -> list[Chain]:
         """By priority.  Of several with the same, the order is not listed: it must not matter."""
@@ -143,16 +153,21 @@ class _Walk:
                     raise NotModelled(str(chain), "a filter at address translation's own priority")
         for several in places.values():
             if len(several) > 1:
+                looked: set[str] = set()
                 for chain in several:
-                    self._must_not_write(chain)
+                    self._must_not_write(chain, looked)
         return sorted(chains, key=lambda one: one.base.priority)
 
-    def _must_not_write(self, chain: Chain) -> None:
+    def _must_not_write(self, chain: Chain, looked: set[str]) -> None:
+        """looked: names of the chains that were seen to."""
+        if str(chain) in looked:
+            return
+        looked.add(str(chain))
         for rule in chain.rules:
             for statement in rule.statements:
                 for kind, data in statement.items():
                     if kind in ("jump", "goto"):
-                        self._must_not_write(self._target(rule, data))
+                        self._must_not_write(self._target(rule, data), looked)
                     changes = kind == "mangle" and data["key"] != _MSS
                     if changes or kind in ("notrack", "vmap"):
                         raise NotModelled(
@@ -232,6 +247,9 @@ class _Walk:
     def _chain(self, chain: Chain, given: z3.BoolRef) -> z3.BoolRef:
         """The condition under which a packet comes out of the chain with no verdict."""
         alive, back = given, []
+        if self._depth > _DEEPEST:
+            raise NotModelled(str(chain), f"a jump behind {_DEEPEST} others")
+        self._depth += 1
         for rule in chain.rules:
             if z3.is_false(alive):
                 break
@@ -250,6 +268,7 @@ class _Walk:
                 else:
                     self._ended[kind].append(met)
             alive = stays
+        self._depth -= 1
         return either(alive, *back)
 
     def _target(self, rule: Rule, data: dict[str, Any]) -> Chain:
@@ -258,6 +277,9 @@ class _Walk:
     def _rule(self, rule: Rule, alive: z3.BoolRef) -> list[tuple[z3.BoolRef, dict[str, Any]]]:
         """The verdicts of a rule for packets that come under *alive*, each with its condition."""
         met = alive
+        self._work += 1 + len(rule.statements)
+        if self._work + self._statements.elements > _MOST:
+            raise NotModelled(str(rule), f"more than {_MOST} rules and elements on the way")
         for place, statement in enumerate(rule.statements):
             [(kind, data)] = statement.items()
             if kind in _VERDICTS:
@@ -291,6 +313,9 @@ class _Walk:
             flowless = both(met, packet.in_state("invalid"))
             untracked = value("state", STATES["untracked"])
             self._packet = packet.having(state=z3.If(flowless, untracked, packet.state))
+            return met
+        if kind == "flow" and data["op"] == "add":
+            self._trace.append(Step(rule, met, offloads(data["flowtable"])))
             return met
         if kind in _IDLE:
             return met
@@ -340,6 +365,11 @@ class _Walk:
         for one in found:
             self._trace.append(Step(rule, one.met, kind))
         return [(one.met, {"translated": None}) for one in found]
+
+
+def offloads(flowtable: str) -> str:
+    """A step's words where a rule puts a packet's flow into *flowtable*, as the rule names it."""
+    return f"flow add {flowtable}"
 
 
 _VERDICTS = ("accept", "drop", "reject", "return", "continue", "jump", "goto")

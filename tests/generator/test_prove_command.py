@@ -3,6 +3,8 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,7 @@ def test_what_a_qube_has_loaded_is_refuted_with_a_packet(
         ("sys-vpn", "names no VPN or resolver qube"),
         ("sys-vpn=PILLAR", "it is not nft's JSON"),
         ("sys-vpn=LIST", "it is not nft's JSON"),
+        ("sys-firewall=LIST", "which client of sys-firewall is sys-vpn is not said"),
     ],
 )
 def test_rules_that_cannot_be_used(
@@ -94,7 +97,7 @@ def test_rules_that_cannot_be_used(
     ("rule", "words"),
     [
         ({"expr": [{"match": {}}]}, "it is not what nft -j list ruleset says"),
-        ({"expr": [{"jump": {"target": "forward"}}]}, "it is not what nft -j list ruleset says"),
+        ({"expr": [{"jump": {"target": "forward"}}]}, "a jump behind 16 others is not modelled"),
         ({"expr": [{"\x1b[2J": None}]}, "'?[2J' is not modelled"),
     ],
 )
@@ -110,6 +113,130 @@ def test_what_a_hostile_qube_sends_is_not_proven(
     told = capsys.readouterr().out
     assert words in told
     assert "\x1b" not in told
+
+
+def upstream(more: str = "") -> str:
+    """What nft says in the qube upstream, where sys-vpn has 10.137.0.4, and another client."""
+    document = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+    model = qubes_vpn_model.build({"topology": "simple", "tunnels": {"sys-vpn": document}})
+    place = next(one for one in machine.places(model) if one.properties == ("P8",))
+    other = """
+add element ip qubes allowed { "vif5.0" . 10.137.0.5 }
+add chain ip qubes-firewall other
+add rule ip qubes-firewall other accept
+add rule ip qubes-firewall forward ip saddr 10.137.0.5 jump other
+"""
+    return json.dumps(collect.listing([*(part.text for part in place.parts), other, more]))
+
+
+_UPSTREAM = ["--address", "sys-vpn=10.137.0.4", "--address", "sys-vpn=fd09:24ef:4179::a89:4"]
+
+
+def test_the_list_that_a_real_upstream_enforces_is_proven(
+    pillar: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """P8, of that client only: what others may is their own affair."""
+    rules = pillar.with_name("rules.json")
+    rules.write_text(upstream())
+    words = ["prove", str(pillar), "--rules", f"sys-firewall={rules}", "--json"]
+    assert main([*words, *_UPSTREAM]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert [one["stage"] for one in answers if one["property"] == "P8"] == [
+        "the list of sys-vpn, as it runs"
+    ]
+    assert main([*words, "--address", "sys-vpn=10.137.0.5"]) == 1
+    assert main([*words, "--address", "sys-vpn=10.137.0.6"]) == 2
+    assert "sys-firewall has no client 10.137.0.6" in capsys.readouterr().err
+    assert main([*words, "--address", "sys-vpn=x"]) == 2
+    assert "'sys-vpn=x' names no address" in capsys.readouterr().err
+
+
+def test_a_real_upstream_that_lets_more_through_is_refuted(
+    pillar: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rules = pillar.with_name("rules.json")
+    rules.write_text(upstream("insert rule ip qubes-firewall forward udp dport 51821 accept\n"))
+    words = ["prove", str(pillar), "--rules", f"sys-firewall={rules}", *_UPSTREAM]
+    assert main(words) == 1
+    told = capsys.readouterr().out
+    assert "REFUTED  P8" in told
+    assert ":51821, in by vif4.0" in told
+
+
+def test_an_older_nft_has_to_say_more(pillar: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its JSON alone does not say which protocol a `th` is of; with its text behind, it does."""
+    content = json.loads(loaded(""))
+    for entry in content["nftables"]:
+        entry.get("rule", {}).pop("complete", None)
+        if "metainfo" in entry:
+            entry["metainfo"]["version"] = "1.0.6"
+    rules = pillar.with_name("rules.json")
+    words = ["prove", str(pillar), "--rules", f"sys-vpn={rules}"]
+    rules.write_text(json.dumps(content))
+    assert main(words) == 1
+    assert (
+        "before which this nft may not say a protocol, is not modelled" in capsys.readouterr().out
+    )
+    content["nftables"][0]["metainfo"]["version"] = "1.1.3"
+    rules.write_text(json.dumps(content))
+    assert main(words) == 0
+
+
+def test_what_nft_says_behind_its_json_is_read(pillar: Path) -> None:
+    """As nft itself writes both."""
+    script = "nft -f rules && nft -j list ruleset && nft -a -t --debug=netlink list ruleset"
+    document = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
+    model = qubes_vpn_model.build({"topology": "simple", "tunnels": {"sys-vpn": document}})
+    place = next(machine.places(model))
+    pillar.with_name("rules").write_text(place.text)
+    links = "ip link add eth0 type veth && "
+    alone = ["unshare", "--map-root-user", "--net", "sh", "-c", links + script]
+    done = subprocess.run(alone, cwd=pillar.parent, capture_output=True, text=True, check=True)
+    rules = pillar.with_name("rules.json")
+    rules.write_text(done.stdout)
+    assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"chain": {"family": "netdev", "table": "t", "name": f"{n}", "dev": f"d{n}"}}
+          for n in range(400)], "more than 300 clients or guarded devices"),
+        ([{"set": {"family": "ip", "table": "qubes", "name": "allowed", "elem":
+                   [{"concat": [f"vif{n}.0", f"10.0.{n // 200}.{n % 200}"]} for n in range(400)]}}],
+         "more than 300 clients or guarded devices"),
+    ],
+)  # fmt: skip
+def test_a_qube_that_says_too_much_is_one_sentence(
+    pillar: Path, capsys: pytest.CaptureFixture, entries: list, words: str
+) -> None:
+    rules = pillar.with_name("rules.json")
+    rules.write_text(json.dumps({"nftables": entries}))
+    assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("unshare", "unshare cannot be found. Install util-linux"), ("nft", "nft: not found")],
+)
+def test_a_program_that_is_missing_is_one_sentence(
+    pillar: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    words: str,
+) -> None:
+    programs = pillar.with_name("programs")
+    programs.mkdir()
+    for name in {"sh", "unshare", "ip", "nft"} - {missing}:
+        (programs / name).symlink_to(shutil.which(name))
+    monkeypatch.setitem(collect._ENVIRONMENT, "PATH", str(programs))
+    assert main(["prove", str(pillar)]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
 
 
 def test_rules_that_cannot_be_loaded_are_one_sentence() -> None:

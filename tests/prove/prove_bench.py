@@ -26,6 +26,7 @@ from prove_wire import Seen, Wire, read
 
 from qubes_vpn_formula.prove import nftjson
 from qubes_vpn_formula.prove.collect import complete
+from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.ruleset import Ruleset
 
 _CLONE_NEWNET = 0x40000000
@@ -261,7 +262,10 @@ class Bench:
         """The rule set in *text*, and nothing else, is in force."""
         self.run("nft", "-f", "-", text="flush ruleset\n" + text)
         document = json.loads(self.run("nft", "-j", "list", "ruleset"))
-        complete(document, self.run("nft", "-a", "-t", "list", "ruleset"))
+        listed = self._try("nft", "-a", "-t", "--debug=netlink", "list", "ruleset")
+        if listed.returncode:  # nft 1.0.6 aborts at a range of ports behind `ip6 nexthdr 43`
+            raise NotModelled("nft", "what it cannot list")
+        complete(document, listed.stdout)
         ruleset = nftjson.read(document)
         self.run("nft", "-f", "-", text=_WATCH)
         self._set(_TRACKING)

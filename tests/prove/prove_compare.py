@@ -183,10 +183,7 @@ class Model:
         again = values.pop("again", {})
         pairs = [(getattr(self.packet, name), value(name, one)) for name, one in values.items()]
         pairs += [(getattr(self.again, name), value(name, one)) for name, one in again.items()]
-        pairs += [
-            (self.cut.later_fragment, value("later_fragment", False)),
-            (self.cut.transport_bytes, value("transport_bytes", values["transport_bytes"])),
-        ]
+        pairs += [(getattr(self.cut, name), value(name, values[name])) for name in path.CUT]
         pairs += [
             (index_of(one.name), z3.BitVecVal(self.bench.index(one.name), 32)) for one in DEVICES
         ]
@@ -239,7 +236,7 @@ def followers(case: Case, seen: Observed, idents) -> list[tuple[str, Case]]:
         first=one.ports[0] if ports else wire.first,
         second=one.ports[1] if ports else wire.second,
         extensions=(),
-        loose=0,
+        options=b"",
     )
     old = {"first": False, **wire.original()}
     back = {

@@ -4,7 +4,7 @@
 from random import Random
 
 from prove_bench import DEVICES
-from prove_wire import Wire
+from prove_wire import FILL, LOOSE, STRICT, Wire
 
 from qubes_vpn_formula.prove.packet import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
@@ -234,7 +234,9 @@ class Rules:
             kinds += [
                 "icmp type echo-request", "icmp type { echo-reply, destination-unreachable }",
                 "icmp code 1", "ip option lsrr exists", "ip option lsrr missing",
-                "ip hdrlength 5", "ip ttl 63", "ip ttl 64", "ip ttl < 64",
+                "ip option ssrr exists", "ip hdrlength 5", "ip hdrlength != 5", "ip hdrlength > 7",
+                "ip hdrlength 8-14", "ip frag-off & 0x1fff != 0", "ip frag-off & 0x4000 != 0",
+                "ip frag-off 0", "ip ttl 63", "ip ttl 64", "ip ttl < 64",
             ]  # fmt: skip
         else:
             kinds += [
@@ -347,7 +349,10 @@ def _wire(random: Random, device, version: int, ident: int) -> Wire:
     if protocol == icmp:
         asked, answer = (0x0800, 0x0000) if version == 4 else (0x8000, 0x8100)
         first, second = random.choice((asked, asked, answer)), 0
-    loosely = version == 4 and destination not in own and second != 53
+    # Not to the qube itself, which would go on along the route.
+    routes = (LOOSE,) if destination not in own and second != 53 else ()
+    if routes and not device:
+        routes += (STRICT,)  # which nobody forwards
     return Wire(
         ident,
         source,
@@ -357,8 +362,42 @@ def _wire(random: Random, device, version: int, ident: int) -> Wire:
         second,
         flags,
         extensions=random.choice(((), (), (), (60,), (43,), (60, 43))) if version == 6 else (),
-        # Not to the qube itself, which would go on along the route.
-        loose=random.choice((4, 8)) if loosely and random.random() < 0.12 else 0,
+        options=_options(random, routes) if version == 4 and random.random() < 0.2 else b"",
+        whole=random.random() < 0.3,
         cut=random.choice((0, 1, 2, 3, 6)) if random.random() < 0.06 else None,
         echo=ident,
     )
+
+
+_RECORD, _TIME, _ALERT, _UNKNOWN = 7, 68, 148, 94
+#: So many bytes an IPv4 header has room for.
+_ROOM = 40
+
+
+def _options(random: Random, routes: tuple[int, ...]) -> bytes:
+    """IPv4 options of any length, each kind once; *routes*: those that there may be, of routes."""
+    kinds = [_RECORD, _TIME, _ALERT, FILL, FILL]
+    # One that the kernel does not know hides a route, or not, by who is running then.
+    kinds += random.choice((routes, (_UNKNOWN,)))
+    if LOOSE in kinds and STRICT in kinds:
+        kinds.remove(random.choice(routes))
+    random.shuffle(kinds)
+    found = b""
+    for kind in kinds[: random.randint(1, len(kinds))]:
+        one = _option(random, kind)
+        if len(found + one) <= _ROOM:
+            found += one
+    return found + bytes(-len(found) % 4)
+
+
+def _option(random: Random, kind: int) -> bytes:
+    if kind == FILL:
+        return bytes((FILL,))
+    if kind == _ALERT:
+        return bytes((kind, 4, 0, 0))
+    count = random.randint(1, 5)
+    begin = 5 if kind == _TIME else 4
+    pointer = begin + 4 * random.choice((0, 0, 0, random.randint(1, count)))
+    data = bytes((192, 0, 2, 1)) * count
+    head = bytes((pointer, 0)) if kind == _TIME else bytes((pointer,))
+    return bytes((kind, 2 + len(head + data))) + head + data

@@ -9,6 +9,9 @@ from typing import Any
 from qubes_vpn_formula.prove.packet import ICMP, ICMPV6, IPV4, IPV6, PORTED, TCP, UDP
 
 _DESTINATION_OPTIONS, _ROUTING = 60, 43
+#: Of IPv4's options, those that send a packet by other hosts; one byte fills up, one ends the list.
+LOOSE, STRICT, _END, FILL = 131, 137, 0, 1
+_WHOLE = 2  # of IPv4's three flags of fragments
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,8 @@ class Wire:
 
     first, second: 16 bits each of the transport header; the second of ICMP is its checksum.
     echo: an echo's identifier.  body: what follows all headers.  extensions: of IPv6, 43 or 60.
-    loose: the pointer of the IP option for a loose source route, of one address: 4, or 8 when it
-    is used up; 0 for no such option.  cut: bytes of the transport header that are there, None for
-    all of them.
+    options: of IPv4, a multiple of 4 bytes.  whole: of IPv4, it may not be cut (DF).
+    cut: bytes of the transport header that are there, None for all of them.
     """
 
     ident: int
@@ -31,7 +33,8 @@ class Wire:
     flags: int = 0
     hop_limit: int = 64
     extensions: tuple[int, ...] = ()
-    loose: int = 0
+    options: bytes = b""
+    whole: bool = False
     cut: int | None = None
     echo: int = 1
     body: bytes = b"abcdefgh"
@@ -54,7 +57,7 @@ class Wire:
             second=second,
             flags=0x12 if self.protocol == TCP else 0,
             extensions=(),
-            loose=0,
+            options=b"",
         )
 
     def error(self, ident: int, router: str) -> "Wire":
@@ -66,7 +69,7 @@ class Wire:
             self.source,
             protocol,
             first,
-            body=b"\0" * 4 + replace(self, extensions=(), loose=0).data()[:60],
+            body=b"\0" * 4 + replace(self, extensions=(), options=b"").data()[:60],
         )
 
     def data(self) -> bytes:
@@ -99,13 +102,11 @@ class Wire:
         return ends + struct.pack("!IHBB", length, 0, 0, self.protocol)
 
     def _ipv4(self, transport: bytes) -> bytes:
-        route = bytes((131, 7, self.loose)) + _packed("192.0.2.1") + b"\0"
-        options = route if self.loose else b""
-        words = 5 + len(options) // 4
+        words, uncut = 5 + len(self.options) // 4, _WHOLE << 13 if self.whole else 0
         head = struct.pack(
-            "!BBHHHBBH", 4 << 4 | words, 0, words * 4 + len(transport), self.ident, 0,
+            "!BBHHHBBH", 4 << 4 | words, 0, words * 4 + len(transport), self.ident, uncut,
             self.hop_limit, self.protocol, 0,
-        ) + _packed(self.source) + _packed(self.destination) + options  # fmt: skip
+        ) + _packed(self.source) + _packed(self.destination) + self.options  # fmt: skip
         return _summed(head, 10, b"") + transport
 
     def _ipv6(self, transport: bytes) -> bytes:
@@ -128,16 +129,17 @@ class Wire:
             "ethertype": IPV4 if self.version == 4 else IPV6,
             "source": self.source,
             "destination": self.destination,
-            "header_words": (7 if self.loose else 5) if self.version == 4 else 0,
-            # The kernel overlooks one whose pointer is not at the first address.
-            "loose_route": self.loose == 4,
-            "strict_route": False,
+            "header_words": 5 + len(self.options) // 4 if self.version == 4 else 0,
+            "loose_route": _routed(self.options) == LOOSE,
+            "strict_route": _routed(self.options) == STRICT,
             "next_header": [*self.extensions, self.protocol][0] if self.version == 6 else 0,
             "routing_header": _ROUTING in self.extensions,
             "hop_limit": self.hop_limit,
             "protocol_known": True,
             "protocol": self.protocol,
             "later_fragment": False,
+            "fragment_flags": _WHOLE if self.whole else 0,
+            "fragment_offset": 0,
             "transport_bytes": len(data),
             "source_port": first,
             "destination_port": second,
@@ -155,6 +157,17 @@ class Wire:
             "original_source_port": self.first if ports else self.echo,
             "original_destination_port": self.second if ports else data[0] << 8 | data[1],
         }
+
+
+def _routed(options: bytes) -> int:
+    """The source route that the kernel finds; it overlooks one of which a stop was used."""
+    place = 0
+    while place < len(options) and options[place] != _END:
+        kind = options[place]
+        if kind in (LOOSE, STRICT):
+            return kind if options[place + 2] == 4 else 0
+        place += 1 if kind == FILL else options[place + 1]
+    return 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import z3
 
 from qubes_vpn_formula.errors import UserError
-from qubes_vpn_formula.prove import nftjson, path
+from qubes_vpn_formula.prove import bytecode, nftjson, path
 from qubes_vpn_formula.prove.collect import Link, listing
 from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.packet import IPV4, IPV6, STATES, TCP, UDP, Packet, at, read, value
@@ -234,22 +234,162 @@ def test_an_ip6_table_does_not_list_nexthdr_so_both_readings_are_possible():
     assert _holds(out.accepted, *asked, packet.next_header == UDP) is None
 
 
+_HOOKED = {"type": "filter", "hook": "forward", "prio": 0, "policy": "accept"}
+_FLOW = {"flow": {"op": "add", "flowtable": "@f"}}
+_HTTPS = {"payload": {"protocol": "udp", "field": "dport"}}
+_HTTPS = {"match": {"op": "==", "left": _HTTPS, "right": 443}}
+
+
+def _with_flowtable(handle: int, *, closed: int) -> path.Way:
+    """A packet that is forwarded where flows to port 443 are offloaded.
+
+    handle: of the flowtable's table.  closed: of one that stops everything.  The kernel that tests
+    run on may have no flowtables: nft's JSON is put in.
+    """
+    fast, slow = {"family": "inet", "table": "fast"}, {"family": "inet", "table": "slow"}
+    entries = [
+        {"table": {"family": "inet", "name": "fast", "handle": handle}},
+        {"flowtable": {**fast, "name": "f", "handle": 1, "dev": ["vif1.0", "eth0"]}},
+        {"chain": {**fast, **_HOOKED, "name": "c", "handle": 2}},
+        {"rule": {**fast, "chain": "c", "handle": 3, "expr": [_HTTPS, _FLOW, {"counter": None}]}},
+        {"table": {"family": "inet", "name": "slow", "handle": closed}},
+        {"chain": {**slow, **_HOOKED, "name": "c", "handle": 2, "prio": -10, "policy": "drop"}},
+    ]
+    return path.forwarded(nftjson.read({"nftables": entries}), Packet.any())
+
+
 def test_an_offloaded_flow_meets_nothing_but_egress():
-    """The kernel that tests run on may have no flowtables: nft's JSON is put in."""
-    drop = {"family": "inet", "table": "t", "name": "c", "handle": 1, "type": "filter"}
-    drop |= {"hook": "forward", "prio": 0, "policy": "drop"}
-    add = {"flow": {"op": "add", "flowtable": "@f"}}
-    rule = {"family": "inet", "table": "t", "chain": "c", "handle": 2, "expr": [add]}
-    document = [{"table": {"family": "inet", "name": "t", "handle": 1}}, {"chain": drop}]
+    """What was offloaded before the rules that would stop it goes on; nothing else does."""
     packet = Packet.any()
-    closed = nftjson.read({"nftables": document})
-    assert _holds(path.forwarded(closed, packet).through) is None
-    flowtable = {"family": "inet", "table": "t", "name": "f", "handle": 3, "dev": ["vif1.0"]}
-    document += [{"flowtable": flowtable}, {"rule": rule}]
-    way = path.forwarded(nftjson.read({"nftables": document}), packet)
-    assert _holds(way.through, packet.is_protocol(UDP))
-    assert _holds(way.through, packet.is_protocol(1)) is None
-    assert _holds(way.through, packet.in_name != value("in_name", "vif1.0")) is None
+    through = _with_flowtable(1, closed=2).through
+    there = [packet.is_protocol(UDP), packet.in_name == value("in_name", "vif1.0")]
+    onward = [packet.destination_port == 443, z3.Not(packet.reply)]
+    assert _holds(through, *there, *onward)
+    assert _holds(through, *there, packet.source_port == 443, packet.reply)
+    # To that port, or an answer to what was sent from it.
+    other = [packet.source_port != 443, packet.destination_port != 443]
+    assert _holds(through, *there, *other, packet.flow_new_destination_port != 443,
+                  packet.flow_new_source_port != 443) is None  # fmt: skip
+    assert _holds(through, *onward, packet.first) is None
+    assert _holds(through, packet.is_protocol(TCP)) is None
+    assert _holds(through, packet.is_protocol(1)) is None
+    assert _holds(through, packet.in_name == value("in_name", "vif2.0")) is None
+
+
+def test_no_flow_is_offloaded_that_the_rules_stop():
+    """Rules that were there before the flowtable: Qubes makes it again for each client (R41)."""
+    assert _holds(_with_flowtable(2, closed=1).through) is None
+    # Where nft does not say which was there first, the flowtable may have been.
+    assert _holds(_with_flowtable(2, closed=0).through)
+
+
+def test_an_answer_is_offloaded_only_where_its_flow_could_begin():
+    """P4 and P5 ask for it: what goes to a client by a flowtable was asked for by the client."""
+    fast = {"family": "inet", "table": "t"}
+    state = {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}
+    coming = {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "eth0"}
+    drop = [{"match": state}, {"match": coming}, {"drop": None}]
+    entries = [
+        {"table": {"family": "inet", "name": "t", "handle": 1}},
+        {"flowtable": {**fast, "name": "f", "handle": 1, "dev": ["vif1.0", "eth0"]}},
+        {"chain": {**fast, **_HOOKED, "name": "c", "handle": 2}},
+        {"rule": {**fast, "chain": "c", "handle": 3, "expr": drop}},
+        {"rule": {**fast, "chain": "c", "handle": 4, "expr": [_FLOW]}},
+        {"rule": {**fast, "chain": "c", "handle": 5, "expr": [{"drop": None}]}},
+    ]
+    packet = Packet.any()
+    through = path.forwarded(nftjson.read({"nftables": entries}), packet).through
+    assert _holds(through) is None  # no first packet passes, so nothing follows
+    entries.pop()
+    through = path.forwarded(nftjson.read({"nftables": entries}), packet).through
+    came = packet.in_name == value("in_name", "eth0")
+    established = packet.in_state("established")
+    assert _holds(through, came, established, packet.reply, packet.is_protocol(UDP))
+
+
+def _jumps(chains: int, targets: int) -> dict:
+    """Chains that each jump to the next one, some times."""
+    place = {"family": "inet", "table": "t"}
+    entries = [_TABLE, {"chain": {**_BASE, "name": "c0"}}]
+    entries += [{"chain": {**place, "name": f"c{one}", "handle": 3}} for one in range(1, chains)]
+    for one in range(chains - 1):
+        jump = {"jump": {"target": f"c{one + 1}"}}
+        rule = {"rule": {**place, "chain": f"c{one}", "handle": 4, "expr": [jump]}}
+        entries += [rule] * targets
+    last = {**place, "chain": f"c{chains - 1}", "handle": 4, "expr": [_DROPPED]}
+    return {"nftables": [*entries, {"rule": last}]}
+
+
+_DROPPED = {"drop": None}
+_CHAINS = {"nftables": [_TABLE, *({"chain": {**_BASE, "name": f"{one}"}} for one in range(300))]}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        (_jumps(15, 6), "more than 100000 rules and elements"),
+        (_jumps(18, 1), "a jump behind 16 others"),
+        (
+            {
+                "nftables": [
+                    _TABLE,
+                    *[{"chain": {**_BASE, "name": f"c{one}"}} for one in range(300)],
+                ]
+            },
+            "more than 256 chains",
+        ),
+    ],
+)
+def test_what_would_take_for_ever_is_refused(document, what):
+    """Jumps that double with each chain, as no kernel would have but a liar may say."""
+    with pytest.raises(NotModelled, match=what):
+        walk(nftjson.read(document), "forward", Packet.any())
+    walk(nftjson.read(_jumps(17, 1)), "forward", Packet.any())
+
+
+@pytest.mark.parametrize("flags", ["Lester Gooch #5", "", [], None])
+def test_a_table_with_any_flags_is_refused(flags):
+    """A dormant one has no rules in force; nft 1.0.6 writes anything for its flag."""
+    table = {"table": {**_TABLE["table"], "flags": flags}}
+    with pytest.raises(NotModelled, match="a table with flags"):
+        nftjson.read({"nftables": [table]})
+
+
+@pytest.mark.parametrize("family", ["ip6", "inet"])
+def test_a_protocol_that_nft_does_not_list_is_known(family):
+    """nft 1.0.6 leaves it out before any protocol's ports; newer ones write what is refused."""
+    packet = Packet.any()
+    ruleset = _forward("meta l4proto icmp th sport 1000-2000 accept", family=family)
+    try:
+        accepted = walk(ruleset, "forward", packet).accepted
+    except NotModelled:
+        return
+    assert _holds(accepted, packet.protocol == 1)
+    assert _holds(accepted, packet.protocol == UDP, packet.is_ipv6()) is None
+
+
+def test_a_protocol_that_is_put_back_stands_before_what_reads_it():
+    dport = {"payload": {"protocol": "th", "field": "dport"}}
+    match = {"match": {"op": "==", "left": dport, "right": 53}}
+    changed = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 5}}
+    listed = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "udp"}}
+    rule = {"family": "inet", "table": "t", "chain": "c", "expr": [listed, match]}
+    bytecode.put_back(rule, [("l4proto", UDP)])
+    assert rule["expr"] == [listed, match]
+    bytecode.put_back(rule, [("l4proto", UDP), ("6", 43)])
+    [_, added, _] = rule["expr"]
+    assert added["match"]["right"] == 43
+    with pytest.raises(NotModelled, match="a change before it"):
+        bytecode.put_back({**rule, "expr": [changed, match]}, [("l4proto", 47)])
+
+
+def test_later_fragments_are_told_by_their_offset():
+    packet = Packet.any()
+    dropped = walk(_forward("ip frag-off & 0x1fff != 0 accept"), "forward", packet)
+    assert _holds(dropped.accepted, packet.later_fragment)
+    assert _holds(dropped.accepted, z3.Not(packet.later_fragment)) is None
+    assert _holds(dropped.dropped, packet.later_fragment, packet.is_ipv4()) is None
 
 
 def test_one_concrete_packet_is_judged_by_the_same_terms():

@@ -12,9 +12,9 @@ import yaml
 import qubes_vpn_model
 from qubes_vpn_formula.lab import mutants
 from qubes_vpn_formula.lab.killswitches import Ours
-from qubes_vpn_formula.lab.mutants import Mutant
+from qubes_vpn_formula.lab.mutants import Mutant, edits
 from qubes_vpn_formula.lab.mutants.paths import CLOSED, core
-from qubes_vpn_formula.prove import machine, prover
+from qubes_vpn_formula.prove import collect, machine, prover
 from qubes_vpn_formula.prove.machine import Place
 from qubes_vpn_formula.prove.sources import Part, lines
 
@@ -38,7 +38,7 @@ PILLAR = {
     "resolvers": {"sys-dns": {"upstream": "sys-vpn"}},
     "routes": {"default": "sys-dns"},
 }
-RULES, GATE = "salt/qubes/network/files/closed.nft", "killswitch: the uplink's gate"
+RULES = "salt/qubes/network/files/closed.nft"
 #: Faults in the rules that break no property, and why.
 HARMLESS = {
     "input-open": "no property is about programs in the VPN qube, but for clients' DNS",
@@ -48,6 +48,8 @@ HARMLESS = {
 }
 #: Those whose rules cannot be loaded before there is a tunnel.
 NOT_LOADED = {"tunnel-by-index"}
+#: Those that show only with a flowtable of Qubes', which has a test of its own.
+NOT_BY_THEMSELVES = {"flowtable-kept"}
 #: A fault of each property's own that `make test` looks at; all are slow.
 FAST = {
     "forward-open": "P1",
@@ -55,7 +57,10 @@ FAST = {
     "endpoint-on-the-way": "P2",
     "route-half-used": "P2",
     "no-gate": "P2",
+    "fragments-pass": "P2",
+    "endpoint-any-port": "P2",
     "dns-anywhere": "P3",
+    "dns-port-changed": "P3",
     "related-anything": "P4",
     "clients-to-clients": "P5",
     "dns-one-address": "P6",
@@ -79,14 +84,22 @@ def broken(place: Place) -> set[str]:
 
 
 def with_fault(place: Place, mutant: Mutant) -> Place:
-    """*place* with the mutant's rules, and its gate."""
+    """*place* with what the mutant would load."""
     files = {**Ours().files(), **mutant.files()}
     ruleset = types.ModuleType("ruleset")
     exec(files[core("ruleset")][0], ruleset.__dict__)  # noqa: S102 -- the project's own file
-    texts = {RULES: files[CLOSED][0], GATE: ruleset.gates([(2, "eth0")])}
-    assert texts.keys() <= {part.name for part in place.parts}
-    parts = (Part(part.name, texts.get(part.name, part.text)) for part in place.parts)
-    return replace(place, parts=tuple(parts))
+    read = machine._read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "qubes_vpn_ruleset", ruleset)
+        patch.setattr(
+            machine, "_read", lambda path: files[CLOSED][0] if path == RULES else read(path)
+        )
+        faulty = [
+            one for one in places_of(PILLAR) if (one.qube, one.stage) == (place.qube, place.stage)
+        ]
+    (found,) = faulty
+    assert [part.name for part in found.parts] == [part.name for part in place.parts]
+    return replace(place, parts=found.parts)
 
 
 def in_rules() -> list[str]:
@@ -96,6 +109,7 @@ def in_rules() -> list[str]:
         mutant.name
         for mutant in mutants.all()
         if CLOSED in mutant.files() and with_fault(place, mutant) != place
+        if mutant.name not in NOT_BY_THEMSELVES
     ]
 
 
@@ -128,6 +142,100 @@ def test_a_counterexample_is_a_packet_that_people_know() -> None:
     place = replace(opened(), properties=("P1",))
     found = [one.counterexample for one in prover.prove([with_fault(place, ICMP_OPEN)])]
     assert found[0]["told"].startswith("IPv4 icmp type 8 code 0 from 10.137.0.4 to 203.0.113.80")
+
+
+@pytest.mark.parametrize("name", ["ours", "dns-port-changed"])
+def test_a_question_that_a_users_rule_sends_to_another_port_is_stopped(name: str) -> None:
+    """R50: translated before our own rules are asked."""
+    hook = "type nat hook prerouting priority dstnat - 20; policy accept;"
+    rule = "udp dport 53 dnat to 10.64.0.9:5353"
+    user = Part("user's", f"table ip user {{ chain before {{ {hook} {rule}; }}; }}\n")
+    place = replace(opened(), properties=("P3",))
+    if name != "ours":
+        place = with_fault(place, mutants.named(name))
+    answers = list(prover.prove([replace(place, parts=(*place.parts, user))]))
+    assert [answer.holds for answer in answers] == [name == "ours", True]
+    if name != "ours":
+        steps = [step["does"] for step in answers[0].counterexample["path"]]
+        assert "dnat" in steps
+
+
+#: As network/vif-route-qubes of qubes-core-agent-linux makes it for each client that comes.
+_IN = {"family": "inet", "table": "qubes-nat-accel"}
+_GROUPS = [
+    {"match": {"op": "==", "left": {"meta": {"key": key}}, "right": right}}
+    for key, right in (("l4proto", {"set": ["tcp", "udp"]}), ("iifgroup", 2), ("oifgroup", 1))
+]
+_ACCELERATION = [
+    {"flowtable": {**_IN, "name": "qubes-accel", "handle": 1, "dev": ["lo", "eth0", "vif4.0"]}},
+    {"chain": {**_IN, "name": "qubes-accel", "handle": 2, "type": "filter", "hook": "forward",
+               "prio": 5, "policy": "accept"}},
+    {"rule": {**_IN, "chain": "qubes-accel", "handle": 3,
+              "expr": [*_GROUPS, {"flow": {"op": "add", "flowtable": "@qubes-accel"}}]}},
+]  # fmt: skip
+
+
+def with_flowtable(place: Place, *, before_ours: bool) -> Place:
+    """As nft would list it; the kernel that tests run on may have no flowtables."""
+    links = [collect.Link(name, 1) for name in place.devices]
+    entries = collect.listing([part.text for part in place.parts], links)["nftables"]
+    for entry in entries:
+        if table := entry.get("table"):
+            table["handle"] *= 2
+            if (table["family"], table["name"]) == ("inet", "qubes_vpn"):
+                ours = table["handle"]
+    own = {"family": "inet", "name": "qubes-nat-accel", "handle": ours + (-1 if before_ours else 1)}
+    document = {"nftables": [*entries, {"table": own}, *_ACCELERATION]}
+    return replace(place, parts=(), document=document)
+
+
+def test_a_flowtable_that_qubes_makes_again_refutes_nothing() -> None:
+    """R41: behind our rules, for the next client; what they stop is offloaded by no later one."""
+    answers = list(prover.prove([with_flowtable(opened(), before_ours=False)]))
+    assert [answer for answer in answers if not answer.holds] == []
+
+
+def test_a_flowtable_that_a_load_leaves_is_found() -> None:
+    """The flows that it has from before go on, past the rules."""
+    place = with_fault(replace(opened(), properties=("P1",)), mutants.named("flowtable-kept"))
+    answers = list(prover.prove([with_flowtable(place, before_ours=True)]))
+    assert [answer.holds for answer in answers] == [False, True]
+    assert answers[0].counterexample["packet"]["first"] is False
+    # By the gate's device nothing leaves that was offloaded, whatever the load left.
+    place = replace(opened(), properties=("P1",))
+    answer = next(iter(prover.prove([with_flowtable(place, before_ours=True)])))
+    assert answer.counterexample["ends_as"]["out_name"] != "eth0"
+
+
+@pytest.mark.parametrize(
+    ("chain", "pattern", "text"),
+    [
+        ("client_out", ".* related", "a client's errors about answers get into the tunnel"),
+        ("output", "oifname @tunnel_names", "the VPN qube's own packets get into the tunnel"),
+        ("output", "oifgroup 2", "the VPN qube's answers to clients, and its errors about"),
+        ("from_client", "icmp type", "a client's ping comes in"),
+        ("output", "jump neighbours", "IPv6 neighbours on the uplink are asked, and answered"),
+        ("input", "jump neighbours", "they ask, and answer, too"),
+    ],
+)
+def test_what_has_to_work_and_does_not_is_found(chain: str, pattern: str, text: str) -> None:
+    """P6, each by the rule that it needs."""
+    fault = Mutant("test", "", (edits.without(chain, pattern),), ())
+    place = with_fault(replace(opened(), properties=("P6",)), fault)
+    wrong = [answer for answer in prover.prove([place]) if not answer.holds]
+    assert [answer.text[: len(text)] for answer in wrong] == [text]
+    assert wrong[0].counterexample["leaves"] is False
+
+
+def test_a_gate_that_stops_arp_is_found() -> None:
+    place = replace(opened(), properties=("P6",))
+    parts = tuple(
+        part._replace(text=part.text.replace("protocol arp accept", "protocol arp counter"))
+        for part in place.parts
+    )
+    assert parts != place.parts
+    wrong = [answer for answer in prover.prove([replace(place, parts=parts)]) if not answer.holds]
+    assert [answer.text for answer in wrong] == ["ARP leaves by any device"]
 
 
 @pytest.mark.slow

@@ -206,6 +206,25 @@ def loads(cell: Cell) -> None:
     cell.require(rounds > 1, "no question was asked during a load")
 
 
+@section.attack("Q06", "the user's rule translates a client's DNS to another port", "IN", "OUT")
+def other_port(cell: Cell) -> None:
+    """Before ours, to a resolver in the tunnel that is not the tunnel's."""
+    cell.start()
+    dns = _Dns(cell)
+    dns.serve(dns.first, _FIRST)
+    dns.opened(dns.first)
+    cell.watch_tunnel(cell.phases.prefix)
+    for family, target in (("ip", dns.second), ("ip6", f"[{dns.six}]")):
+        rule = f"meta l4proto {{ tcp, udp }} th dport 53 dnat to {target}:5353"
+        hook = "type nat hook prerouting priority dstnat - 20; policy accept;"
+        table = f"table {family} user {{ chain before {{ {hook} {rule}; }}; }}\n"
+        cell.vpn.run(["nft", "-f", "-"], input=table)
+    for turn in ("new flows", "the same again"):
+        marker = cell.phase(turn)
+        cell.send(cell.client, *_questions(dns, marker), routed=False)
+        time.sleep(0.2)
+
+
 def _questions(dns: _Dns, marker: bytes) -> list[Job]:
     """One of everybody, over UDP and TCP; a connection to DNS over TLS is none."""
     return [job for one in dns.asked for job in senders.dns(one, marker, wait=0.03)[:2]]

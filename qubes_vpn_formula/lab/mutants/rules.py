@@ -413,6 +413,12 @@ _DNS = [
         "Q02",
     ),
     mutant(
+        "dns-port-changed",
+        "clients' DNS that somebody's rule translates to another port may pass into the tunnel",
+        without("client_out", "th dport != 53"),
+        "Q06",
+    ),
+    mutant(
         "dns-unasked",
         "a resolver need not have answered",
         swap(core("follow"), "qubes_vpn_question.ask(devices, wake=wake)", "devices"),

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packets of one flow: what they have in common."""
+
+import z3
+
+from qubes_vpn_formula.prove.packet import PORTED, STATES, TUPLE, Packet
+
+_ENDS = ("source", "destination", "source_port", "destination_port")
+_OTHER = {"source": "destination", "source_port": "destination_port"}
+_OTHER |= {other: end for end, other in _OTHER.items()}
+_DEVICE = ("index", "name", "kind", "group")
+
+
+def begins(packet: Packet) -> z3.BoolRef:
+    """It is the first of a flow."""
+    return z3.And(_whole(packet), packet.in_state("new"), packet.first)
+
+
+def goes_on(packet: Packet) -> z3.BoolRef:
+    """It is of a flow that conntrack knows, and not its first."""
+    known = packet.in_state("new", "established", "related")
+    return z3.And(_whole(packet), known, z3.Not(packet.first))
+
+
+def _whole(packet: Packet) -> z3.BoolRef:
+    """It has ports.  What is cut short is invalid to conntrack; a flowtable takes no fragment."""
+    whole = z3.And(z3.Not(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
+    return z3.And(packet.is_protocol(*PORTED), whole)
+
+
+def offloaded(packet: Packet) -> Packet:
+    """How it leaves when its flow is offloaded: translated as that is, with no flow to be seen."""
+    new = {end: getattr(packet, f"flow_new_{end}") for end in _ENDS}
+    return packet.having(state=STATES["invalid"], **new)
+
+
+def same(one: Packet, other: Packet) -> z3.BoolRef:
+    """Both are of one flow, which goes by the same two devices."""
+    mine, others = _flow(one), _flow(other)
+    return z3.And([mine[name] == others[name] for name in mine])
+
+
+def began(later: Packet, first: Packet, translated: Packet) -> z3.BoolRef:
+    """*later* is of the flow that *first* began, which left as *translated*."""
+    begun = {name: getattr(first, name) for name in ("ethertype", "protocol")}
+    begun |= {f"begun with {end}": getattr(first, end) for end in _ENDS}
+    begun |= {f"became {end}": getattr(translated, end) for end in _ENDS}
+    begun |= {f"{side} {what}": getattr(first, f"{side}_{what}")
+              for side in ("in", "out") for what in _DEVICE}  # fmt: skip
+    mine = _flow(later)
+    tracked = [getattr(later, f"original_{name}") == getattr(first, name) for name in TUPLE]
+    return z3.And(*tracked, *[mine[name] == begun[name] for name in mine])
+
+
+def _flow(packet: Packet) -> dict[str, z3.ExprRef]:
+    """What is the same of each packet of a flow, of those in reply, too."""
+    found = {name: getattr(packet, name) for name in ("ethertype", "protocol")}
+    for end in _ENDS:
+        other = _OTHER[end]
+        new, new_other = getattr(packet, f"flow_new_{end}"), getattr(packet, f"flow_new_{other}")
+        found[f"begun with {end}"] = z3.If(packet.reply, new_other, getattr(packet, end))
+        found[f"became {end}"] = z3.If(packet.reply, getattr(packet, other), new)
+    for what in _DEVICE:
+        came, goes = getattr(packet, f"in_{what}"), getattr(packet, f"out_{what}")
+        found[f"in {what}"] = z3.If(packet.reply, goes, came)
+        found[f"out {what}"] = z3.If(packet.reply, came, goes)
+    return found
