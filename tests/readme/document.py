@@ -33,9 +33,10 @@ class Document:
         for line in lines:
             if line.startswith("#"):
                 section = line.lstrip("# ")
-            elif line.startswith("```"):
-                inside = tuple(iter(lambda: next(lines), "```"))
-                self.blocks.append(Block(section, line[3:], inside))
+            elif line.lstrip().startswith("```"):  # set in, too: in a list
+                indent = len(line) - len(line.lstrip())
+                inside = tuple(iter(lambda indent=indent: next(lines)[indent:], "```"))
+                self.blocks.append(Block(section, line.strip(" `"), inside))
             elif line.startswith("    "):
                 self.blocks.append(Block(section, "indented", (line.strip(),)))
             else:

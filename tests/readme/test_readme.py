@@ -61,6 +61,11 @@ def test_no_command_without_a_test(readme, checkout):
     }  # fmt: skip
 
 
+def test_it_is_short(checkout):
+    """The rest is in docs/."""
+    assert len((checkout / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
+
+
 def test_make_demo_draws_the_tree_of_the_readme(readme, ready_checkout):
     printed = output("make demo", ready_checkout)
     assert readme.output(TRY) in printed
