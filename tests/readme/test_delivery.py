@@ -92,6 +92,8 @@ def test_the_package_takes_the_place_of_a_bundle(dom0, qubes, text, readme, monk
     went(dom0, *lines[:2])
     assert dom0.run(lines[1]).stdout.split()[0] in done.stdout
     went(dom0, *lines[2:], FUNCTION)
+    pillar = (dom0.folder / "srv/pillar/qubes_vpn/init.sls").read_text()
+    assert pillar.startswith("#!yaml\n")  # tests/salt/test_harness.py: it is data by that
     refused = dom0.run(readme.commands("Install it in dom0")[2])
     assert refused.code == 2
     assert "The package qubes-vpn-formula is installed" in refused.stderr
