@@ -27,12 +27,14 @@ _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _CLOCK = 120
 #: Days after which a list counts as old: dnscrypt-proxy fetches it anew every few days.
 _OLD = 30
-#: How often it is tried, ten times a second.
-_TRIES = 30
 #: An address that nobody has (RFC 5737): whether the way refuses, it says itself, on the way.
 _NOBODY = ("192.0.2.1", 443)
 #: What the VPN qube's "administratively prohibited" comes out as; a closed port is another matter.
 _REFUSALS = {errno.EHOSTUNREACH, errno.EACCES}
+#: Type and code of ICMP's: network, host, anything administratively prohibited (RFC 1812).
+_PROHIBITED = (b"\3\x09", b"\3\x0a", b"\3\x0d")
+#: Seconds for a refusal.
+_WAIT = 3
 _VERDICT = re.compile(r"\[(?:FATAL|CRITICAL|ERROR)\]|live servers")
 _FATAL = re.compile(r"\[FATAL\] (.{1,300})")
 _START = re.compile(r"\[NOTICE\] dnscrypt-proxy \d")
@@ -252,19 +254,37 @@ def _ahead():
 
 
 def _way():
-    """``none``, ``refused`` or ``open``, by what comes back of a few packets to nobody."""
+    """``none``, ``refused`` or ``open``, by what comes back of packets to nobody.
+
+    A kernel refuses to each host once a second (icmp_ratelimit), and the proxy has it refuse as
+    well: so whatever the netvm refuses to this qube meanwhile counts.
+    """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire,
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as heard,
+        ):
             wire.connect(_NOBODY)
-            # A kernel refuses to each host once a second (icmp_ratelimit), and the proxy asks too.
-            for _ in range(_TRIES):
+            netvm = _netvm()
+            until = time.monotonic() + _WAIT
+            while time.monotonic() < until:
                 wire.send(b"\0")  # raises what was heard of those before
-                select.select([wire], [], [], 0.1)
+                if select.select([heard], [], [], 0.2)[0]:
+                    packet, (source, _) = heard.recvfrom(256)
+                    header = (packet[0] & 15) * 4
+                    if source == netvm and packet[header : header + 2] in _PROHIBITED:
+                        return "refused"
     except OSError as error:
         if error.errno == errno.ENETUNREACH:
             return "none"
         return "refused" if error.errno in _REFUSALS else "open"
     return "open"
+
+
+def _netvm():
+    """The address of the next qube on the way out, or None."""
+    words = _run("ip", "-4", "route", "get", _NOBODY[0]).split()
+    return words[words.index("via") + 1] if "via" in words else None
 
 
 def _lists():

@@ -278,6 +278,12 @@ def test_the_doctor_finds_what_is_wrong_with_a_resolver(dom0):
     finally:
         machine.names.serve("dnscrypt")
         machine.resolves()
+    machine.vpn.run([PROGRAM, "down"], timeout=60)
+    try:
+        assert _found(dom0) == {"D309", "D424"}
+    finally:
+        machine.vpn.run([PROGRAM, "up"], timeout=80)
+        _anew(dom0)
     assert _found(dom0) == set()
 
 

@@ -4,6 +4,7 @@
 import contextlib
 import io
 import signal
+import sys
 import time
 from types import SimpleNamespace
 
@@ -318,6 +319,17 @@ def test_that_it_answers_and_cannot_be_opened_is_said(qube):
     assert "this is a VPN qube too" in lines[1]
 
 
+_FLOOD = """
+import contextlib, socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.connect(("198.51.100.1", 443))
+    while True:
+        with contextlib.suppress(OSError):
+            wire.send(b"x")
+        time.sleep(0.001)
+"""
+
+
 def test_whether_the_way_out_refuses_is_seen(qube):
     assert run_in(qube, health._way) == "none"
     qube.run("ip netns add vpn; ip link add eth0 type veth peer name vif1.0 netns vpn")
@@ -326,11 +338,20 @@ def test_whether_the_way_out_refuses_is_seen(qube):
     qube.run("ip route add default via 10.137.0.6")
     assert run_in(qube, health._way) == "open"
     refuse = (
-        "{ chain c { type filter hook input priority 0; reject with icmp admin-prohibited; }; }"
+        "{ chain c { type filter hook forward priority 0; reject with icmp admin-prohibited; }; }"
     )
-    qube.run("ip -n vpn route add local default dev vif1.0")
+    qube.run("ip -n vpn link add eth0 type veth peer name out; ip -n vpn link set eth0 up")
+    qube.run("ip -n vpn link set out up; ip -n vpn route add default dev eth0")
+    qube.run("ip netns exec vpn sysctl -q net.ipv4.ip_forward=1")
     qube.run(["ip", "netns", "exec", "vpn", "nft", f"table ip t {refuse}"])
     assert run_in(qube, health._way) == "refused"
+    # A proxy that goes on trying has nearly every refusal that there is: one in a second.
+    flood = qube.popen([sys.executable, "-c", _FLOOD])
+    try:
+        time.sleep(2)
+        assert [run_in(qube, health._way) for _ in range(3)] == ["refused"] * 3
+    finally:
+        flood.kill()
 
 
 # --- the qube's own names
