@@ -8,6 +8,7 @@ from bench import (
     audit,
     chain,
     endpoints,
+    fleet,
     large_pillar,
     many_qubes,
     proof,
@@ -32,6 +33,7 @@ BENCHES = {
     "reloads": reloads,
     "through": through,
     "proof": proof,
+    "fleet": fleet,
     "resolver": resolver,
 }
 

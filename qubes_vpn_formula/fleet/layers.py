@@ -13,8 +13,8 @@ from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.pillarfile import PillarFile
 
-#: Bytes of one file; 50,000 endpoints are a fourth of it.
-_LARGEST = 4 << 20
+#: Bytes of one file; the 1,000 endpoints that Qubes' firewall takes are 32 KiB.
+_LARGEST = 1 << 20
 
 
 def read(path: str) -> PillarFile:

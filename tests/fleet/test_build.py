@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ import salt.config
 import salt.pillar
 import yaml
 
-from qubes_vpn_formula import bundle
+from qubes_vpn_formula import bundle, install
 from qubes_vpn_formula.errors import UserError
 
 MINE = "qubes_vpn: {tunnels: {sys-vpn: {memory: %s}}}"
@@ -74,18 +73,17 @@ def test_nothing_to_build_leaves_nothing(fleet) -> None:
 
 
 def test_bundles_have_that_machines_pillar_and_no_other(fleet) -> None:
+    """As dom0's installer reads it."""
     fleet.write(a=MINE % 401, b=MINE % 402)
     code, content = fleet.told("build", "--output", str(fleet.output))
     assert code == 0
     for machine, number in zip(content["machines"], (401, 402), strict=True):
         file = fleet.output / machine["bundle"]["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == machine["bundle"]["sha256"]
-        with tarfile.open(file) as held:
-            names = [name for name in held.getnames() if name.startswith("pillar/")]
-            assert sorted(names) == ["pillar/qubes_vpn/init.sls", "pillar/qubes_vpn/init.top"]
-            pillar = held.extractfile("pillar/qubes_vpn/init.sls")
-            assert pillar is not None
-            assert memory(yaml.safe_load(pillar)) == number
+        held = install.read(str(file))
+        names = [name for name in held if name.startswith("pillar/")]
+        assert sorted(names) == ["pillar/qubes_vpn/init.sls", "pillar/qubes_vpn/init.top"]
+        assert memory(yaml.safe_load(held["pillar/qubes_vpn/init.sls"])) == number
 
 
 def test_sums_are_those_of_all_files(fleet) -> None:

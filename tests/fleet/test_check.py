@@ -66,7 +66,7 @@ def test_a_mistake_is_told_once_where_it_was_made(fleet) -> None:
         # Put together only when the YAML is read: Salt's next look at it would evaluate it.
         ('qubes_vpn: {uplink: "\\x7b\\x7b x }}"}', "x.sls:1: qubes_vpn.uplink"),
         ("qubes_vpn: " + "{a: " * 60 + "1" + "}" * 60, "x.sls:1: nested too deeply"),
-        ("#" * (5 << 20), "x.sls: larger than 4096 KiB"),
+        ("#" * (2 << 20), "x.sls: larger than 1024 KiB"),
         ("qubes_vpn: {}\0", "x.sls: this is a binary file"),
     ],
 )
@@ -132,6 +132,14 @@ def test_links_are_not_followed(fleet, tmp_path: Path, name: str) -> None:
     assert code == 2
     assert any(str(link) in text and "link" in text for text in problems(content))
     assert "file" not in [machine["name"] for machine in content["machines"]]
+
+
+@pytest.mark.timeout(60)
+def test_mistakes_without_number(fleet) -> None:
+    """They are not all looked for, and the others' turn comes."""
+    fleet.write(x="qubes_vpn:\n" + "".join(f"  k{number}: 1\n" for number in range(3_000)))
+    code, content = fleet.told("check")
+    assert (code, len(problems(content))) == (2, 100)
 
 
 @pytest.mark.timeout(60)
