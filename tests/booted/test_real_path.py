@@ -45,8 +45,8 @@ class RealPath(Machine):
     """A machine whose templates and qubes nobody but qubesctl touches."""
 
     def __init__(self, lab: Booted, folder: Path) -> None:
-        self.qubes = EmbeddedQubes(folder / "qubes.json", "4.3")
-        self.salt = Salt(folder / "qubesctl", qubes=self.qubes)
+        self.qubesd = EmbeddedQubes(folder / "qubes.json", "4.3")
+        self.salt = Salt(folder / "qubesctl", qubes=self.qubesd)
         super().__init__(lab, folder, with_sys_net=True)
         self.neighbour = lab.client("personal", netvm=self.dns)
         lab.internet.popen([sys.executable, str(_CHECK)])
@@ -92,14 +92,13 @@ class RealPath(Machine):
 
     def tests(self, sls: str) -> Applied:
         """`qubesctl state.sls qubes.tests...`, in dom0."""
-        there = {"sys-net": self.net, "sys-vpn": self.vpn, "sys-dns": self.dns}
-        there |= {"work": self.client, "personal": self.neighbour}
+        there = {**self.qubes, "work": self.client, "personal": self.neighbour}
         for name, qube in there.items():
             if not self.salt.dom0.domains()[name]:
-                self.qubes.call(name, "admin.vm.Start")
+                self.qubesd.call(name, "admin.vm.Start")
             if name in ("work", "personal"):
                 address = qube.qubesdb["/qubes-ip"].encode()
-                self.qubes.call(name, "admin.vm.property.Set", "ip", address)
+                self.qubesd.call(name, "admin.vm.property.Set", "ip", address)
         client = str(qrexec.client(self._folder, there))
         words = ("state.sls", f"qubes.tests.{sls}", "--out=json")
         done = self.salt.dom0.qubesctl(*words, QUBES_VPN_QREXEC=client)
@@ -128,7 +127,7 @@ def test_a_dry_run_in_dom0_changes_nothing(path):
     assert set(dry) == {"dom0"}
     assert (dry["dom0"].code, None in dry["dom0"].results()) == (0, True), dry["dom0"].text
     assert path.salt.dom0.domains() == before
-    assert not [call for call in path.qubes.calls() if call.write]
+    assert not [call for call in path.qubesd.calls() if call.write]
     real = path.qubesctl()
     _well(real)
     assert set(OURS) <= set(path.salt.dom0.domains())
@@ -234,12 +233,12 @@ def test_nothing_of_a_client_is_in_clear_with_the_tunnel_or_without(path, tmp_pa
 
 def test_a_second_run_is_silent_everywhere(path):
     """R69: dom0, both templates, both qubes, by one line; and the next look at it says so, too."""
-    before, server = len(path.qubes.calls()), said(path.vpn)
+    before, server = len(path.qubesd.calls()), said(path.vpn)
     runs = path.qubesctl(targets=[path.t_vpn, path.t_dns, path.vpn, path.dns])
     assert set(runs) == set(OURS)
     _well(runs)
     assert {name: run.changed() for name, run in runs.items() if run.changed()} == {}
-    writes = {call.method for call in path.qubes.calls()[before:] if call.write}
+    writes = {call.method for call in path.qubesd.calls()[before:] if call.write}
     assert writes <= {"admin.vm.Start", "admin.vm.Shutdown"}  # of the templates
     assert said(path.vpn) == server
 
