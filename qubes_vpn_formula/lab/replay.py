@@ -82,6 +82,8 @@ def replay(found: Mapping[str, Any]) -> Replayed:
     Raises :class:`CannotReplay`, :class:`qubes_vpn_formula.lab.qube.CommandFailed`.
     """
     packet, leaves = found["packet"], found["leaves"]
+    if found.get("offloaded"):
+        raise CannotReplay("its flow is offloaded, and none is offloaded here")
     if leaves and found["ends_as"]["out_name"] != packet["out_name"]:
         raise CannotReplay("it is routed again on its way, to another device")
     if packet["in_index"] and ipaddress.ip_address(found["ends_as"]["destination"]).is_multicast:

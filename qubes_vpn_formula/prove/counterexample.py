@@ -44,7 +44,7 @@ _KEPT = (
 
 def of(claim: Claim, model: z3.ModelRef, place: Place, lines: Lines) -> dict[str, Any]:
     """The counterexample that the solver has found, ready for JSON."""
-    fields = _plain(claim.packet, model)
+    fields, ends = _plain(claim.packet, model), _plain(claim.way.packet, model)
     return {
         "version": VERSION,
         "property": claim.id,
@@ -54,7 +54,9 @@ def of(claim: Claim, model: z3.ModelRef, place: Place, lines: Lines) -> dict[str
         "told": told(fields),
         "leaves": claim.leaves,
         "packet": fields,
-        "ends_as": _plain(claim.way.packet, model),
+        "ends_as": ends,
+        # Only by a flowtable a packet loses the flow that it came with.
+        "offloaded": ends["state"] == "invalid" != fields["state"],
         "hooks": [name for name, _ in claim.way.hooks],
         "path": list(_path(claim.way, model, lines)),
         "rules": place.text if place.document is None else place.document,

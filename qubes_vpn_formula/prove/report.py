@@ -56,6 +56,8 @@ def _end(counterexample: Mapping[str, Any]) -> str:
     """What becomes of the packet; by which device, where it was routed again."""
     if not counterexample["leaves"]:
         return "it is stopped"
+    if counterexample["offloaded"]:
+        return "it gets out past these rules: its flow is offloaded"
     begun, ended = counterexample["packet"]["out_name"], counterexample["ends_as"]["out_name"]
     return "it gets out" if begun == ended else f"it gets out, by {ended}"
 
@@ -83,5 +85,5 @@ def page(content: Mapping[str, Any]) -> str:
     )
     template = environment.get_template("report.html.jinja")
     return template.render(
-        content, stages=stages, titles=TITLES, place=place, summary=summary(content)
+        content, stages=stages, titles=TITLES, place=place, end=_end, summary=summary(content)
     )

@@ -90,6 +90,7 @@ def test_a_packet_is_in_the_state_that_it_is_to_be_in(namespaces, counterexample
         ({"state": "established", "first": False}, {"destination_port": 1194}, "port was trans"),
         ({}, {"out_name": "eth1"}, "routed again"),
         ({}, {"destination": "227.202.0.0"}, "multicast"),
+        ({"state": "established", "first": False}, {"state": "invalid"}, "offloaded"),
     ],
 )
 def test_what_cannot_be_made_is_not_taken_for_an_answer(
@@ -97,6 +98,7 @@ def test_what_cannot_be_made_is_not_taken_for_an_answer(
 ) -> None:
     packet = {**counterexample["packet"], **changes}
     found = {**counterexample, "packet": packet, "ends_as": {**packet, **ends}}
+    found["offloaded"] = why == "offloaded"
     with pytest.raises(replay.CannotReplay, match=why):
         replay.replay(found)
 

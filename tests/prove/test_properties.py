@@ -14,7 +14,7 @@ from qubes_vpn_formula.lab import mutants
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.mutants import Mutant, edits
 from qubes_vpn_formula.lab.mutants.paths import CLOSED, core
-from qubes_vpn_formula.prove import collect, machine, prover
+from qubes_vpn_formula.prove import collect, machine, prover, report
 from qubes_vpn_formula.prove.machine import Place
 from qubes_vpn_formula.prove.sources import Part, lines
 
@@ -201,6 +201,7 @@ def test_a_flowtable_that_a_load_leaves_is_found() -> None:
     answers = list(prover.prove([with_flowtable(place, before_ours=True)]))
     assert [answer.holds for answer in answers] == [False, True]
     assert answers[0].counterexample["packet"]["first"] is False
+    assert list(report.lines(answers[0].counterexample))[-1].startswith("  it gets out past these")
     # By the gate's device nothing leaves that was offloaded, whatever the load left.
     place = replace(opened(), properties=("P1",))
     answer = next(iter(prover.prove([with_flowtable(place, before_ours=True)])))
