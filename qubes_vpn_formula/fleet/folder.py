@@ -64,7 +64,8 @@ def _folders(here: Path, folders: list[str], depth: int) -> list[UserError]:
         if name.startswith("."):
             continue
         if path.is_symlink():
-            errors.append(_linked(path))
+            what = "a link: what it leads to may be another machine's, or nobody's"
+            errors.append(UserError(what, "Put the folder itself there.", file=str(path)))
         elif depth == _DEEPEST:
             errors.append(UserError("too deep in folders", "Move it further up.", file=str(path)))
         else:
@@ -87,8 +88,6 @@ def _wrong(path: Path) -> UserError | None:
         return UserError(what, "Rename it, or give it another place.", file=str(path))
     if not path.name.endswith(_ENDING):
         return None
-    if path.is_symlink():
-        return _linked(path)
     name = path.name.removesuffix(_ENDING)
     if name == "top":
         what = "Salt's top file belongs to the tree that is built"
@@ -116,11 +115,6 @@ def _alone(found: list[Machine]) -> tuple[list[Machine], list[UserError]]:
             what = f"two machines of one name: {other} is the other"
             errors.append(UserError(what, "Rename or remove one.", file=machine.files[-1]))
     return sorted(alone), errors
-
-
-def _linked(path: Path) -> UserError:
-    what = "a link: what it leads to may be another machine's, or nobody's"
-    return UserError(what, "Put the file itself there; share by base.sls.", file=str(path))
 
 
 def _unread(error: OSError) -> UserError:
