@@ -45,6 +45,7 @@ HARMLESS = {
     "postrouting-open": "it is there for what other rules translate, and here none does",
     "silent-drop": "clients wait instead of being told",
     "no-mss-clamp": "the MSS is not modelled",
+    "log-unlimited": "how much is logged is no property",
 }
 #: Those whose rules cannot be loaded before there is a tunnel.
 NOT_LOADED = {"tunnel-by-index"}
