@@ -77,9 +77,9 @@ rpm: $(READY)
 lint: $(READY)
 	$(VENV)/bin/pre-commit run --all-files
 
-# -W: a link that leads nowhere is an error.
+# -W: a link that leads nowhere is an error. -E, -a: what is generated changes without its page.
 docs: $(READY)
-	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(VENV)/bin/sphinx-build -W --keep-going -q -E -a -b html docs build/docs
 
 docs-links: $(READY)
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b linkcheck docs build/docs-links
