@@ -586,6 +586,7 @@ print(json.dumps(qubes_vpn_mullvad.apply(settings, True, "dry" in sys.argv)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("marked")
 def test_salt_tells_nobody(stage, tmp_path):
     """The SLS by salt-ssh, logging at `debug`: in the templates, in both kinds of VPN qube."""
