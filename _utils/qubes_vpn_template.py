@@ -14,6 +14,7 @@ import qubes_vpn_logins
 import qubes_vpn_packages
 import qubes_vpn_repository
 import qubes_vpn_resolver
+import qubes_vpn_told
 from qubes_vpn_repository import Repository, Untrusted
 
 _QUERIES = {
@@ -29,6 +30,8 @@ _TUNNEL_UNITS = ("qubes-vpn-tunnel.service", "qubes-vpn-watch.service")
 #: A resolver's units, and those of Debian's that must not start beside ours.
 _RESOLVER_UNITS = ("qubes-vpn-dns-own.service", "qubes-vpn-dns.service")
 _MASKED = ("dnscrypt-proxy.socket", "dnscrypt-proxy-resolvconf.service")
+#: Where qrexec finds what can be called.
+_CALLS = Path("/etc/qubes-rpc")
 _OURS, _THEIRS = Path("/etc/systemd/system"), Path("/usr/lib/systemd/system")
 _APPLY = "Apply the formula to this template"
 
@@ -94,6 +97,7 @@ def lacks(kinds, minimal):
         *_services(kinds),
         *_tunnel(kinds),
         *_resolver(kinds),
+        *_calls(kinds),
         *_program(kinds, have),
     ]
 
@@ -148,6 +152,19 @@ def _resolver(kinds):
     if not any(user.pw_name == qubes_vpn_dns_proxy.USER for user in pwd.getpwall()):
         told.append(f"the user {qubes_vpn_dns_proxy.USER} is not there. {_APPLY}")
     return [Lack(text, ours=True) for text in told]
+
+
+def _calls(kinds):
+    """The qrexec services by which dom0 asks a qube of this template how it is."""
+    tunnel = kinds != ["dnscrypt"]
+    names = qubes_vpn_told.SERVICES if tunnel else qubes_vpn_told.OF_RESOLVERS
+    files = [qubes_vpn_killswitch.IN_TEMPLATE / "service"]
+    files += [_CALLS / f"{qubes_vpn_told.PREFIX}{name}" for name in names]
+    return [
+        Lack(f"{path} is not there, or cannot be run: dom0 calls it. {_APPLY}", ours=True)
+        for path in files
+        if not os.access(path, os.X_OK)
+    ]
 
 
 def _program(kinds, have):

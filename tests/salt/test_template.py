@@ -21,6 +21,7 @@ from pillars import MULLVAD, PILLARS
 from saltfactories.utils.functional import Loaders
 from vpn_qube import listing
 
+from qubes_vpn_formula.lab import services
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import Qube
 
@@ -67,7 +68,7 @@ def template(loaded):
             qube.run(f"mkdir /run/{folder}-upper /run/{folder}-work")
             qube.run(["mount", "-t", "overlay", "-o", layers, "qube", f"/{folder}"])
         debian_13(qube)
-        for path, (text, mode) in Ours().files().items():
+        for path, (text, mode) in (Ours().files() | services.files()).items():
             qube.write(path, text, mode)
         units = ["tunnel.service", "watch.service", "follow.service", "resolv.path"]
         for name in units:
@@ -240,9 +241,21 @@ LACKING = {
         "formula.",
         True,
     ),
+    "service gone": (
+        "rm /etc/qubes-rpc/qubes-vpn.Drops",
+        "/etc/qubes-rpc/qubes-vpn.Drops is not there, or cannot be run: dom0 calls it. Apply the "
+        "formula to this template.",
+        True,
+    ),
+    "service's program cannot be run": (
+        "chmod -x /usr/lib/qubes-vpn/service",
+        "/usr/lib/qubes-vpn/service is not there, or cannot be run: dom0 calls it. Apply the "
+        "formula to this template.",
+        True,
+    ),
 }  # fmt: skip
 SAVE = "tar -C / -cf /run/saved.tar usr/lib/os-release var/lib/dpkg/status usr/lib/qubes-vpn \
-etc/systemd/system etc/qubes usr/lib/systemd/system/NetworkManager.service"
+etc/systemd/system etc/qubes etc/qubes-rpc usr/lib/systemd/system/NetworkManager.service"
 RESTORE = "rm -rf /etc/systemd/system/*; tar -C / -xf /run/saved.tar"
 
 
