@@ -78,9 +78,9 @@ def root(tmp_path):
     return RpmRoot(tmp_path / "root")
 
 
-def test_the_same_bytes_in_another_folder_at_another_time(package, built):
+def test_the_same_bytes_in_another_folder_at_another_time(package, built, tmp_path):
     time.sleep(max(0, package.stat().st_mtime + 1.1 - time.time()))
-    again = built(TZ="Asia/Tokyo", LANG="C", HOME="/nonexistent", HOSTNAME="other")
+    again = built(TZ="Asia/Tokyo", LANG="C", HOME=str(tmp_path), HOSTNAME="other")
     assert again != package
     assert again.read_bytes() == package.read_bytes()
     assert package.name == f"{NAME}-{__version__}-1.noarch.rpm"

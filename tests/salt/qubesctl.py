@@ -34,7 +34,8 @@ def manage(vm):
     vm.start()
     allowed = [rule.rule for rule in vm.firewall.rules if rule.rule.startswith("action=accept")]
     online = vm.netvm is not None and len(allowed) == 3
-    while online and Path(os.environ.get("QUBESCTL_WAITS", "/nonexistent")).exists():
+    waits = os.environ.get("QUBESCTL_WAITS")
+    while online and waits and Path(waits).exists():
         time.sleep(0.05)
     done = (online or "QUBESCTL_PROXY" in os.environ) and "QUBESCTL_FAILS" not in os.environ
     vm.shutdown()

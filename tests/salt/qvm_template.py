@@ -63,8 +63,8 @@ def install(parser, app, name):
     print(f"Installing template '{name}'...", file=sys.stderr)
     vm = app.add_new_vm("TemplateVM", name, "black")
     try:
-        waits = Path(os.environ.get("QVM_TEMPLATE_WAITS", "/nonexistent"))
-        while waits.exists():
+        waits = Path(os.environ.get("QVM_TEMPLATE_WAITS") or os.devnull)
+        while waits.is_file():
             waits.with_suffix(".reached").touch()
             time.sleep(0.05)
         vm.volumes["root"].clone(app.domains["debian-13-xfce"].volumes["root"])
