@@ -68,6 +68,9 @@ def test_the_same_bytes_in_another_folder_at_another_time(tmp_path, checkout, pi
     there = (tmp_path / "there.tar").read_bytes()
     assert there == (tmp_path / "here.tar").read_bytes()
     assert hashlib.sha256(there).hexdigest() == here
+    # A folder lists its files in any order.
+    content = bundle.members(pillar)
+    assert bundle.tar(dict(reversed(content.items()))) == there
 
 
 def test_the_pillar_goes_along_with_those_that_get_it(made, pillar):

@@ -296,6 +296,7 @@ def test_killed_at_any_write_the_next_run_puts_it_right(dom0, made, tmp_path):
     old = altered(tmp_path, lambda content: content.update({gone: b"gone"}))
 
     def newer(content):
+        content["salt/_utils/qubes_vpn_added.py"] = b""
         for name in content:
             if name.startswith("salt/_utils/"):
                 content[name] += b"# newer\n"
@@ -318,9 +319,12 @@ def test_killed_at_any_write_the_next_run_puts_it_right(dom0, made, tmp_path):
             'python3 -I -c "$1" x "$2" "$3"', program.format(left), bundle.install.__file__, new
         )
         count += done.returncode == 9
-        done = dom0.install(new)
-        assert (done.returncode, done.stderr) == (0, ""), left
-        assert not (dom0.folder / "srv" / gone).exists()
+        # Also one that has never heard of what was being written.
+        for bundled, there in ((old, True), (new, False)):
+            done = dom0.install(bundled)
+            assert (done.returncode, done.stderr) == (0, ""), left
+            assert (dom0.folder / "srv" / gone).exists() == there
+            assert (dom0.folder / SALT / "_utils/qubes_vpn_added.py").exists() != there
         assert dom0.install(old).returncode == 0
     assert count == 3
 

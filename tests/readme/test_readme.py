@@ -82,7 +82,9 @@ def test_make_test_is_what_runs_in_continuous_integration(checkout):
     assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
 
 
-@pytest.mark.parametrize("target", ["lab", "lab-boot", "lint", "docs", "docs-links", "bench"])
+@pytest.mark.parametrize(
+    "target", ["lab", "lab-boot", "rpm", "lint", "docs", "docs-links", "bench"]
+)
 def test_make_for_developers(target, checkout):
     """Shows that the target exists; test_lint.py and test_pages.py run what two of them run."""
     assert ".venv/bin/" in output(f"make --dry-run {target}", checkout)
