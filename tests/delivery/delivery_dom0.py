@@ -19,6 +19,8 @@ exit {code}
 #: Where the formula's parts are.
 SALT = "srv/salt"
 PILLAR = "srv/pillar/qubes_vpn/init.sls"
+#: What a bundle puts before a pillar, so that Salt evaluates nothing in it.
+DATA = "#!yaml\n"
 MANIFEST = "var/lib/qubes-vpn-formula/installed"
 
 

@@ -6,7 +6,7 @@ import stat
 import tarfile
 
 import pytest
-from delivery_dom0 import MANIFEST, PILLAR, SALT
+from delivery_dom0 import DATA, MANIFEST, PILLAR, SALT
 
 from qubes_vpn_formula import bundle
 
@@ -116,7 +116,7 @@ class TestPillar:
     def later(self, tmp_path, pillar):
         text = pillar.text.replace("work: sys-vpn", "work: sys-vpn, personal: sys-vpn")
         bundle.build(tmp_path / "later.tar", type(pillar)("p", text))
-        return tmp_path / "later.tar", text
+        return tmp_path / "later.tar", DATA + text
 
     def test_a_newer_one_takes_the_place_of_ours(self, dom0, made, tmp_path, pillar):
         dom0.install(made)
@@ -126,18 +126,18 @@ class TestPillar:
 
     def test_one_that_was_changed_in_dom0_stays(self, dom0, made, tmp_path, pillar):
         dom0.install(made)
-        dom0.write(PILLAR, pillar.text + "# mine\n")
+        dom0.write(PILLAR, DATA + pillar.text + "# mine\n")
         later, text = self.later(tmp_path, pillar)
         for _ in range(2):
             done = dom0.install(later)
             assert done.returncode == 1
             assert "/srv/pillar/qubes_vpn/init.sls was changed here and stays" in done.stderr
-            assert (dom0.folder / PILLAR).read_text() == pillar.text + "# mine\n"
+            assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text + "# mine\n"
             assert (dom0.folder / f"{PILLAR}.new").read_text() == text
         # Once taken over, it is ours again.
         dom0.run(f"mv /{PILLAR}.new /{PILLAR}")
         assert dom0.install(made).returncode == 0
-        assert (dom0.folder / PILLAR).read_text() == pillar.text
+        assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text
 
     def test_one_of_the_users_own_stays(self, dom0, made, tmp_path):
         dom0.write(PILLAR, "qubes_vpn: {}")
@@ -147,7 +147,7 @@ class TestPillar:
     def test_a_bundle_without_one_leaves_it(self, dom0, made, tmp_path, pillar):
         dom0.install(made)
         assert dom0.install(ours(tmp_path)).returncode == 0
-        assert (dom0.folder / PILLAR).read_text() == pillar.text
+        assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text
         later, text = self.later(tmp_path, pillar)
         assert dom0.install(later).returncode == 0
         assert (dom0.folder / PILLAR).read_text() == text
@@ -163,7 +163,7 @@ class TestRemove:
         assert set(dom0.files()) == {
             f"{SALT}/_utils/mine.py", PILLAR, PILLAR.replace(".sls", ".top"),
         }  # fmt: skip
-        assert (dom0.folder / PILLAR).read_text() == pillar.text
+        assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text
         assert dom0.asked() == ["--dom0-only saltutil.sync_all 1"]
         assert not (dom0.folder / "var/lib/qubes-vpn-formula").exists()
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from delivery_dom0 import PILLAR, SALT, DeliveryDom0
+from delivery_dom0 import DATA, PILLAR, SALT, DeliveryDom0
 
 from qubes_vpn_formula import __version__, bundle
 
@@ -167,7 +167,7 @@ def test_it_takes_the_place_of_a_bundle(root, package, made, pillar):
     assert "It is kept as /var/lib/qubes-vpn-formula/kept/" in done.stderr
     assert changed.read_bytes() == content["salt/_utils/qubes_vpn_plan.py"]
     assert not (root.folder / SALT / "_utils/qubes_vpn_gone.py").exists()
-    assert (root.folder / PILLAR).read_text() == pillar.text
+    assert (root.folder / PILLAR).read_text() == DATA + pillar.text
     assert not (root.folder / "var/lib/qubes-vpn-formula/installed").exists()
 
 
