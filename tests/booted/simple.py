@@ -6,7 +6,7 @@
         sys-vpn: the tunnel, which carries both families
           work: a client
 
-Which tunnel, and who makes it, says a *Kind*: :class:`OpenVPN`, :class:`App`, :class:`WireGuard`.
+Which tunnel, and who makes it, says a *Kind*: :class:`OpenVPN` or :class:`App`.
 """
 
 import time
@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from mullvad_stand_in import PROGRAMS, UNITS
 from provider import Provider
 from tunnelled import CREDENTIALS, apply, put_profiles, said, state_functions, up
-from wireguard_provider import WireGuardProvider
 
 from qubes_vpn_formula.lab.booted import formula
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
@@ -74,29 +73,6 @@ class OpenVPN:
 
     def up(self, qube: AppVM) -> None:
         up(qube, "one.ovpn", 60)
-
-
-class WireGuard:
-    """By NetworkManager and the kernel's WireGuard."""
-
-    services = ("network-manager",)
-    packages: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        self.files: dict[str, tuple[str, int]] = {}
-
-    def serve(self, internet: Qube, folder: Path) -> None:
-        self.provider = WireGuardProvider(internet)
-        self.provider.serve(1)
-        endpoints = [self.provider.endpoint(1)]
-        self.pillar = {"kind": "wireguard", "profile": "one.conf", "endpoints": endpoints}
-
-    def put(self, qube: AppVM) -> None:
-        qube.run(["install", "-d", "-m700", CREDENTIALS])
-        qube.write(f"{CREDENTIALS}/one.conf", self.provider.profile(1), 0o600)
-
-    def up(self, qube: AppVM) -> None:
-        up(qube, "one.conf", 60 * SLOWNESS)
 
 
 #: What the stand-in does in place of the app's own WireGuard; the names are as the app has them.

@@ -2,7 +2,7 @@
 """The tests that a user runs where no resolver qube is, and both families are in the tunnel.
 
 By OpenVPN, and by the stand-in for the Mullvad app, whose tunnel the app itself takes down and
-brings up (R60 to R64).  With the kernel's WireGuard: `test_verify_wireguard.py`.
+brings up (R60 to R64).
 """
 
 import signal
