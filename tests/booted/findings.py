@@ -61,7 +61,7 @@ FINDINGS = {
 IN_THE_EMULATED_MACHINE = {
     "NetworkManager makes WireGuard by the kernel's alone, and is connected before any server has "
     "answered": [
-        "test_other_kernel.py::test_booted_qubes_under_it",
+        "test_other_kernel.py::test_networkmanager_with_the_kernels_wireguard",
         "test_wireguard_kernel.py::test_it_is_up_only_when_a_server_has_answered",
     ],
 }
