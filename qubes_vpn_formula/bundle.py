@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import tarfile
@@ -19,9 +20,11 @@ import qubes_vpn_part
 from qubes_vpn_formula import files, install
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.paths import formula_root
+from qubes_vpn_problem import looks_secret
 
 #: Has Salt read a pillar as data: without it, Jinja in there would be run in dom0 as root.
 _DATA = "#!yaml\n"
+_COMMENT = re.compile(r"(?:^|\s)#(.*)")
 #: What is read in dom0, too (R70).
 DOCS = ("cheatsheet.md", "resolvefix.md", "sysvpn-improvements.md")
 _FOLDERS = {"salt/qubes": "salt/qubes", **{f"_{name}": f"salt/_{name}" for name in (
@@ -68,9 +71,32 @@ def members(pillar=None):
         if pillar.problems():
             fix = f"See qubes-vpn check {pillar.path}."
             raise UserError("the pillar has problems", fix, file=pillar.path)
+        _refuse_unseen(pillar)
         content["pillar/qubes_vpn/init.sls"] = f"{_DATA}{pillar.text}".encode()
         content["pillar/qubes_vpn/init.top"] = top(pillar.model).encode()
     return content
+
+
+def _refuse_unseen(pillar):
+    """Raises :class:`UserError` for what no check of the pillar looks at, and dom0 would get."""
+    for key in pillar.data:
+        if key != "qubes_vpn":
+            raise UserError(
+                "a bundle's pillar has 'qubes_vpn' and nothing else at the top",
+                "Give Salt other pillar in files of its own.",
+                file=pillar.path,
+                line=pillar.line([key]),
+            )
+    for number, line in enumerate(pillar.text.splitlines(), 1):
+        comment = _COMMENT.search(line)
+        # The key of a list's signature is everybody's.
+        if comment and looks_secret(comment[1].replace("minisign_key", "")):
+            raise UserError(
+                "a comment that looks like a secret, which does not belong in dom0",
+                "Take it out.",
+                file=pillar.path,
+                line=number,
+            )
 
 
 def top(model):

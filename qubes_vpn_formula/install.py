@@ -77,6 +77,8 @@ def _install(bundle):
     pillar = {name: data for name, data in members.items() if name.startswith("pillar/")}
     for name in (*wanted, *pillar, *known):
         _look(_SRV / name)
+    # First: a package that takes the place of a killed run calls it.
+    _write(_OWN / "install.py", members["install.py"], 0o644)
     # From here on, whatever a killed run leaves is known as ours to the next one.
     new = {name: {_sum(data)} for name, data in (wanted | pillar).items()}
     _write_known({name: known.get(name, set()) | new.get(name, set()) for name in known | new})
@@ -86,7 +88,6 @@ def _install(bundle):
     removed = sum(_take(name, known, told) for name in gone)
     for name, data in pillar.items():
         _pillar(name, data, known, new, told)
-    _write(_OWN / "install.py", members["install.py"], 0o644)
     _write_known({name: new.get(name) or known[name] for name in known | new if name not in gone})
     print(f"/srv/salt: {len(wanted)} files, {changed} of them new, {removed} old ones removed.")
     _sync(told)
@@ -129,14 +130,18 @@ def read(bundle):
                     raise Refused(f"{bundle}: {member.name!a} is in no bundle. Nothing was done.")
                 if member.name in members:
                     raise Refused(f"{bundle}: {member.name} is there twice. Get it again.")
-                # A sparse one says that it is larger than what there is of it.
+                # What other headers say, tar and Python may read differently: who has looked at
+                # the files by tar has then not seen what is installed.
+                if member.offset_data - member.offset != tarfile.BLOCKSIZE:
+                    raise Refused(f"{bundle}: headers that are in no bundle. Nothing was done.")
                 if not 0 <= member.size <= left:
                     raise Refused(f"{bundle}: it is not whole. Get it again.")
                 left -= member.size
                 members[member.name] = tar.extractfile(member).read()
                 if len(members[member.name]) != member.size:
                     raise Refused(f"{bundle}: it is not whole. Get it again.")
-    except tarfile.TarError:
+    # The last three: what Python's tarfile lets through of headers that nobody wrote.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError):
         raise Refused(f"{bundle}: no bundle of qubes-vpn, or not whole. Get it again.") from None
     if not {"install.py", "salt/qubes/network/sys-vpn.sls"} <= set(members):
         raise Refused(f"{bundle}: no bundle of qubes-vpn, or not whole. Get it again.")
@@ -148,7 +153,7 @@ def _known():
     if not _MANIFEST.exists():
         return {}
     known = {}
-    for line in _MANIFEST.read_text("utf-8").splitlines():
+    for line in _MANIFEST.read_text("utf-8", "replace").splitlines():
         found = re.fullmatch(r"([0-9a-f]{64})  /srv/(\S+)", line)
         if not found or not NAMES.fullmatch(found[2]):
             raise Refused(f"{_MANIFEST}: not as it was written. Move it away, and run this again.")

@@ -10,11 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from qubes_vpn_formula import install
+
 _MOUNT = 'for one in srv var/cache var/lib; do mount --bind "$0/$one" "/$one" || exit 97; done'
 _QUBESCTL = """#!/bin/sh
 # Also what Salt would have seen.
 echo "$*" "$(ls /srv/salt/_utils 2>/dev/null | wc -l)" >>{log}
 exit {code}
+"""
+#: Runs an installer that is killed before its write number {} + 1.
+_KILLED = """
+import os, sys
+from pathlib import Path
+sys.argv[:1] = []
+left, real = {}, Path.replace
+def replace(self, to):
+    global left
+    left -= 1
+    return real(self, to) if left >= 0 else os._exit(9)
+Path.replace = replace
+exec(compile(open(sys.argv[0]).read(), 'install.py', 'exec'))
 """
 #: Where the formula's parts are.
 SALT = "srv/salt"
@@ -64,6 +79,11 @@ class DeliveryDom0:
     def install(self, bundle: Path) -> subprocess.CompletedProcess[str]:
         """As in README.md."""
         return self.run('tar -xOf "$1" install.py | python3 -I - "$1"', bundle)
+
+    def killed(self, left: int, bundle: Path) -> subprocess.CompletedProcess[str]:
+        """As `install`, killed after *left* writes."""
+        words = _KILLED.format(left), install.__file__, bundle
+        return self.run('python3 -I -c "$1" "$2" "$3"', *words)
 
     def remove(self) -> subprocess.CompletedProcess[str]:
         return self.run("python3 -I /var/lib/qubes-vpn-formula/install.py --remove")

@@ -152,6 +152,33 @@ class TestCommand:
         with pytest.raises(UserError, match="the pillar has problems"):
             bundle.build(tmp_path / "b.tar", PillarFile("p", pillar.text.replace(old, new)))
 
+    @pytest.mark.parametrize(
+        ("more", "line"),
+        [
+            ("users: {root: {password: aaa}}\n", 7),
+            ("include: [other]\n", 7),
+            ("# PrivateKey = aaa\n", 7),
+            (f"# {'A' * 43}=\n", 7),
+            ("  # 1234 5678 9012 3456\n", 7),
+        ],
+    )
+    def test_what_no_check_looks_at_is_not_taken_along(
+        self, tmp_path, pillar, monkeypatch, capsys, more, line
+    ):
+        """R33."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "pillar.sls").write_text(pillar.text + more)
+        assert main(["bundle", "pillar.sls"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"pillar.sls:{line}: ")
+        assert "aaa" not in err
+        assert not (tmp_path / "qubes-vpn.tar").exists()
+
+    def test_the_examples_comments_are_no_secrets(self, pillar, checkout):
+        example = (checkout / "pillar.example").read_text()
+        comments = "".join(f"{line}\n" for line in example.splitlines() if line.strip()[:1] == "#")
+        assert bundle.members(PillarFile("p", pillar.text + comments))
+
 
 class TestSigned:
     @pytest.fixture

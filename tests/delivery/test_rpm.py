@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from delivery_dom0 import DATA, PILLAR, SALT, DeliveryDom0
+from delivery_dom0 import DATA, MANIFEST, PILLAR, SALT, DeliveryDom0
 
 from qubes_vpn_formula import __version__, bundle
 
 NAME = "qubes-vpn-formula"
+COMMITTED, BEFORE = "1795383460", "1795383459"
 #: The root's own: programs of this machine, what asks for Salt, and a /dev/null.
 _ROOT = """
 for one in /bin /lib /lib64; do ln -sfn "usr$one" "$0$one"; done
@@ -50,16 +51,12 @@ def built(checkout, tmp_path_factory):
     if shutil.which("rpmbuild") is None:
         pytest.skip("needs rpmbuild")
 
-    def build(members=None, version=__version__, **environ):
+    def build(members=None, **environ):
         folder = tmp_path_factory.mktemp("rpm")
         shutil.copytree(checkout / "rpm", folder / "a/rpm")
-        spec = folder / f"a/rpm/{NAME}.spec"
-        text = spec.read_text()
-        assert f"Version:        {__version__}\n" in text
-        spec.write_text(text.replace(f" {__version__}\n", f" {version}\n"))
         (folder / "b.tar").write_bytes(bundle.tar(members or bundle.members()))
         words = ["sh", folder / "a/rpm/build.sh", folder / "b.tar", folder / "out"]
-        environ = {**os.environ, "SOURCE_DATE_EPOCH": "1795383460", **environ}
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": COMMITTED, **environ}
         done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (made,) = (folder / "out").iterdir()
@@ -83,8 +80,7 @@ def test_the_same_bytes_in_another_folder_at_another_time(package, built, tmp_pa
     again = built(TZ="Asia/Tokyo", LANG="C", HOME=str(tmp_path), HOSTNAME="other")
     assert again != package
     assert again.read_bytes() == package.read_bytes()
-    assert package.name == f"{NAME}-{__version__}-1.noarch.rpm"
-    assert built(SOURCE_DATE_EPOCH="1795383461").read_bytes() != package.read_bytes()
+    assert package.name == f"{NAME}-{__version__}-20261122213740.noarch.rpm"
 
 
 def test_it_takes_the_time_of_the_last_commit(checkout, tmp_path):
@@ -127,7 +123,9 @@ def test_what_it_needs_is_in_dom0(root, package):
 
 def test_an_upgrade_keeps_the_pillar_and_removes_what_is_gone(root, package, built):
     gone = ["salt/_utils/qubes_vpn_gone.py", "salt/qubes/network/files/gone"]
-    older = built({**bundle.members(), **dict.fromkeys(gone, b"gone")}, "0.0.9")
+    # Of one version, as two commits are.
+    content = {**bundle.members(), **dict.fromkeys(gone, b"gone")}
+    older = built(content, SOURCE_DATE_EPOCH=BEFORE)
     root.write(PILLAR, "qubes_vpn: {}\n")
     mine = root.write(f"{SALT}/_utils/mine.py", "mine")
     root.rpm("-U --nodeps", older)
@@ -169,6 +167,24 @@ def test_it_takes_the_place_of_a_bundle(root, package, made, pillar):
     assert not (root.folder / SALT / "_utils/qubes_vpn_gone.py").exists()
     assert (root.folder / PILLAR).read_text() == DATA + pillar.text
     assert not (root.folder / "var/lib/qubes-vpn-formula/installed").exists()
+
+
+@pytest.mark.parametrize("left", [1, 2, 60])
+def test_it_takes_the_place_of_a_bundle_whose_run_was_killed(root, package, made, pillar, left):
+    """Also of one that was killed while it installed, or removed, the first time."""
+    content = {**bundle.members(pillar), "salt/_utils/qubes_vpn_a.py": b"gone"}
+    made.write_bytes(bundle.tar(content))
+    assert root.killed(left, made).returncode == 9
+    done = root.rpm("-U --nodeps", package)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (root.folder / SALT / "_utils/qubes_vpn_a.py").exists()
+    assert not (root.folder / MANIFEST).exists()
+
+
+def test_it_is_installed_though_a_removal_was_killed_at_its_end(root, package, made):
+    root.install(made)
+    (root.folder / MANIFEST).unlink()
+    assert root.rpm("-U --nodeps", package).returncode == 0
 
 
 def test_without_salt_it_says_so(root, package):

@@ -63,6 +63,8 @@ def test_the_pillar_is_made_and_good(page, name, folder, checkout):
         assert done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
     said = "".join(done.stdout + done.stderr for done in ran)
     pillar = (folder / "pillar.sls").read_text(encoding="utf-8")
+    # What the README's lines for dom0 take over.
+    assert pillar.encode() in (folder / "qubes-vpn.tar").read_bytes()
     for qube in ("work", "personal", "vault"):
         assert qube in pillar
     if source := PROFILES[name][1]:
@@ -80,7 +82,7 @@ def test_the_pillar_is_made_and_good(page, name, folder, checkout):
 @pytest.mark.parametrize("name", ["quick-openvpn.md"], indirect=True)
 def test_the_vpn_qube_would_refuse_scripts(folder, page):
     """So the line that takes them out is needed."""
-    init, _remove, check, _plan = page.commands(MAKE)
+    init, _remove, check, _plan, _bundle = page.commands(MAKE)
     assert sh(init, folder).returncode == 0
     done = sh(check, folder)
     assert done.returncode != 0
