@@ -134,6 +134,18 @@ def refuse_existing():
         )
 
 
+def refuse_strangers():
+    """Before what a killed run left is removed: qubes of these names that it did not leave."""
+    domains = app().domains
+    for name in theirs():
+        netvm = domains[name].netvm
+        if name not in NAMES or (netvm is not None and netvm.name not in NAMES):
+            sys.exit(
+                f"dom0_tests: {name} is not of these tests, whose qubes are offline: rename it, or "
+                "remove it yourself. Nothing was done."
+            )
+
+
 def clean():
     """Removes the qubes of these tests, and no others, whatever state they are in."""
     with _deaf():
@@ -547,6 +559,7 @@ def main(words=None):
         parser.error("nothing is done without --really. Read what it does: --help")
     prepare(given.utils)
     if given.clean:
+        refuse_strangers()
         clean()
         return 0
     refuse_existing()
@@ -554,7 +567,10 @@ def main(words=None):
         signal.signal(number, _interrupt)
     Started.wanted, Dom0Part.root, Reading.root = given.start, given.root, given.root
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(given.report.open("x")) if given.report else None
+        try:
+            file = stack.enter_context(given.report.open("x")) if given.report else None
+        except OSError as error:
+            sys.exit(f"dom0_tests: {given.report}: {error.strerror}. Name a new file.")
         tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
         runner = unittest.TextTestRunner(resultclass=Results, verbosity=2)
         try:

@@ -246,3 +246,24 @@ def test_a_fault_is_found(machine, checkout, tmp_path, name):
     found = (name for name, result in machine.results().items() if result != "passed")
     assert next(found).startswith(f"Dom0Part.{test}"), said
     assert (machine.ours(), machine.others()) == ([], before)
+
+
+@pytest.mark.parametrize(("name", "netvm"), [("work", b"sys-firewall"), ("other", b"")])
+def test_a_qube_of_the_users_own_is_not_cleaned_away(machine, name, netvm):
+    """By a name that a killed run may have left, too."""
+    name = OURS + name
+    machine.qubes.call("dom0", "admin.vm.Create.AppVM", "", f"name={name} label=red".encode())
+    machine.qubes.call(name, "admin.vm.property.Set", "netvm", netvm)
+    code, said = machine.run("--clean")
+    assert code == 1
+    assert f"{name} is not of these tests" in said
+    assert "Traceback" not in said
+    assert machine.ours() == [name]
+
+
+def test_a_report_that_is_there_stays(machine):
+    machine.report.write_text("mine")
+    code, said = machine.run("--really", "--report", str(machine.report))
+    assert (code, machine.report.read_text()) == (1, "mine")
+    assert said == f"dom0_tests: {machine.report}: File exists. Name a new file.\n"
+    assert machine.writes() == []
