@@ -32,7 +32,7 @@ NAMES = re.compile(
     r"([a-z-]+\.(sls|jinja)|files/[a-z0-9-]+(\.[a-z]+)?|docs/[a-z-]+\.md)"
     r"|salt/_(modules|states|utils)/qubes_vpn[a-z0-9_]*\.py"
 )
-#: Bytes of a bundle; the formula has 2 MB.
+#: Bytes of a bundle; the formula has 1.2 MB.
 _LARGEST = 32 << 20
 _SRV = Path("/srv")
 _FILE_LISTS = Path("/var/cache/salt/minion/file_lists")
@@ -77,6 +77,7 @@ def _install(bundle):
     pillar = {name: data for name, data in members.items() if name.startswith("pillar/")}
     for name in (*wanted, *pillar, *known):
         _look(_SRV / name)
+    _tidy(known)
     # First: a package that takes the place of a killed run calls it.
     _write(_OWN / "install.py", members["install.py"], 0o644)
     # From here on, whatever a killed run leaves is known as ours to the next one.
@@ -105,6 +106,7 @@ def _remove():
     told = []
     for name in known:
         _look(_SRV / name)
+    _tidy(known)
     removed = sum(_take(name, known, told) for name in known if name.startswith("salt/"))
     print(f"/srv/salt: {removed} files removed. The pillar and the network stay as they are.")
     _MANIFEST.unlink()
@@ -175,6 +177,12 @@ def _look(path):
         raise Refused(f"{path}: not a plain file. Move it away, and run this again.")
 
 
+def _tidy(known):
+    """Removes what a killed run had begun to write."""
+    for name in known:
+        _part(_SRV / name).unlink(missing_ok=True)
+
+
 def _put(name, data, known, mode, told):
     """Writes a file; whether it was another before."""
     path = _SRV / name
@@ -227,19 +235,23 @@ def _pillar(name, data, known, new, told):
     _look(beside)
     _write(beside, data, 0o600)
     new[name] |= known.get(name, set())
-    told.append(f"{path} was changed here and stays. The new one is {beside}")
+    told.append(f"{path} was changed here, or not by a bundle, and stays. The new one is {beside}")
 
 
 def _write(path, data, mode):
     """A whole file of root's, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = _part(path)
     temporary.unlink(missing_ok=True)
     with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
         stream.write(data)
         os.fchown(stream.fileno(), 0, 0)
         os.fchmod(stream.fileno(), mode)
     temporary.replace(path)
+
+
+def _part(path):
+    return path.with_name(f".{path.name}.part")
 
 
 def _sum(data):
