@@ -112,7 +112,7 @@ def test_from_the_mullvad_guide(page, machine, checkout, tmp_path):
     typed(machine, "qvm-shutdown --wait sys-vpn-work")
     with pytest.raises(AdminError, match="QubesVMInUseError"):
         typed(machine, "qvm-remove sys-vpn-work")
-    for name in ("work", "personal", "default-dvm"):  # nobody hangs on it any more, as after the run
+    for name in ("work", "personal", "default-dvm"):  # as after the run, nobody hangs on it
         prefs(machine, name, netvm="")
     machine.call("dom0", "admin.property.Set", "default_netvm", b"")
     for command in page.commands(MULLVAD):
