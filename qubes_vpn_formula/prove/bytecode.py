@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a rule compares in the kernel and nft's listing leaves out: the protocol before a `th`.
+"""What a rule compares in the kernel and nft's listing leaves out.
 
-nft 1.0.6 writes `meta l4proto 47 th dport 5` and `ip6 nexthdr 60 th dport 5` as `th dport 5`.  Its
-`--debug=netlink` shows what the kernel has; nft 1.1.3 and later leave nothing out.
+Any nft leaves out which family a `reject with tcp reset` is for, and that a device has to be of
+Ethernet (`ether type ip ip saddr ...`).  nft 1.0.6 writes `meta l4proto 47 th dport 5` and
+`ip6 nexthdr 60 th dport 5` as `th dport 5`; nft 1.1.3 and later do not.  `--debug=netlink` shows
+what the kernel has.
 """
 
 import json
@@ -19,30 +21,40 @@ Compared = tuple[str, int]
 
 _PLACE = re.compile(r"(\S+) (\S+) (\S+) (\d+)(?: \d+)?\s*")
 _LOADS = re.compile(
-    r"  \[ (?:meta load (l4proto)|payload load 1b @ network header \+ ([69])) => reg (\d+) \]\s*"
+    r"  \[ (?:meta load (l4proto|nfproto|protocol)|payload load 1b @ network header \+ ([69]))"
+    r" => reg (\d+) \]\s*"
 )
 _EQUAL = re.compile(r"  \[ cmp eq reg (\d+) 0x([0-9a-f]+) \]\s*")
+#: A rejection with it is for one family, or for both, and nft does not list for which.
+RESET = "tcp reset"
 _BY = {
     "l4proto": {"meta": {"key": "l4proto"}},
     "9": {"payload": {"protocol": "ip", "field": "protocol"}},
     "6": {"payload": {"protocol": "ip6", "field": "nexthdr"}},
 }
 _COMPLETE = (1, 1, 3)
+#: What only Ethernet has.
+_LINK = re.compile(r"  \[ (?:meta load iiftype|payload load \d+b @ link header) ")
 
 
 def tells_all(version: str) -> bool:
-    """Whether nft of this version leaves no protocol out."""
+    """Whether nft of this version leaves no protocol before a `th` out."""
     return tuple(int(one) for one in re.findall(r"\d+", version)[:3]) >= _COMPLETE
 
 
 def compared(text: str) -> dict[tuple[str, str, str, int], list[Compared]]:
-    """The protocols that each rule compares, by family, table, chain and handle."""
+    """The protocols that each rule compares, by family, table, chain and handle.
+
+    Raises NotModelled where one looks at the link layer: nft does not always list that.
+    """
     found: dict[tuple[str, str, str, int], list[Compared]] = {}
     place, loaded = None, None
     for line in text.splitlines():
         if at := _PLACE.fullmatch(line):
             place = at[1], at[2], at[3], int(at[4])
             found[place] = []
+        elif place and _LINK.match(line):
+            raise NotModelled(" ".join(place[:3]), "a comparison with a link's header or type")
         elif place and (equal := _EQUAL.fullmatch(line)) and loaded and loaded[1] == equal[1]:
             found[place].append((loaded[0], int(equal[2], 16)))
         loads = _LOADS.fullmatch(line)
@@ -62,6 +74,10 @@ def put_back(rule: dict[str, Any], known: list[Compared]) -> None:
     comparison, too.
     """
     statements = rule["expr"]
+    for one in statements:
+        if (one.get("reject") or {}).get("type") == RESET:
+            one["reject"]["compared"] = known
+    known = [one for one in known if one[0] in _BY]
     first = next((n for n, one in enumerate(statements) if reads_any_transport(one)), None)
     hidden = Counter(known) - Counter(_listed(statements))
     if first is None or not hidden:

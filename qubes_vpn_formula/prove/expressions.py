@@ -100,9 +100,12 @@ def payload(family: str, data: dict[str, Any], packet: Packet, where: str) -> Lo
     """A header's field; nft adds the comparison with its protocol by itself, and does not list it.
 
     In an ip6 table it does not list a written `ip6 nexthdr` either, which differs behind extension
-    headers: there either may be meant.
+    headers: there either may be meant.  Nor does it list a comparison with a family before an ICMP
+    field, or that there was none: where `meta l4proto icmp` was written before it, there is none.
     """
     protocol, name = data.get("protocol"), data.get("field")
+    if odd := data.keys() - {"protocol", "field"}:  # of a packet in a packet (`tunnel`)
+        raise NotModelled(where, f"a header's field with {', '.join(sorted(odd))}")
     if protocol == "ip" and name in _IPV4:
         kind, term = _IPV4[name]
         return Loaded(kind, term(packet), packet.is_ipv4())
@@ -122,10 +125,9 @@ def payload(family: str, data: dict[str, Any], packet: Packet, where: str) -> Lo
         if family == "ip6":
             first = packet.next_header == _TRANSPORT[protocol]
             there.append(z3.Or(first, z3.Bool(f"{where}: not by ip6 nexthdr")))
-    if protocol == "icmp":
-        there.append(packet.is_ipv4())
-    if protocol == "icmpv6":
-        there.append(packet.is_ipv6())
+    if protocol in ("icmp", "icmpv6"):
+        own = packet.is_ipv4() if protocol == "icmp" else packet.is_ipv6()
+        there.append(z3.Or(own, z3.Bool(f"{where}: ICMP of any family")))
     return Loaded(field.kind, field.term(packet), z3.And(there))
 
 

@@ -244,8 +244,15 @@ class Packet:
         )
 
     def came(self) -> z3.BoolRef:
-        """What is so when it comes in by a device: marks and sockets are this qube's own."""
-        return z3.And(self.possible(), self.mark == 0, z3.Not(self.has_socket))
+        """What is so when it comes in by a device: marks are this qube's own."""
+        return z3.And(self.possible(), self.mark == 0)
+
+    def goes_through(self) -> z3.BoolRef:
+        """What is so of one that came and is sent on: the kernel forwards none with a socket.
+
+        One for the qube may have one at the input hook (`net.ipv4.udp_early_demux`).
+        """
+        return z3.And(self.came(), z3.Not(self.has_socket))
 
     def _addresses(self) -> list[z3.BitVecRef]:
         return [

@@ -91,7 +91,7 @@ class Question:
     def forwarded(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet from one device to another, its way, and what is known of it."""
         packet = Packet.any("p")
-        known = z3.And(packet.came(), _device(packet, "in"), _device(packet, "out"))
+        known = z3.And(packet.goes_through(), _device(packet, "in"), _device(packet, "out"))
         return packet, path.forwarded(self.ruleset, packet, self.open_sets), known
 
     @cached_property

@@ -145,6 +145,8 @@ def key(kinds: tuple[str, ...], plain: Any, where: str) -> Key:
 
 def interval(kind: str, plain: Any, where: str) -> Interval:
     """The values that *plain* stands for."""
+    if plain == "*":  # which others it leaves out, and where it is listed, depends on nft
+        raise NotModelled(where, "an element for all that has none")
     if isinstance(plain, dict):
         if "range" in plain:
             low, high = (single(kind, one, where) for one in plain["range"])

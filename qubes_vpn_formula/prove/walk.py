@@ -8,10 +8,10 @@ from typing import Any
 
 import z3
 
-from qubes_vpn_formula.prove import translation
+from qubes_vpn_formula.prove import bytecode, translation
 from qubes_vpn_formula.prove.expressions import single
 from qubes_vpn_formula.prove.notmodelled import NotModelled
-from qubes_vpn_formula.prove.packet import IPV4, IPV6, LOOPBACK, STATES, Packet, value
+from qubes_vpn_formula.prove.packet import IPV4, IPV6, LOOPBACK, STATES, TCP, Packet, value
 from qubes_vpn_formula.prove.ruleset import Chain, Rule, Ruleset
 from qubes_vpn_formula.prove.statements import Names, Statements
 from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either, unless
@@ -92,7 +92,6 @@ class _Walk:
         #: how the chain that is walked now ended, by verdict
         self._ended: dict[str, list[z3.BoolRef]] = defaultdict(list)
         self._bindings: list[Binding] = []
-        self._visits = 0
         self._depth = self._work = 0
 
     def outcome(self, given: z3.BoolRef) -> Outcome:
@@ -145,7 +144,8 @@ class _Walk:
         """By priority.  Of several with the same, the order is not listed: it must not matter."""
         places: dict[tuple[int, str], list[Chain]] = defaultdict(list)
         for chain in chains:
-            for version in _versions(chain):
+            # At a device's hook chains of inet and of netdev stand in one row.
+            for version in (0,) if self._hook in _OF_DEVICES else _versions(chain):
                 places[chain.base.priority, version].append(chain)
                 if translation.PRIORITIES.get(self._hook) == chain.base.priority and any(
                     translation.families(self._ruleset)
@@ -282,6 +282,12 @@ class _Walk:
             raise NotModelled(str(rule), f"more than {_MOST} rules and elements on the way")
         for place, statement in enumerate(rule.statements):
             [(kind, data)] = statement.items()
+            if kind == "continue":  # with the rule's next statement
+                continue
+            ends = kind in _VERDICTS or kind == "vmap" or kind in translation.STATEMENTS
+            if ends and place != len(rule.statements) - 1:
+                # Behind a verdict map the kernel goes on with what that says `continue` to.
+                raise NotModelled(str(rule), f"a statement behind '{kind}'")
             if kind in _VERDICTS:
                 met = both(met, self._rejects(rule, data)) if kind == "reject" else met
                 self._trace.append(Step(rule, met, _told(kind, data)))
@@ -291,6 +297,8 @@ class _Walk:
                 verdicts = [(both(met, hit), verdict) for hit, verdict in found]
                 for hit, verdict in verdicts:
                     [(kind, data)] = verdict.items()
+                    if kind not in _VERDICTS:
+                        raise NotModelled(str(rule), f"the verdict '{kind}'")
                     self._trace.append(Step(rule, hit, _told(kind, data)))
                 return verdicts
             if kind in translation.STATEMENTS:
@@ -304,8 +312,8 @@ class _Walk:
         if kind == "match":
             return both(met, self._statements.match(rule, data, self._packet))
         if kind in _CHANCES:
-            self._visits += 1
-            return both(met, z3.Bool(f"{self._hook}: {rule}: {kind} {self._visits}"))
+            # Each packet has a chance of its own, at each look.
+            return both(met, z3.FreshBool(f"{self._hook}: {rule}: {kind}"))
         if kind == "mangle":
             return self._mangle(rule, place, data, met)
         if kind == "notrack":
@@ -345,8 +353,8 @@ class _Walk:
     def _rejects(self, rule: Rule, data: dict[str, Any] | None) -> z3.BoolRef:
         """`reject` of one family or for TCP implies a comparison that nft does not list."""
         kind = (data or {}).get("type", "icmpx")
-        if kind == "tcp reset":
-            return self._packet.is_protocol(6)
+        if kind == bytecode.RESET:
+            return both(self._packet.is_protocol(TCP), self._resets(rule, data))
         if kind == "icmp":
             return self._packet.is_ipv4()
         if kind == "icmpv6":
@@ -354,6 +362,23 @@ class _Walk:
         if kind != "icmpx":
             raise NotModelled(str(rule), f"reject with {kind}")
         return TRUE
+
+    def _resets(self, rule: Rule, data: dict[str, Any]) -> z3.BoolRef:
+        """Which packets of TCP, by what is compared; where that is not known, maybe any."""
+        if any("mangle" in one or "notrack" in one for one in rule.statements):
+            raise NotModelled(str(rule), "a change before a TCP reset")
+        packet = self._packet
+        if "compared" in data:
+            return both(*[self._compared(*one) for one in data["compared"]])
+        four, six, behind = (z3.Bool(f"{rule}: {one}") for one in ("IPv4", "IPv6", "extended"))
+        at_once = both(packet.is_ipv6(), either(behind, packet.next_header == TCP))
+        return either(both(four, packet.is_ipv4()), both(six, at_once))
+
+    def _compared(self, by: str, number: int) -> z3.BoolRef:
+        packet = self._packet
+        if by in ("nfproto", "protocol"):
+            return either(*[packet.ethertype == one for one in _FAMILIES.get(number, ())])
+        return (packet.next_header if by == "6" else packet.protocol) == number
 
     def _bound(
         self, rule: Rule, kind: str, data: Any, met: z3.BoolRef
@@ -373,6 +398,9 @@ def offloads(flowtable: str) -> str:
 
 
 _VERDICTS = ("accept", "drop", "reject", "return", "continue", "jump", "goto")
+#: By number of `nfproto`, or ethertype; newer nft shows the bytes of that in order.
+_FAMILIES = {2: (IPV4,), 0x0008: (IPV4,), IPV4: (IPV4,)}
+_FAMILIES |= {10: (IPV6,), 0xDD86: (IPV6,), IPV6: (IPV6,)}
 _MARK = {"meta": {"key": "mark"}}
 #: No rule that is modelled looks at it.
 _MSS = {"tcp option": {"name": "maxseg", "field": "size"}}

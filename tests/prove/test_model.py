@@ -51,6 +51,8 @@ def _holds(*truths):
         ("tcp option maxseg size set rt mtu accept", "behind a change of the MSS"),
         ("meta length 100 accept", "length"),
         ("@th,0,32 1 accept", "base"),
+        ("udp dport vmap { 53 : continue } accept", "a statement behind 'vmap'"),
+        ('iifname vmap { "eth0" : drop, * : accept }', "an element for all"),
     ],
 )
 def test_a_rule_that_is_not_modelled_is_refused_and_named(rules, what):
@@ -118,6 +120,9 @@ _BASE |= {"hook": "forward", "prio": 0, "policy": "drop"}
 _SET = {"family": "inet", "table": "t", "name": "s", "type": "ipv4_addr"}
 _MARKED = {"op": "==", "left": {"meta": {"key": "mark"}}, "right": {"range": [9, 4]}}
 _RANGED = {"match": _MARKED}
+_INNER = {"tunnel": "vxlan", "protocol": "ip", "field": "daddr"}
+_INNER = {"match": {"op": "==", "left": {"payload": _INNER}, "right": "192.0.2.1"}}
+_QUEUED = {"vmap": {"key": {"meta": {"key": "mark"}}, "data": {"set": [[5, {"queue": None}]]}}}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,14 @@ _RANGED = {"match": _MARKED}
         (
             [_TABLE, {"chain": _BASE}, {"rule": {**_BASE, "chain": "c", "expr": [_RANGED]}}],
             "the range",
+        ),
+        (
+            [_TABLE, {"chain": _BASE}, {"rule": {**_BASE, "chain": "c", "expr": [_INNER]}}],
+            "a header's field with tunnel",
+        ),
+        (
+            [_TABLE, {"chain": _BASE}, {"rule": {**_BASE, "chain": "c", "expr": [_QUEUED]}}],
+            "the verdict 'queue'",
         ),
     ],
 )
@@ -170,12 +183,79 @@ def test_what_cannot_be_loaded_does_not_match_not_even_by_unequal():
     assert _holds(kind.accepted, packet.out_kind == 0) is None
 
 
-def test_icmp_type_is_of_ipv4_only_as_nft_adds_it():
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "icmp type echo-request accept",
+        # nft lists these as the same; the kernel lets IPv6 with this protocol through.
+        "meta l4proto icmp icmp type echo-request accept",
+        "meta nfproto ipv6 meta l4proto icmp icmp type echo-request accept",
+    ],
+)
+def test_icmp_type_may_be_of_any_family_because_nft_does_not_list_which(rule):
     packet = Packet.any()
-    out = walk(_forward("icmp type echo-request accept"), "forward", packet)
-    assert _holds(out.accepted, packet.ethertype == IPV6) is None
+    out = walk(_forward(rule), "forward", packet)
+    assert _holds(out.accepted, packet.ethertype == IPV6)
     found = _holds(out.accepted)
     assert (found["protocol"], found["source_port"] >> 8) == (1, 8)
+    stopped = walk(_forward(f"{rule[:-6]}drop\naccept"), "forward", packet)
+    other = packet.is_ipv6() if "nfproto" not in rule else packet.is_ipv4()
+    assert _holds(stopped.accepted, other, packet.is_protocol(1), packet.source_port == 0x0800)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("family", "rule", "passes"),
+    [
+        ("inet", "meta nfproto ipv6 reject with tcp reset", Packet.is_ipv4),
+        ("inet", "meta nfproto ipv4 tcp dport 80 reject with tcp reset", Packet.is_ipv6),
+        ("inet", "meta protocol ip6 reject with tcp reset", Packet.is_ipv4),
+        ("ip6", "ip6 nexthdr tcp reject with tcp reset", lambda one: one.next_header == 60),
+    ],
+)
+def test_a_reset_may_be_for_less_than_nft_lists(family, rule, passes, known):
+    document = listing([f"table {family} t {{\nchain c {{\n{_HOOK}\n{rule}\naccept\n}}\n}}\n"])
+    if not known:
+        for entry in document["nftables"]:
+            for one in entry.get("rule", {}).get("expr", []):
+                one.get("reject", {}).pop("compared", None)
+    packet = Packet.any()
+    out = walk(nftjson.read(document), "forward", packet)
+    asked = [packet.is_protocol(TCP), packet.destination_port == 80, passes(packet)]
+    asked += [packet.transport_bytes > 13, z3.Not(packet.later_fragment)]
+    assert _holds(out.accepted, *asked)
+    assert not known or _holds(out.rejected, *asked) is None
+    assert _holds(out.rejected)
+
+
+@pytest.mark.parametrize("rule", ["ether type ip ip saddr 192.0.2.1", "ether type ip6 reject"])
+def test_a_hidden_comparison_with_the_link_layer_is_refused(rule):
+    """nft lists them as `ip saddr 192.0.2.1` and `reject`; what a tunnel brings is not meant."""
+    with pytest.raises(NotModelled, match="inet t c: a comparison with a link's header"):
+        _forward(f"{rule} drop" if "saddr" in rule else rule)
+
+
+@pytest.mark.parametrize("rule", ["continue accept", "meta mark 7 continue continue accept"])
+def test_behind_continue_the_rule_goes_on(rule):
+    packet = Packet.any()
+    assert _holds(walk(_forward(rule), "forward", packet).accepted, packet.mark == 7)
+
+
+def test_a_chance_is_each_packet_s_own():
+    """A flow may begin by luck and go on without it."""
+    ruleset, one, other = _forward("limit rate 1/second accept"), Packet.any("a"), Packet.any("b")
+    first, second = walk(ruleset, "forward", one), walk(ruleset, "forward", other)
+    assert _holds(first.accepted, second.dropped)
+
+
+def test_inet_and_netdev_have_one_order_at_a_device():
+    base = 'type filter hook ingress device "eth0" priority 0;'
+    table = "table {0} t {{\nchain c {{\n" + base + "\n{1}\n}}\n}}\n"
+    text = table.format("inet", "meta mark 5 accept\ndrop") + table.format(
+        "netdev", "meta mark set 5"
+    )
+    with pytest.raises(NotModelled, match="'mangle' beside a chain of the same priority"):
+        walk(_load(text, Link("eth0")), "ingress", Packet.any())
 
 
 def test_goto_does_not_come_back_and_jump_does():

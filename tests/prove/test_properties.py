@@ -132,6 +132,23 @@ def test_everything_is_proven_of_every_golden_pillar(name: str, pillar_example: 
     assert [answer for answer in answers if not answer.holds] == []
 
 
+#: Rules that a reader of nft's listing takes for harmless, and the property that they break.
+TRAPS = {
+    "insert rule inet qubes_vpn forward continue accept\n"
+    "insert rule inet qubes_vpn postrouting continue accept\n"
+    "insert rule netdev qubes_vpn egress-2 continue accept\n": "P1",
+    "insert rule inet qubes_vpn input meta skuid 0 accept\n": "P3",
+}
+
+
+@pytest.mark.parametrize("rules", TRAPS)
+def test_what_looks_harmless_is_found(rules: str) -> None:
+    place = replace(opened(), properties=(TRAPS[rules],))
+    assert broken(place) == set()
+    trapped = replace(place, parts=(*place.parts, Part("the user's own", rules)))
+    assert broken(trapped) == {TRAPS[rules]}
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_a_fault_of_each_kind_is_found(name: str) -> None:
     place = replace(opened(), properties=(FAST[name],))
