@@ -43,6 +43,8 @@ examples:
 """
 #: Bytes of a qube's rules; 50,000 endpoints are 7 MB.
 _LARGEST = 64 << 20
+#: JSON is not nested deeper by any nft.
+_DEEPEST = 64
 
 
 def add(subparsers):
@@ -56,8 +58,8 @@ def add(subparsers):
         action="append",
         default=[],
         help="what a real VPN or resolver qube, or the qube upstream of a VPN qube, has loaded, "
-        "instead of what the pillar gives it: the output there of nft -j list ruleset; by an nft "
-        "older than 1.1.3, behind that of nft -a -t --debug=netlink list ruleset, in one file",
+        "instead of what the pillar gives it: the output there of nft -j list ruleset, and in the "
+        "same file, behind it, that of nft -a -t --debug=netlink list ruleset",
     )
     parser.add_argument(
         "--address",
@@ -151,8 +153,17 @@ def _document(text):
     from qubes_vpn_formula.prove.collect import complete
 
     document, end = json.JSONDecoder().raw_decode(text.lstrip())
+    level = [document]
+    for _depth in range(_DEEPEST):
+        level = [each for one in level if isinstance(one, dict | list) for each in _in(one)]
+    if level:
+        raise ValueError
     complete(document, text.lstrip()[end:])
     return document
+
+
+def _in(one):
+    return one.values() if isinstance(one, dict) else one
 
 
 def _addresses(texts):

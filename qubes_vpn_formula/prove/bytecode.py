@@ -32,14 +32,8 @@ _BY = {
     "9": {"payload": {"protocol": "ip", "field": "protocol"}},
     "6": {"payload": {"protocol": "ip6", "field": "nexthdr"}},
 }
-_COMPLETE = (1, 1, 3)
 #: What only Ethernet has.
 _LINK = re.compile(r"  \[ (?:meta load iiftype|payload load \d+b @ link header) ")
-
-
-def tells_all(version: str) -> bool:
-    """Whether nft of this version leaves no protocol before a `th` out."""
-    return tuple(int(one) for one in re.findall(r"\d+", version)[:3]) >= _COMPLETE
 
 
 def compared(text: str) -> dict[tuple[str, str, str, int], list[Compared]]:

@@ -199,8 +199,10 @@ def collected(service: Service, document: dict[str, Any]) -> Place:
     facts = Facts(
         (service.interface,), service.endpoints, tuple(resolvers), clients, tuple(sorted(guarded))
     )
-    props = (*LEAKS, "P6") if clients else LEAKS
-    return Place(service.name, "as it runs", (), props, facts, document=document)
+    stage, props = "as it runs", (*LEAKS, "P6")
+    if not clients:
+        stage, props = "as it runs, with no client that it names: P6 is not asked", LEAKS
+    return Place(service.name, stage, (), props, facts, document=document)
 
 
 def collected_upstream(

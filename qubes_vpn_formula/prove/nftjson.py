@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from qubes_vpn_formula.prove import bytecode, values
+from qubes_vpn_formula.prove import values
 from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.ruleset import Base, Chain, Key, Rule, Ruleset, Set, Table
 
@@ -23,23 +23,19 @@ _FLAGS = {"constant", "interval"}
 def read(document: dict[str, Any]) -> Ruleset:
     """The rule set in *document*.  Raises NotModelled for anything that is not modelled.
 
-    Beside what nft says a chain of a netdev hook may have "dev", and a rule "text" and "complete":
-    :func:`qubes_vpn_formula.prove.collect.complete` writes them, because nft 1.0.6 does not.
+    Beside what nft says a chain of a netdev hook may have "dev", a rule may have "text", and must
+    have "complete": :func:`qubes_vpn_formula.prove.collect.complete` writes them.  No nft's JSON
+    alone says all that a rule compares.
     """
     reading = _Reading()
     for entry in document["nftables"]:
         for kind, data in entry.items():
-            if kind == "metainfo":
-                reading.tells_all = bytecode.tells_all(data["version"])
             if kind not in _IGNORED:
                 reading.take(kind, data)
     return reading.ruleset()
 
 
 class _Reading:
-    #: The nft that wrote it leaves nothing out of a rule.
-    tells_all = False
-
     def __init__(self) -> None:
         self._tables: dict[tuple[str, str], dict[str, Any]] = {}
         self._chains: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -95,10 +91,9 @@ class _Reading:
 
     def _rule(self, data: dict[str, Any]) -> None:
         rules = self._rules[data["family"], data["table"], data["chain"]]
-        told = self.tells_all or data.get("complete")
-        if not told and any(bytecode.reads_any_transport(one) for one in data["expr"]):
+        if not data.get("complete"):
             where = f"{data['family']} {data['table']} {data['chain']}, rule {len(rules) + 1}"
-            raise NotModelled(where, "'th', before which this nft may not say a protocol,")
+            raise NotModelled(where, "a rule without what nft --debug=netlink says of it")
         rules.append(
             Rule(
                 data["family"],
