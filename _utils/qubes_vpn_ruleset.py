@@ -13,7 +13,7 @@ from qubes_vpn_problem import show
 
 TABLE = "qubes_vpn"
 #: SHA-256 of the ``closed.nft`` that belongs to this version.
-CLOSED = "a9b71435897e6635cfc9440672b873ff2c79f91364aa217e5b13dd412cd0a65b"
+CLOSED = "69bfc69576875aa0cc933c507140857cd579c2d97390d1ca71e9c6945d8cac97"
 #: The bit of a packet's mark that the output chain of ``closed.nft`` sets.  Neither wg-quick's
 #: fwmark (0xca6c) nor the Mullvad app's (0x6d6f6c65) has it.
 MARK = 0x10000000

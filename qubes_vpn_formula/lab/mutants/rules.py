@@ -415,7 +415,7 @@ _DNS = [
     mutant(
         "dns-port-changed",
         "clients' DNS that somebody's rule translates to another port may pass into the tunnel",
-        without("client_out", "th dport != 53"),
+        without("client_out", "(tcp|udp) dport != 53"),
         "Q06",
     ),
     mutant(
