@@ -188,7 +188,7 @@ _ACCELERATION = [
     {"flowtable": {**_IN, "name": "qubes-accel", "handle": 1, "dev": ["lo", "eth0", "vif4.0"]}},
     {"chain": {**_IN, "name": "qubes-accel", "handle": 2, "type": "filter", "hook": "forward",
                "prio": 5, "policy": "accept"}},
-    {"rule": {**_IN, "chain": "qubes-accel", "handle": 3,
+    {"rule": {**_IN, "chain": "qubes-accel", "handle": 3, "complete": True,
               "expr": [*_GROUPS, {"flow": {"op": "add", "flowtable": "@qubes-accel"}}]}},
 ]  # fmt: skip
 
