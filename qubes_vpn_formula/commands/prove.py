@@ -97,19 +97,22 @@ def run(args):
                 place,
                 [one for one in answers if (one.qube, one.stage) == (place.qube, place.stage)],
             )
-    content = report.data(args.file, answers, time.monotonic() - begin)
+    not_claimed = machine.not_claimed(file.model)
+    content = report.data(args.file, answers, time.monotonic() - begin, not_claimed)
     if args.page:
         Path(args.page).write_text(report.page(content), encoding="utf-8")
     if args.json:
         say(json.dumps(content, indent=1))
     else:
+        for told in not_claimed:
+            say(f"not claimed: {told}")
         say(report.summary(content), "bold")
     return 0 if content["proven"] else 1
 
 
 def _collected(text, model, places, addresses):
     """The places with one qube's replaced by what it has loaded."""
-    from qubes_vpn_formula.prove import machine
+    from qubes_vpn_formula.prove import collect, machine
     from qubes_vpn_formula.prove.notmodelled import NotModelled
 
     name, equals, path = text.partition("=")
@@ -132,7 +135,8 @@ def _collected(text, model, places, addresses):
             key="--address",
         )
     try:
-        document = _document(read_text(path, _LARGEST))
+        document = collect.document(read_text(path, _LARGEST))
+        _limited(document)
         found = [machine.collected(service, document)] if service else []
         found += [machine.collected_upstream(one, document, addresses[one.name]) for one in listed]
     except NotModelled as error:
@@ -148,18 +152,13 @@ def _collected(text, model, places, addresses):
     return [*rest, *found]
 
 
-def _document(text):
-    """nft's JSON, and, where that follows, what else it says of the same rules."""
-    from qubes_vpn_formula.prove.collect import complete
-
-    document, end = json.JSONDecoder().raw_decode(text.lstrip())
+def _limited(document):
+    """Raises ValueError where it is nested deeper than any nft's."""
     level = [document]
     for _depth in range(_DEEPEST):
         level = [each for one in level if isinstance(one, dict | list) for each in _in(one)]
     if level:
         raise ValueError
-    complete(document, text.lstrip()[end:])
-    return document
 
 
 def _in(one):

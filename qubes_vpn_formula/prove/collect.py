@@ -17,8 +17,8 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _SCRIPT = """set -e
 ip -batch links
 for text in "$@"; do nft -f "$text"; done
-nft -j list ruleset >rules.json
-nft -a -t --debug=netlink list ruleset >rules.txt
+nft -j list ruleset >rules
+nft -a -t --debug=netlink list ruleset >>rules
 """
 _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _CHAIN = re.compile(r"\tchain (\S+) \{")
@@ -37,9 +37,32 @@ class Link(NamedTuple):
 
 
 def listing(texts: Sequence[str], links: Sequence[Link] = ()) -> dict[str, Any]:
-    """`nft -j list ruleset` after *texts* were loaded, one by one, in a namespace of its own.
+    """The rules after *texts* were loaded, one by one, in a namespace of its own.
 
-    Each text is one transaction.  Raises UserError with nft's words.
+    Each text is one transaction.  Raises UserError with nft's words, and NotModelled.
+    """
+    try:
+        return document(said(texts, links))
+    except ValueError:  # nft 1.0.6 stops in the middle, at flags of a table
+        raise UserError("nft does not list the rules", "Take table flags out.") from None
+
+
+def document(text: str) -> dict[str, Any]:
+    """`nft -j list ruleset` with all that is known of the rules, from what :func:`said` gives.
+
+    Raises ValueError where it is no JSON, NotModelled, and anything where it is not nft's.
+    """
+    text = text.lstrip()
+    found, end = json.JSONDecoder().raw_decode(text)
+    complete(found, text[end:])
+    return found
+
+
+def said(texts: Sequence[str], links: Sequence[Link] = ()) -> str:
+    """What nft says after *texts* were loaded as :func:`listing` has it: JSON, and text behind it.
+
+    The JSON is `nft -j list ruleset`, the text `nft -a -t --debug=netlink list ruleset`.  Raises
+    UserError with nft's words.
     """
     with tempfile.TemporaryDirectory(prefix="qubes-vpn-rules-") as path:
         folder = Path(path)
@@ -68,12 +91,7 @@ def listing(texts: Sequence[str], links: Sequence[Link] = ()) -> dict[str, Any]:
                 f"the rules cannot be loaded: {words[0]}",
                 "Install nftables and iproute2, or mend the rules.",
             )
-        try:
-            document = json.loads((folder / "rules.json").read_text())
-        except ValueError:  # nft 1.0.6 stops in the middle, at flags of a table
-            raise UserError("nft does not list the rules", "Take table flags out.") from None
-        complete(document, (folder / "rules.txt").read_text())
-    return document
+        return (folder / "rules").read_text()
 
 
 def _unprivileged() -> list[str]:
@@ -92,7 +110,8 @@ def _lines(link: Link) -> str:
 def complete(document: dict[str, Any], text: str) -> None:
     """What is not in the JSON of nft 1.0.6: devices, flags, a rule's words, protocols.
 
-    text: what `nft -a -t --debug=netlink list ruleset` says.  Raises NotModelled.
+    text: what `nft -a -t --debug=netlink list ruleset` says; whether a rule is "complete" it alone
+    decides, whatever the JSON has.  Raises NotModelled.
     """
     rules, devices, flags = _read(text)
     protocols = bytecode.compared(text)
@@ -102,8 +121,8 @@ def complete(document: dict[str, Any], text: str) -> None:
             if kind == "rule":
                 data["text"] = rules.get((*place, data["handle"]), "")
                 code = protocols.get((*place, data["chain"], data["handle"]))
+                data["complete"] = code is not None
                 if code is not None:
-                    data["complete"] = True
                     bytecode.put_back(data, code)
             elif kind == "chain" and (*place, data["name"]) in devices:
                 data["dev"] = devices[*place, data["name"]]

@@ -8,6 +8,7 @@ outside, interval by interval.
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import z3
 
@@ -15,6 +16,7 @@ from qubes_vpn_formula.prove.packet import TCP, UDP, Packet
 from qubes_vpn_formula.prove.properties import to_one_of
 from qubes_vpn_formula.prove.ruleset import Key, Ruleset
 from qubes_vpn_formula.prove.statements import Names, membership
+from qubes_vpn_formula.prove.terms import both, either
 from qubes_vpn_net import Destination
 from qubes_vpn_ruleset import TABLE
 
@@ -53,9 +55,9 @@ class Endpoints:
                 host = packet.destination
                 host = z3.Extract(31, 0, host) if version == 4 else host
                 key = (host, packet.protocol, packet.destination_port)
-                found.append(z3.And(family, membership(one)(*key)))
+                found.append(both(family, membership(one)(*key)))
         # That a set has TCP and UDP only is compared with the rest of its elements.
-        return z3.And(packet.protocol_known, z3.Or(found))
+        return both(packet.protocol_known, either(*found))
 
     def differ(self, property: str) -> str:
         """How large sets differ from the endpoints, in words; empty when they do not.
@@ -75,10 +77,11 @@ class Endpoints:
         return ""
 
 
+@lru_cache(1 << 17)  # two properties of each rule set want the same
 def _box(one: Destination) -> Key:
     network = ipaddress.ip_network(one.host)
     protocol = _PROTOCOLS[one.proto]
-    hosts = (int(network[0]), int(network[-1]))
+    hosts = (int(network.network_address), int(network.broadcast_address))
     return (hosts, (protocol, protocol), (one.first, one.last))
 
 

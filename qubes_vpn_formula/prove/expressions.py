@@ -24,7 +24,7 @@ from qubes_vpn_formula.prove.packet import (
     Packet,
 )
 from qubes_vpn_formula.prove.ruleset import Key
-from qubes_vpn_formula.prove.terms import TRUE
+from qubes_vpn_formula.prove.terms import TRUE, between, both, constant, either, equal, not_
 
 
 class Loaded(NamedTuple):
@@ -77,7 +77,7 @@ _FIELDS = {
 def _offset(packet: Packet) -> z3.BitVecRef:
     """0 is the offset of what is whole, or a first fragment."""
     given = packet.fragment_offset
-    return z3.If(packet.later_fragment, z3.If(given == 0, z3.BitVecVal(1, 13), given), 0 * given)
+    return z3.If(packet.later_fragment, z3.If(given == 0, constant(1, 13), given), 0 * given)
 
 
 _IPV4: dict[str, tuple[str, Callable[[Packet], z3.BitVecRef]]] = {
@@ -117,26 +117,26 @@ def payload(family: str, data: dict[str, Any], packet: Packet, where: str) -> Lo
         raise NotModelled(where, f"'{data}'")
     there = [
         packet.protocol_known,
-        z3.Not(packet.later_fragment),
+        not_(packet.later_fragment),
         z3.UGE(packet.transport_bytes, field.end),
     ]
     if protocol != "th":
-        there.append(packet.protocol == _TRANSPORT[protocol])
+        there.append(equal(packet.protocol, _TRANSPORT[protocol]))
         if family == "ip6":
-            first = packet.next_header == _TRANSPORT[protocol]
-            there.append(z3.Or(first, z3.Bool(f"{where}: not by ip6 nexthdr")))
+            first = equal(packet.next_header, _TRANSPORT[protocol])
+            there.append(either(first, z3.Bool(f"{where}: not by ip6 nexthdr")))
     if protocol in ("icmp", "icmpv6"):
         own = packet.is_ipv4() if protocol == "icmp" else packet.is_ipv6()
-        there.append(z3.Or(own, z3.Bool(f"{where}: ICMP of any family")))
-    return Loaded(field.kind, field.term(packet), z3.And(there))
+        there.append(either(own, z3.Bool(f"{where}: ICMP of any family")))
+    return Loaded(field.kind, field.term(packet), both(*there))
 
 
 def _number(kind: str, number: int) -> z3.BitVecRef:
-    return z3.BitVecVal(number, values.WIDTHS[kind])
+    return constant(number, values.WIDTHS[kind])
 
 
 def _there_is(index: z3.BitVecRef) -> z3.BoolRef:
-    return index != 0
+    return not_(equal(index, 0))
 
 
 _META: dict[str, Callable[[Packet], tuple[str, z3.BitVecRef, z3.BoolRef]]] = {
@@ -164,13 +164,13 @@ _META: dict[str, Callable[[Packet], tuple[str, z3.BitVecRef, z3.BoolRef]]] = {
 
 def _has_kind(way: str, packet: Packet) -> z3.BoolRef:
     index, kind = getattr(packet, f"{way}_index"), getattr(packet, f"{way}_kind")
-    return z3.And(_there_is(index), kind != 0)
+    return both(_there_is(index), not_(equal(kind, 0)))
 
 
 _CT: dict[str, Callable[[Packet], tuple[str, z3.BitVecRef]]] = {
     "direction": lambda packet: (
         "ct_dir",
-        z3.If(packet.reply, z3.BitVecVal(1, 1), z3.BitVecVal(0, 1)),
+        z3.If(packet.reply, constant(1, 1), constant(0, 1)),
     ),
     "mark": lambda packet: ("mark", packet.flow_mark),
     "protocol": lambda packet: ("inet_proto", packet.original_protocol),
@@ -195,16 +195,16 @@ def _ct(family: str, data: dict[str, Any], packet: Packet, where: str) -> Loaded
     name = f"{way} {key}" if way else key
     if name not in _CT:
         raise NotModelled(where, f"'ct {name}'")
-    there = [z3.Not(packet.in_state("invalid", "untracked"))]
+    there = [not_(packet.in_state("invalid", "untracked"))]
     if " ip " in name:
         there.append(packet.is_ipv4())
     if " ip6 " in name:
         there.append(packet.is_ipv6())
-    return Loaded(*_CT[name](packet), z3.And(there))
+    return Loaded(*_CT[name](packet), both(*there))
 
 
 def _present(truth: z3.BoolRef, there: z3.BoolRef) -> Loaded:
-    return Loaded("boolean", z3.If(truth, z3.BitVecVal(1, 1), z3.BitVecVal(0, 1)), there)
+    return Loaded("boolean", z3.If(truth, constant(1, 1), constant(0, 1)), there)
 
 
 def load(family: str, data: Any, packet: Packet, where: str) -> list[Loaded]:
@@ -251,7 +251,7 @@ def _bitwise(sign: str, family: str, parts: Any, packet: Packet, where: str) -> 
     found = single(family, left, packet, where)
     for other in others:
         number = values.single(found.kind, other, where)
-        term = _BITWISE[sign](found.term, z3.BitVecVal(number, found.term.size()))
+        term = _BITWISE[sign](found.term, constant(number, found.term.size()))
         found = found._replace(term=term)
     return found
 
@@ -266,29 +266,18 @@ def single(family: str, data: Any, packet: Packet, where: str) -> Loaded:
 
 def index_of(name: str) -> z3.BitVecRef:
     """The index of the device that was called *name* when the rules were listed."""
-    return z3.BitVecVal(LOOPBACK, 32) if name == "lo" else z3.BitVec(f"index of {name}", 32)
+    return constant(LOOPBACK, 32) if name == "lo" else z3.BitVec(f"index of {name}", 32)
 
 
 def within(parts: list[Loaded], key: Key) -> z3.BoolRef:
     """Whether the loaded values are in the key's intervals; says nothing on whether they load."""
-    return z3.And([_between(one.term, *span) for one, span in zip(parts, key, strict=True)])
-
-
-def _between(term: z3.BitVecRef, low: int, high: int) -> z3.BoolRef:
-    if low == high:
-        return term == low
-    limits = []
-    if low:
-        limits.append(z3.UGE(term, low))
-    if high < (1 << term.size()) - 1:
-        limits.append(z3.ULE(term, high))
-    return z3.And(limits)
+    return both(*[between(one.term, *span) for one, span in zip(parts, key, strict=True)])
 
 
 def one_of(parts: list[Loaded], keys: Iterable[Key]) -> z3.BoolRef:
     """Whether one of *keys* has the loaded values; single values cost one comparison each."""
     whole = z3.Concat([one.term for one in parts]) if len(parts) > 1 else parts[0].term
-    return z3.Or([_is_key(whole, parts, key) for key in keys])
+    return either(*[_is_key(whole, parts, key) for key in keys])
 
 
 def _is_key(whole: z3.BitVecRef, parts: list[Loaded], key: Key) -> z3.BoolRef:
@@ -297,4 +286,4 @@ def _is_key(whole: z3.BitVecRef, parts: list[Loaded], key: Key) -> z3.BoolRef:
     joined = 0
     for one, (low, _high) in zip(parts, key, strict=True):
         joined = joined << one.term.size() | low
-    return whole == joined
+    return equal(whole, joined)

@@ -4,6 +4,7 @@
 import z3
 
 from qubes_vpn_formula.prove.packet import PORTED, STATES, TUPLE, Packet
+from qubes_vpn_formula.prove.terms import both, equal, not_
 
 _ENDS = ("source", "destination", "source_port", "destination_port")
 _OTHER = {"source": "destination", "source_port": "destination_port"}
@@ -13,19 +14,19 @@ _DEVICE = ("index", "name", "kind", "group")
 
 def begins(packet: Packet) -> z3.BoolRef:
     """It is the first of a flow."""
-    return z3.And(_whole(packet), packet.in_state("new"), packet.first)
+    return both(_whole(packet), packet.in_state("new"), packet.first)
 
 
 def goes_on(packet: Packet) -> z3.BoolRef:
     """It is of a flow that conntrack knows, and not its first."""
     known = packet.in_state("new", "established", "related")
-    return z3.And(_whole(packet), known, z3.Not(packet.first))
+    return both(_whole(packet), known, not_(packet.first))
 
 
 def _whole(packet: Packet) -> z3.BoolRef:
     """It has ports.  What is cut short is invalid to conntrack; a flowtable takes no fragment."""
-    whole = z3.And(z3.Not(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
-    return z3.And(packet.is_protocol(*PORTED), whole)
+    whole = both(not_(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
+    return both(packet.is_protocol(*PORTED), whole)
 
 
 def offloaded(packet: Packet) -> Packet:
@@ -37,7 +38,7 @@ def offloaded(packet: Packet) -> Packet:
 def same(one: Packet, other: Packet) -> z3.BoolRef:
     """Both are of one flow, which goes by the same two devices."""
     mine, others = _flow(one), _flow(other)
-    return z3.And([mine[name] == others[name] for name in mine])
+    return both(*[equal(mine[name], others[name]) for name in mine])
 
 
 def began(later: Packet, first: Packet, translated: Packet) -> z3.BoolRef:
@@ -48,8 +49,8 @@ def began(later: Packet, first: Packet, translated: Packet) -> z3.BoolRef:
     begun |= {f"{side} {what}": getattr(first, f"{side}_{what}")
               for side in ("in", "out") for what in _DEVICE}  # fmt: skip
     mine = _flow(later)
-    tracked = [getattr(later, f"original_{name}") == getattr(first, name) for name in TUPLE]
-    return z3.And(*tracked, *[mine[name] == begun[name] for name in mine])
+    tracked = [equal(getattr(later, f"original_{name}"), getattr(first, name)) for name in TUPLE]
+    return both(*tracked, *[equal(mine[name], begun[name]) for name in mine])
 
 
 def _flow(packet: Packet) -> dict[str, z3.ExprRef]:

@@ -92,6 +92,26 @@ def places(model: Model) -> Iterator[Place]:
             yield from resolver(service)
 
 
+def not_claimed(model: Model) -> tuple[str, ...]:
+    """Who is past the VPN by choice, and what is on somebody's way by rules that are none of ours.
+
+    A sentence each.
+    """
+    gateway, routes = model.whonix_gateway, model.client_routes()
+    told = [
+        f"{name} goes past the VPN, as the pillar says: no VPN qube's rules are on its way."
+        for name, netvm in routes.items()
+        if name != gateway and netvm != "none" and model.in_clear(netvm)
+    ]
+    if model.bypass:
+        told.append(f"{model.bypass.name} goes past the VPN while a bypass is open.")
+    ways = [model.path(name) for name in (*model.services, *routes.values())]
+    if model.gateway_netvm is not None or any(gateway in way for way in ways):
+        what = "has Whonix' own rules, which are not looked at: that what comes to it leaves by Tor"
+        told.append(f"{gateway} {what} alone.")
+    return tuple(told)
+
+
 def vpn(service: Service) -> Iterator[Place]:
     """A VPN qube: P1 to P5 in each moment, P6 where it is open."""
     elements = qubes_vpn_endpoints.elements(service.endpoints)

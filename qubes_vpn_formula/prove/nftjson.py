@@ -80,9 +80,8 @@ class _Reading:
         where = f"{data['family']} {data['name']}"
         if data["family"] not in _FAMILIES:
             raise NotModelled(where, "a table of this family")
-        if (
-            "flags" in data
-        ):  # what nft 1.0.6 writes there is no flag's name, but it writes something
+        # What nft 1.0.6 writes there is no flag's name, but it writes something.
+        if "flags" in data:
             raise NotModelled(where, f"a table with flags ({data['flags']})")
         self._tables[data["family"], data["name"]] = data
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import z3
 
+from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, constant, either, equal, implies, not_
+
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 #: Protocols whose flows conntrack tells apart by ports, and which address translation may change.
@@ -21,6 +23,7 @@ EXTENSIONS = (0, 43, 44, 51, 60, 135)
 STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 #: ICMP types that conntrack knows as errors about a flow, by protocol.
 ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
+LONGEST_NAME = 15  # bytes of a device's, IFNAMSIZ without its end
 LOOPBACK = 1  # the index of `lo`, in every network namespace
 
 #: What conntrack tells flows apart by.
@@ -162,66 +165,66 @@ class Packet:
         return replace(self, **{field: value(field, one) for field, one in values.items()})
 
     def is_ipv4(self) -> z3.BoolRef:
-        return self.ethertype == IPV4
+        return equal(self.ethertype, IPV4)
 
     def is_ipv6(self) -> z3.BoolRef:
-        return self.ethertype == IPV6
+        return equal(self.ethertype, IPV6)
 
     def is_protocol(self, *numbers: int) -> z3.BoolRef:
         """Whether the kernel found one of these protocols."""
-        return z3.And(self.protocol_known, z3.Or([self.protocol == one for one in numbers]))
+        return both(self.protocol_known, either(*[equal(self.protocol, one) for one in numbers]))
 
     def is_error(self) -> z3.BoolRef:
         """An ICMP message about another packet."""
         kind = z3.Extract(15, 8, self.source_port)
-        return z3.Or(
-            [
-                z3.And(self.is_protocol(protocol), z3.Or([kind == one for one in kinds]))
+        return either(
+            *[
+                both(self.is_protocol(protocol), either(*[equal(kind, one) for one in kinds]))
                 for protocol, kinds in ERRORS.items()
             ]
         )
 
     def in_state(self, *names: str) -> z3.BoolRef:
         """Whether conntrack has it in one of these states, of STATES."""
-        return z3.Or([self.state == STATES[name] for name in names])
+        return either(*[equal(self.state, STATES[name]) for name in names])
 
     def well_formed(self) -> z3.BoolRef:
         """What every packet fulfils that the kernel shows to a rule."""
-        no_option = z3.Not(z3.Or(self.loose_route, self.strict_route))
-        extended = z3.Or([self.next_header == one for one in EXTENSIONS])
-        short = [z3.Extract(127, 32, one) == 0 for one in self._addresses()]
+        no_option = not_(either(self.loose_route, self.strict_route))
+        extended = either(*[equal(self.next_header, one) for one in EXTENSIONS])
+        short = [equal(z3.Extract(127, 32, one), 0) for one in self._addresses()]
         flowless = self.in_state("invalid", "untracked")
-        return z3.And(
-            z3.Implies(
+        return both(
+            implies(
                 self.is_ipv4(),
-                z3.And(
+                both(
                     *short,
                     self.protocol_known,
                     z3.UGE(self.header_words, 5),
-                    z3.Implies(self.header_words == 5, no_option),
-                    z3.Not(self.routing_header),
+                    implies(equal(self.header_words, 5), no_option),
+                    not_(self.routing_header),
                 ),
             ),
-            z3.Implies(z3.Not(self.is_ipv4()), no_option),
-            z3.Implies(
+            implies(not_(self.is_ipv4()), no_option),
+            implies(
                 self.is_ipv6(),
-                z3.And(
-                    z3.Implies(self.routing_header, extended),
-                    z3.Implies(
-                        z3.Not(extended),
-                        z3.And(
+                both(
+                    implies(self.routing_header, extended),
+                    implies(
+                        not_(extended),
+                        both(
                             self.protocol_known,
-                            self.protocol == self.next_header,
-                            z3.Not(self.later_fragment),
+                            equal(self.protocol, self.next_header),
+                            not_(self.later_fragment),
                         ),
                     ),
                 ),
             ),
-            z3.Or([self.state == bit for bit in STATES.values()]),
-            z3.Implies(flowless, z3.Not(self.reply)),
-            z3.Implies(self.in_state("new"), z3.Not(self.reply)),
-            z3.Implies(self.in_state("established"), z3.Not(self.first)),
-            z3.Implies(z3.Not(z3.Or(self.is_ipv4(), self.is_ipv6())), z3.Not(self.protocol_known)),
+            either(*[equal(self.state, bit) for bit in STATES.values()]),
+            implies(flowless, not_(self.reply)),
+            implies(self.in_state("new"), not_(self.reply)),
+            implies(self.in_state("established"), not_(self.first)),
+            implies(not_(either(self.is_ipv4(), self.is_ipv6())), not_(self.protocol_known)),
         )
 
     def possible(self) -> z3.BoolRef:
@@ -231,28 +234,28 @@ class Packet:
         before any translation (net/netfilter/nf_conntrack_core.c, `resolve_normal_ct`).  Only
         errors about a flow are of none themselves.
         """
-        onward = z3.And(
+        onward = both(
             self.in_state("new", "established", "related"),
-            z3.Not(self.reply),
+            not_(self.reply),
             self.is_protocol(*PORTED),
         )
-        same = [getattr(self, f"original_{name}") == getattr(self, name) for name in TUPLE]
-        return z3.And(
-            z3.Or(self.is_ipv4(), self.is_ipv6()),
+        same = [equal(getattr(self, f"original_{name}"), getattr(self, name)) for name in TUPLE]
+        return both(
+            either(self.is_ipv4(), self.is_ipv6()),
             self.well_formed(),
-            z3.Implies(onward, z3.And(same)),
+            implies(onward, both(*same)),
         )
 
     def came(self) -> z3.BoolRef:
         """What is so when it comes in by a device: marks are this qube's own."""
-        return z3.And(self.possible(), self.mark == 0)
+        return both(self.possible(), equal(self.mark, 0))
 
     def goes_through(self) -> z3.BoolRef:
         """What is so of one that came and is sent on: the kernel forwards none with a socket.
 
         One for the qube may have one at the input hook (`net.ipv4.udp_early_demux`).
         """
-        return z3.And(self.came(), z3.Not(self.has_socket))
+        return both(self.came(), not_(self.has_socket))
 
     def _addresses(self) -> list[z3.BitVecRef]:
         return [
@@ -273,8 +276,8 @@ def value(field: str, plain: Any) -> z3.ExprRef:
         return plain
     width = _WIDTHS[field]
     if not width:
-        return z3.BoolVal(bool(plain))
-    return z3.BitVecVal(number(plain), width)
+        return TRUE if plain else FALSE
+    return constant(number(plain), width)
 
 
 def number(plain: int | str) -> int:
@@ -290,7 +293,7 @@ def number(plain: int | str) -> int:
 def name_number(name: str) -> int:
     """A device's name as the 16 bytes that the kernel compares."""
     data = name.encode("utf-8", "surrogateescape")
-    if len(data) > 15:
+    if len(data) > LONGEST_NAME:
         raise ValueError(f"{name!r} is longer than a device's name can be")
     return int.from_bytes(data.ljust(16, b"\0"), "big")
 

@@ -10,7 +10,7 @@ from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.packet import Packet, value
 from qubes_vpn_formula.prove.ruleset import Chain, Ruleset, Table
 from qubes_vpn_formula.prove.statements import Names
-from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either
+from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either, equal
 from qubes_vpn_formula.prove.walk import Outcome, offloads, walk
 
 _DEVICE = ("index", "name", "kind", "group")
@@ -87,7 +87,7 @@ def _offloaded(
         if step.what == words
         if (step.where.family, step.where.table) == (table.family, table.name)
     ]
-    came = [packet.in_name == value("in_name", one) for one in table.flowtables[name]]
+    came = [equal(packet.in_name, value("in_name", one)) for one in table.flowtables[name]]
     return both(
         either(*adds),
         either(*came),

@@ -8,7 +8,7 @@ proven.
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import z3
@@ -29,6 +29,7 @@ from qubes_vpn_formula.prove.packet import (
 from qubes_vpn_formula.prove.path import Way
 from qubes_vpn_formula.prove.ruleset import Ruleset
 from qubes_vpn_formula.prove.statements import Names
+from qubes_vpn_formula.prove.terms import between, both, either, equal, not_
 from qubes_vpn_formula.prove.walk import walk
 from qubes_vpn_net import Destination
 from qubes_vpn_ruleset import MARK
@@ -58,7 +59,8 @@ class Claim:
 
     packet: as it comes in.  way: what it meets.  leaves: whether a packet that breaks it gets
     through; False where the claim is that it does, and it is stopped.  likely: conditions that make
-    a counterexample one that people know, wanted one after the other as far as they can be had.
+    a counterexample one that people know, wanted one after the other as far as they can be had, and
+    made when there is one.
     """
 
     id: str
@@ -67,7 +69,7 @@ class Claim:
     packet: Packet
     way: Way
     leaves: bool = True
-    likely: tuple[z3.BoolRef, ...] = ()
+    likely: Callable[[], Sequence[z3.BoolRef]] = tuple
 
 
 class Question:
@@ -91,21 +93,21 @@ class Question:
     def forwarded(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet from one device to another, its way, and what is known of it."""
         packet = Packet.any("p")
-        known = z3.And(packet.goes_through(), _device(packet, "in"), _device(packet, "out"))
+        known = both(packet.goes_through(), _device(packet, "in"), _device(packet, "out"))
         return packet, path.forwarded(self.ruleset, packet, self.open_sets), known
 
     @cached_property
     def sent(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet of the qube's own."""
         packet = Packet.any("own")
-        known = z3.And(packet.possible(), _device(packet, "out"))
+        known = both(packet.possible(), _device(packet, "out"))
         return packet, path.sent(self.ruleset, packet, self.open_sets), known
 
     @cached_property
     def received(self) -> tuple[Packet, Way, z3.BoolRef]:
         """A packet for the qube itself."""
         packet = Packet.any("in")
-        known = z3.And(packet.came(), _device(packet, "in"))
+        known = both(packet.came(), _device(packet, "in"))
         return packet, path.received(self.ruleset, packet, self.open_sets), known
 
 
@@ -121,21 +123,23 @@ def claims(question: Question, wanted: Iterable[str]) -> Iterator[Claim]:
 def client(packet: Packet, side: str) -> z3.BoolRef:
     """A link to a client: Qubes names and groups it."""
     name, group = getattr(packet, f"{side}_name"), getattr(packet, f"{side}_group")
-    begins = z3.Extract(127, 104, name) == name_number("vif") >> 104
-    return z3.And(_device(packet, side), begins, group == _CLIENTS)
+    begins = equal(z3.Extract(127, 104, name), name_number("vif") >> 104)
+    return both(_device(packet, side), begins, equal(group, _CLIENTS))
 
 
 def tunnel(packet: Packet, side: str, facts: Facts) -> z3.BoolRef:
     """The tunnel: one of the configured names, and of a tunnel's kind."""
     name, kind = getattr(packet, f"{side}_name"), getattr(packet, f"{side}_kind")
-    named = z3.Or([name == name_number(one) for one in facts.tunnels])
-    return z3.And(_device(packet, side), named, z3.Or([kind == name_number(one) for one in _KINDS]))
+    named = either(*[equal(name, name_number(one)) for one in facts.tunnels])
+    return both(
+        _device(packet, side), named, either(*[equal(kind, name_number(one)) for one in _KINDS])
+    )
 
 
 def uplink(packet: Packet, side: str, facts: Facts) -> z3.BoolRef:
     """Every other device, whatever it is called, and whether or not it exists yet."""
-    other = z3.Or(client(packet, side), tunnel(packet, side, facts))
-    return z3.And(_device(packet, side), z3.Not(other))
+    other = either(client(packet, side), tunnel(packet, side, facts))
+    return both(_device(packet, side), not_(other))
 
 
 def _device(packet: Packet, side: str) -> z3.BoolRef:
@@ -150,45 +154,39 @@ def to_one_of(packet: Packet, destinations: Sequence[Destination]) -> z3.BoolRef
 
     A fragment has the ports of what it is of.
     """
-    return z3.Or([_to(packet, one) for one in destinations])
+    return either(*[_to(packet, one) for one in destinations])
 
 
 def _to(packet: Packet, one: Destination) -> z3.BoolRef:
     network = ipaddress.ip_network(one.host)
     family = packet.is_ipv4() if one.version == 4 else packet.is_ipv6()
-    return z3.And(
+    return both(
         family,
-        _between(packet.destination, int(network[0]), int(network[-1])),
+        between(packet.destination, int(network[0]), int(network[-1])),
         packet.is_protocol(_PROTOCOLS[one.proto]),
-        _between(packet.destination_port, one.first, one.last),
+        between(packet.destination_port, one.first, one.last),
     )
 
 
-def _between(term: z3.BitVecRef, low: int, high: int) -> z3.BoolRef:
-    if low == high:
-        return term == low
-    return z3.And(z3.UGE(term, low), z3.ULE(term, high))
-
-
 def _for_port(packet: Packet, *ports: int) -> z3.BoolRef:
-    ported = z3.Or([packet.destination_port == port for port in ports])
-    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+    ported = either(*[equal(packet.destination_port, port) for port in ports])
+    return both(packet.is_protocol(TCP, UDP), _whole(packet), ported)
 
 
 def _whole(packet: Packet) -> z3.BoolRef:
     """It has all of UDP's header, or as much of TCP's."""
-    return z3.And(z3.Not(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
+    return both(not_(packet.later_fragment), z3.UGE(packet.transport_bytes, 8))
 
 
 def _from_port(packet: Packet, *ports: int) -> z3.BoolRef:
-    ported = z3.Or([packet.source_port == port for port in ports])
-    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+    ported = either(*[equal(packet.source_port, port) for port in ports])
+    return both(packet.is_protocol(TCP, UDP), _whole(packet), ported)
 
 
 def _to_port(packet: Packet, end: Packet) -> z3.BoolRef:
     """It is for one of DNS' ports at its end, whatever it was for at first."""
-    ported = z3.Or([end.destination_port == port for port in DNS_PORTS])
-    return z3.And(packet.is_protocol(TCP, UDP), _whole(packet), ported)
+    ported = either(*[equal(end.destination_port, port) for port in DNS_PORTS])
+    return both(packet.is_protocol(TCP, UDP), _whole(packet), ported)
 
 
 def _kept_port(packet: Packet) -> z3.BoolRef:
@@ -198,32 +196,32 @@ def _kept_port(packet: Packet) -> z3.BoolRef:
 
 def _neighbour(packet: Packet) -> z3.BoolRef:
     kind = z3.Extract(15, 8, packet.source_port)
-    return z3.And(
+    return both(
         packet.is_ipv6(),
         packet.is_protocol(ICMPV6),
-        z3.Or([kind == one for one in _NEIGHBOURS]),
+        either(*[equal(kind, one) for one in _NEIGHBOURS]),
         packet.hop_limit == 255,
     )
 
 
 def _answers(packet: Packet) -> z3.BoolRef:
     """Belongs to a flow that was opened the other way, or is an error about one."""
-    error = z3.And(packet.in_state("related"), packet.is_error())
-    return z3.And(packet.reply, z3.Or(packet.in_state("established"), error))
+    error = both(packet.in_state("related"), packet.is_error())
+    return both(packet.reply, either(packet.in_state("established"), error))
 
 
 def _good_answers(packet: Packet) -> z3.BoolRef:
     """Answers that a flow needs, and errors about what it sends."""
-    error = z3.And(packet.in_state("related"), _good_error(packet))
-    return z3.And(packet.reply, _plain(packet), z3.Or(packet.in_state("established"), error))
+    error = both(packet.in_state("related"), _good_error(packet))
+    return both(packet.reply, _plain(packet), either(packet.in_state("established"), error))
 
 
 def _good_error(packet: Packet) -> z3.BoolRef:
     """One that RFC 1122 and RFC 4443 have hosts heed."""
     kind = z3.Extract(15, 8, packet.source_port)
-    return z3.Or(
-        [
-            z3.And(family, packet.is_protocol(protocol), z3.Or([kind == one for one in kinds]))
+    return either(
+        *[
+            both(family, packet.is_protocol(protocol), either(*[equal(kind, one) for one in kinds]))
             for family, protocol, kinds in (
                 (packet.is_ipv4(), ICMP, (3, 11, 12)),
                 (packet.is_ipv6(), ICMPV6, (1, 2, 3, 4)),
@@ -234,9 +232,9 @@ def _good_error(packet: Packet) -> z3.BoolRef:
 
 def _ping(packet: Packet) -> z3.BoolRef:
     """It asks for an echo: type and code.  Conntrack knows no flow that other ICMP begins."""
-    return z3.Or(
-        z3.And(packet.is_ipv4(), packet.is_protocol(ICMP), packet.source_port == 0x0800),
-        z3.And(packet.is_ipv6(), packet.is_protocol(ICMPV6), packet.source_port == 0x8000),
+    return either(
+        both(packet.is_ipv4(), packet.is_protocol(ICMP), packet.source_port == 0x0800),
+        both(packet.is_ipv6(), packet.is_protocol(ICMPV6), packet.source_port == 0x8000),
     )
 
 
@@ -245,15 +243,15 @@ def _ping(packet: Packet) -> z3.BoolRef:
 
 def _p1(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
-    bad = z3.And(known, way.through, client(packet, "in"), uplink(packet, "out", q.facts))
+    bad = both(known, way.through, client(packet, "in"), uplink(packet, "out", q.facts))
     yield Claim(
         "P1", TITLES["P1"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
     )
 
     packet, way, known = q.sent
-    bad = z3.And(
+    bad = both(
         known, way.through, packet.in_state("untracked"), uplink(way.packet, "out", q.facts),
-        z3.Not(_neighbour(way.packet)),
+        not_(_neighbour(way.packet)),
     )  # fmt: skip
     text = "nor does a copy of one that a dup rule made, which has no flow"
     yield Claim("P1", text, bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
@@ -261,20 +259,20 @@ def _p1(q: Question) -> Iterator[Claim]:
 
 def _p2(q: Question) -> Iterator[Claim]:
     packet, way, known = q.sent
-    whole = z3.And(z3.Not(packet.later_fragment), z3.Not(_routed(packet)))
-    meant = z3.Or(z3.And(q.endpoint(way.packet), whole), _neighbour(way.packet))
-    bad = z3.And(
+    whole = both(not_(packet.later_fragment), not_(_routed(packet)))
+    meant = either(both(q.endpoint(way.packet), whole), _neighbour(way.packet))
+    bad = both(
         known,
         uplink(way.packet, "out", q.facts),
         way.through,
-        z3.Not(meant),
+        not_(meant),
     )
-    likely = (*_likely(packet, "", "eth0", "wg0"), way.packet.out_name == name_number("eth0"))
+    likely = _likely(packet, "", "eth0", "wg0", end=way.packet)
     yield Claim("P2", TITLES["P2"], bad, packet, way, likely=likely)
     for name in q.facts.guarded:
         raw = Packet.any("raw")
         outcome = walk(q.ruleset, "egress", raw, open_sets=q.open_sets)
-        bad = z3.And(
+        bad = both(
             raw.out_name == name_number(name), uplink(raw, "out", q.facts),
             raw.mark & MARK == 0, raw.ethertype != ARP, outcome.accepted,
         )  # fmt: skip
@@ -287,45 +285,45 @@ def _p3(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
     end = way.packet
     fits = [
-        z3.And(end.is_ipv6() if ":" in one else end.is_ipv4(), end.destination == number(one))
+        both(end.is_ipv6() if ":" in one else end.is_ipv4(), end.destination == number(one))
         for one in q.facts.resolvers
     ]
-    meant = z3.And(z3.Or(fits), tunnel(end, "out", q.facts), end.destination_port == DNS)
+    meant = both(either(*fits), tunnel(end, "out", q.facts), end.destination_port == DNS)
     # An answer of the client's own, to who asks it from that port, is none of its questions.
-    asked = z3.Or(z3.Not(packet.reply), _kept_port(packet))
-    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), asked)
-    bad = z3.And(known, way.through, asks, z3.Not(meant))
-    likely = (packet.destination == number("203.0.113.53"), *_likely(packet, "vif4.0", "wg0"))
+    asked = either(not_(packet.reply), _kept_port(packet))
+    asks = both(client(packet, "in"), _for_port(packet, DNS), asked)
+    bad = both(known, way.through, asks, not_(meant))
+    likely = _likely(packet, "vif4.0", "wg0", to="203.0.113.53")
     yield Claim("P3", TITLES["P3"], bad, packet, way, likely=likely)
 
     packet, way, known = q.received
-    asks = z3.And(client(packet, "in"), _for_port(packet, DNS), z3.Not(packet.reply))
-    bad = z3.And(known, way.through, asks)
+    asks = both(client(packet, "in"), _for_port(packet, DNS), not_(packet.reply))
+    bad = both(known, way.through, asks)
     text = "no DNS packet of a client is answered by a program in the VPN qube"
     yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", ""))
 
 
 def _p4(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
-    outside = z3.Or(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
-    bad = z3.And(known, way.through, outside, client(packet, "out"), z3.Not(_answers(packet)))
-    likely = (packet.destination == number("10.137.0.4"), *_likely(packet, "eth0", "vif4.0"))
+    outside = either(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
+    bad = both(known, way.through, outside, client(packet, "out"), not_(_answers(packet)))
+    likely = _likely(packet, "eth0", "vif4.0", to="10.137.0.4")
     yield Claim("P4", TITLES["P4"], bad, packet, way, likely=likely)
 
 
 def _p5(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
-    bad = z3.And(known, way.through, client(packet, "in"), client(packet, "out"))
-    likely = (packet.destination == number("10.137.0.5"), *_likely(packet, "vif4.0", "vif5.0"))
+    bad = both(known, way.through, client(packet, "in"), client(packet, "out"))
+    likely = _likely(packet, "vif4.0", "vif5.0", to="10.137.0.5")
     yield Claim("P5", TITLES["P5"], bad, packet, way, likely=likely)
 
 
 def _p8(q: Question) -> Iterator[Claim]:
     packet, way, known = q.forwarded
     opens = packet.in_state("new", "untracked", "invalid")
-    its = z3.Or([packet.in_name == name_number(device) for device in q.facts.clients])
-    its = z3.And(client(packet, "in"), its)
-    bad = z3.And(known, way.through, its, opens, z3.Not(q.endpoint(way.packet)))
+    its = either(*[equal(packet.in_name, name_number(device)) for device in q.facts.clients])
+    its = both(client(packet, "in"), its)
+    bad = both(known, way.through, its, opens, not_(q.endpoint(way.packet)))
     yield Claim(
         "P8", TITLES["P8"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
     )
@@ -335,17 +333,17 @@ def _resolver(q: Question) -> Iterator[Claim]:
     """P3 of a resolver qube: no DNS in plain leaves it."""
     packet, way, known = q.forwarded
 
-    asks = z3.Or(_for_port(packet, *DNS_PORTS), _from_port(packet, *DNS_PORTS))
-    asks = z3.And(asks, z3.Or(z3.Not(packet.reply), _kept_port(packet)))
-    asks = z3.Or(asks, _to_port(packet, way.packet))
-    bad = z3.And(known, way.through, client(packet, "in"), asks)
+    asks = either(_for_port(packet, *DNS_PORTS), _from_port(packet, *DNS_PORTS))
+    asks = both(asks, either(not_(packet.reply), _kept_port(packet)))
+    asks = either(asks, _to_port(packet, way.packet))
+    bad = both(known, way.through, client(packet, "in"), asks)
     text = "no DNS packet of a client goes past the resolver in this qube"
     yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0"))
 
     packet, way, known = q.sent
-    out = z3.Not(client(way.packet, "out"))
-    asks = z3.Or(_to_port(packet, way.packet), _from_port(packet, *DNS_PORTS))
-    bad = z3.And(known, out, way.through, asks)
+    out = not_(client(way.packet, "out"))
+    asks = either(_to_port(packet, way.packet), _from_port(packet, *DNS_PORTS))
+    bad = both(known, out, way.through, asks)
     text = "no DNS packet of the resolver qube's own leaves it in plain"
     yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "", "eth0", "wg0"))
 
@@ -362,7 +360,7 @@ def _p6(q: Question) -> Iterator[Claim]:
         ),
     ):
         packet, way, known = q.forwarded
-        bad = z3.And(known, needs(q.facts, packet), z3.Not(way.through))
+        bad = both(known, needs(q.facts, packet), not_(way.through))
         yield Claim("P6", text, bad, packet, way, False, _likely(packet, *devices))
     yield from _own_packets(q)
     yield from _neighbours(q)
@@ -372,20 +370,20 @@ def _own_packets(q: Question) -> Iterator[Claim]:
     """Of the VPN qube itself: the tunnel's, those in it, and what clients hear from it."""
 
     packet, way, known = q.sent
-    goes_on = z3.And(_plain(packet), _stays(packet, way.packet), packet.out_address != 0)
-    flow = z3.And(
-        packet.in_state("new", "established"), z3.Not(packet.reply), _no_translation(packet),
+    goes_on = both(_plain(packet), _stays(packet, way.packet), packet.out_address != 0)
+    flow = both(
+        packet.in_state("new", "established"), not_(packet.reply), _no_translation(packet),
         packet.out_group != _CLIENTS,
     )  # fmt: skip
-    to_endpoint = z3.And(
+    to_endpoint = both(
         q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts)
     )
-    to_client = z3.And(client(packet, "out"), _good_answers(packet))
+    to_client = both(client(packet, "out"), _good_answers(packet))
     for text, good, goes in (
-        ("the tunnel's own packets get to its endpoints", z3.And(flow, to_endpoint), "eth0"),
+        ("the tunnel's own packets get to its endpoints", both(flow, to_endpoint), "eth0"),
         (
             "the VPN qube's own packets get into the tunnel",
-            z3.And(flow, tunnel(packet, "out", q.facts)),
+            both(flow, tunnel(packet, "out", q.facts)),
             "wg0",
         ),
         (
@@ -394,16 +392,16 @@ def _own_packets(q: Question) -> Iterator[Claim]:
             "vif4.0",
         ),
     ):
-        bad = z3.And(known, goes_on, good, z3.Not(way.through))
+        bad = both(known, goes_on, good, not_(way.through))
         yield Claim("P6", text, bad, packet, way, False, _likely(packet, "", goes))
 
     packet, way, known = q.received
-    outside = z3.Or(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
-    answer = z3.And(
-        outside, _good_answers(packet), z3.Not(_spoofed(packet, q.facts)),
+    outside = either(uplink(packet, "in", q.facts), tunnel(packet, "in", q.facts))
+    answer = both(
+        outside, _good_answers(packet), not_(_spoofed(packet, q.facts)),
         packet.in_group != _CLIENTS,
     )  # fmt: skip
-    ping = z3.And(_from_client(q.facts, packet), _ping(packet), packet.in_state("new"))
+    ping = both(_from_client(q.facts, packet), _ping(packet), packet.in_state("new"))
     for text, good, came in (
         (
             "answers of the endpoints and errors about their flows, path-MTU messages too, come in",
@@ -412,7 +410,7 @@ def _own_packets(q: Question) -> Iterator[Claim]:
         ),
         ("a client's ping comes in", ping, "vif4.0"),
     ):
-        bad = z3.And(known, good, z3.Not(way.through))
+        bad = both(known, good, not_(way.through))
         yield Claim("P6", text, bad, packet, way, False, _likely(packet, came, ""))
 
 
@@ -420,23 +418,23 @@ def _neighbours(q: Question) -> Iterator[Claim]:
     """Who is next on the uplink is found: ARP, and IPv6's discovery, which has no flow."""
     out, back = "IPv6 neighbours on the uplink are asked, and answered", "they ask, and answer, too"
     packet, way, known = q.sent
-    good = z3.And(_neighbour(packet), uplink(packet, "out", q.facts), _stays(packet, way.packet))
+    good = both(_neighbour(packet), uplink(packet, "out", q.facts), _stays(packet, way.packet))
     flowless = packet.in_state("untracked")
-    bad = z3.And(known, good, flowless, _whole(packet), z3.Not(way.through))
+    bad = both(known, good, flowless, _whole(packet), not_(way.through))
     yield Claim("P6", out, bad, packet, way, False, _likely(packet, "", "eth0"))
 
     packet, way, known = q.received
-    good = z3.And(
-        _neighbour(packet), uplink(packet, "in", q.facts), z3.Not(_spoofed(packet, q.facts)),
+    good = both(
+        _neighbour(packet), uplink(packet, "in", q.facts), not_(_spoofed(packet, q.facts)),
         packet.in_group != _CLIENTS,
     )  # fmt: skip
     flowless = packet.in_state("untracked")
-    bad = z3.And(known, good, flowless, _whole(packet), z3.Not(way.through))
+    bad = both(known, good, flowless, _whole(packet), not_(way.through))
     yield Claim("P6", back, bad, packet, way, False, _likely(packet, "eth0", ""))
 
     frame = Packet.any("frame")
     outcome = walk(q.ruleset, "egress", frame, open_sets=q.open_sets)
-    bad = z3.And(_device(frame, "out"), frame.ethertype == ARP, z3.Not(outcome.accepted))
+    bad = both(_device(frame, "out"), frame.ethertype == ARP, not_(outcome.accepted))
     way = Way((("egress", outcome),), outcome.accepted, outcome.packet)
     text = "ARP leaves by any device"
     yield Claim("P6", text, bad, frame, way, False, _likely(frame, "", "eth0"))
@@ -445,13 +443,13 @@ def _neighbours(q: Question) -> Iterator[Claim]:
 def _stays(packet: Packet, end: Packet) -> z3.BoolRef:
     """It goes out by the device that it was meant for, also where it was routed again."""
     names = [f"out_{what}" for what in ("index", "name", "kind", "group", "address")]
-    return z3.And([getattr(packet, name) == getattr(end, name) for name in names])
+    return both(*[equal(getattr(packet, name), getattr(end, name)) for name in names])
 
 
 def _client_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
-    return z3.And(
+    return both(
         _of_a_client(facts, packet), packet.in_state("new", "established"),
-        z3.Not(_for_port(packet, DNS)), _no_translation(packet),
+        not_(_for_port(packet, DNS)), _no_translation(packet),
     )  # fmt: skip
 
 
@@ -459,19 +457,19 @@ def _client_question(facts: Facts, packet: Packet) -> z3.BoolRef:
     """For whatever address."""
     known = {":" in one for one in facts.resolvers}
     families = [packet.is_ipv6() if six else packet.is_ipv4() for six in known]
-    asks = z3.And(packet.in_state("new"), packet.first, _for_port(packet, DNS))
-    return z3.And(z3.Or(families), _of_a_client(facts, packet), asks)
+    asks = both(packet.in_state("new"), packet.first, _for_port(packet, DNS))
+    return both(either(*families), _of_a_client(facts, packet), asks)
 
 
 def _client_error(facts: Facts, packet: Packet) -> z3.BoolRef:
-    error = z3.And(packet.in_state("related"), _good_error(packet))
-    return z3.And(_of_a_client(facts, packet), error, _no_translation(packet))
+    error = both(packet.in_state("related"), _good_error(packet))
+    return both(_of_a_client(facts, packet), error, _no_translation(packet))
 
 
 def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
     """What a client may send, into the tunnel; whatever it is for."""
-    return z3.And(
-        _from_client(facts, packet), tunnel(packet, "out", facts), z3.Not(packet.reply),
+    return both(
+        _from_client(facts, packet), tunnel(packet, "out", facts), not_(packet.reply),
         packet.out_address != 0, packet.out_group != _CLIENTS,
     )  # fmt: skip
 
@@ -479,35 +477,35 @@ def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
 def _from_client(facts: Facts, packet: Packet) -> z3.BoolRef:
     """A good packet, by the client's own link and from its own address."""
     own = [
-        z3.And(
-            packet.in_name == name_number(device), packet.source == number(one),
+        both(
+            equal(packet.in_name, name_number(device)), equal(packet.source, number(one)),
             packet.is_ipv6() if ":" in one else packet.is_ipv4(),
         )
         for device, addresses in facts.clients.items()
         for one in addresses
     ]  # fmt: skip
-    return z3.And(z3.Or(own), client(packet, "in"), _plain(packet))
+    return both(either(*own), client(packet, "in"), _plain(packet))
 
 
 def _answer_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
     own = [
-        z3.And(
-            packet.out_name == name_number(device),
+        both(
+            equal(packet.out_name, name_number(device)),
             packet.is_ipv6() if ":" in one else packet.is_ipv4(),
         )
         for device, addresses in facts.clients.items()
         for one in addresses
     ]  # fmt: skip
-    return z3.And(
-        z3.Or(own), tunnel(packet, "in", facts), client(packet, "out"), _good_answers(packet),
-        z3.Not(_spoofed(packet, facts)), packet.in_group != _CLIENTS,
+    return both(
+        either(*own), tunnel(packet, "in", facts), client(packet, "out"), _good_answers(packet),
+        not_(_spoofed(packet, facts)), packet.in_group != _CLIENTS,
     )  # fmt: skip
 
 
 def _spoofed(packet: Packet, facts: Facts) -> z3.BoolRef:
     """It says that it is from a client, and came by another link."""
     known = [number(one) for addresses in facts.clients.values() for one in addresses]
-    return z3.Or([packet.source == one for one in known])
+    return either(*[equal(packet.source, one) for one in known])
 
 
 def _routed(packet: Packet) -> z3.BoolRef:
@@ -515,20 +513,20 @@ def _routed(packet: Packet) -> z3.BoolRef:
 
     `ip option` finds a source route of which no stop is used: so any IPv4 option may be one.
     """
-    return z3.Or(z3.And(packet.is_ipv4(), z3.UGT(packet.header_words, 5)), packet.routing_header)
+    return either(both(packet.is_ipv4(), z3.UGT(packet.header_words, 5)), packet.routing_header)
 
 
 def _plain(packet: Packet) -> z3.BoolRef:
     """A whole packet with a whole header, that needs no source route and may be sent on."""
-    return z3.And(
-        z3.Not(_routed(packet)), z3.Not(packet.later_fragment), packet.protocol_known,
+    return both(
+        not_(_routed(packet)), not_(packet.later_fragment), packet.protocol_known,
         z3.UGE(packet.transport_bytes, 8), z3.UGT(packet.hop_limit, 1),
     )  # fmt: skip
 
 
 def _no_translation(packet: Packet) -> z3.BoolRef:
     """A flow's old translation is the one that these rules would make: none of the destination."""
-    return z3.And(packet.flow_new_destination == packet.destination, _kept_port(packet))
+    return both(packet.flow_new_destination == packet.destination, _kept_port(packet))
 
 
 _CLAIMS: dict[str, Callable[[Question], Iterator[Claim]]] = {
@@ -543,19 +541,33 @@ _CLAIMS: dict[str, Callable[[Question], Iterator[Claim]]] = {
 }
 
 
-def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3.BoolRef, ...]:
+def _likely(*arguments: Any, **more: Any) -> Callable[[], Sequence[z3.BoolRef]]:
+    """Makes the wishes when they are wanted: for what is proven nobody does."""
+    return partial(_wishes, *arguments, **more)
+
+
+def _wishes(
+    packet: Packet,
+    came: str,
+    goes: str,
+    or_goes: str = "",
+    to: str = "",
+    end: Packet | None = None,
+) -> Sequence[z3.BoolRef]:
     """What an everyday packet is like, the most telling first.
 
-    came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.
+    came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.  to: its
+    destination.  end: how it leaves, by *goes*.
     """
-    wishes: list[Any] = [
+    wishes: list[Any] = [packet.destination == number(to)] if to else []
+    wishes += [
         packet.is_ipv4(),
         packet.protocol == UDP,
-        z3.Or(packet.is_protocol(UDP, TCP), _ping(packet)),
+        either(packet.is_protocol(UDP, TCP), _ping(packet)),
         packet.in_state("new"),
         packet.in_state("new", "established"),
         packet.first,
-        z3.Not(packet.later_fragment),
+        not_(packet.later_fragment),
         packet.protocol_known,
         packet.header_words == 5,
         packet.header_words == 8,
@@ -593,4 +605,4 @@ def _likely(packet: Packet, came: str, goes: str, or_goes: str = "") -> tuple[z3
         packet.flow_new_source_port == packet.source_port,
         packet.flow_new_destination_port == packet.destination_port,
     ]
-    return tuple(wishes)
+    return [*wishes, end.out_name == name_number(goes)] if end else wishes

@@ -7,18 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import z3
 
 from qubes_vpn_formula import __version__
+from qubes_vpn_formula.page import render
 from qubes_vpn_formula.prove.properties import TITLES
 from qubes_vpn_formula.prove.prover import Answer
+
+_PAGE = Path(__file__).with_name("report.html.jinja")
 
 #: Of the JSON.
 VERSION = 1
 
 
-def data(pillar: str, answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
+def data(
+    pillar: str, answers: Sequence[Answer], seconds: float, not_claimed: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything about a proof, ready for JSON.  *proven*: whether all of it is."""
     return {
         "version": VERSION,
@@ -28,6 +32,7 @@ def data(pillar: str, answers: Sequence[Answer], seconds: float) -> dict[str, An
         "pillar": pillar,
         "seconds": round(seconds, 2),
         "proven": bool(answers) and all(answer.holds for answer in answers),
+        "not_claimed": list(not_claimed),
         "answers": [asdict(answer) for answer in answers],
     }
 
@@ -76,14 +81,5 @@ def page(content: Mapping[str, Any]) -> str:
     stages: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for answer in content["answers"]:
         stages.setdefault(answer["qube"], {}).setdefault(answer["stage"], []).append(answer)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = environment.get_template("report.html.jinja")
-    return template.render(
-        content, stages=stages, titles=TITLES, place=place, end=_end, summary=summary(content)
-    )
+    more = {"titles": TITLES, "place": place, "end": _end, "summary": summary(content)}
+    return render(_PAGE, content, stages=stages, **more)

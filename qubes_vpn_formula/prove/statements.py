@@ -11,7 +11,7 @@ from qubes_vpn_formula.prove.expressions import Loaded, index_of, load, one_of, 
 from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.packet import Packet
 from qubes_vpn_formula.prove.ruleset import Key, Rule, Ruleset, Set
-from qubes_vpn_formula.prove.terms import FALSE, both, not_
+from qubes_vpn_formula.prove.terms import FALSE, both, constant, either, equal, not_
 
 #: Sets that are left open: their elements are any, the same at each look.
 Names = AbstractSet[tuple[str, str, str]]
@@ -69,7 +69,7 @@ class Statements:
         for element, value in elements:
             hit = within(parts, element)
             found.append((both(there, hit, not_(earlier)), value))
-            earlier = z3.Or(earlier, hit) if any(low != high for low, high in element) else earlier
+            earlier = either(earlier, hit) if any(low != high for low, high in element) else earlier
         return found
 
     def value(self, rule: Rule, target: Loaded, data: Any, packet: Packet) -> Loaded:
@@ -77,7 +77,7 @@ class Statements:
         if isinstance(data, dict):
             return single(rule.family, data, packet, str(rule))
         number = values.single(target.kind, data, str(rule))
-        return target._replace(term=z3.BitVecVal(number, target.term.size()))
+        return target._replace(term=constant(number, target.term.size()))
 
     def _named(self, rule: Rule, name: str) -> Set:
         try:
@@ -116,14 +116,14 @@ _ORDER = {"<": z3.ULT, ">": z3.UGT, "<=": z3.ULE, ">=": z3.UGE}
 
 def _compared(sign: str, left: Loaded, right: Any, where: str) -> z3.BoolRef:
     if left.kind == "iface_index" and isinstance(right, str) and sign in ("==", "!="):
-        found = left.term == index_of(right)
+        found = equal(left.term, index_of(right))
         return not_(found) if sign == "!=" else found
     if sign in ("==", "!="):
         found = within([left], (values.interval(left.kind, right, where),))
         return not_(found) if sign == "!=" else found
-    number = z3.BitVecVal(values.single(left.kind, right, where), left.term.size())
+    number = constant(values.single(left.kind, right, where), left.term.size())
     if sign in ("in", "!"):
-        none = left.term & number == 0
+        none = equal(left.term & number, 0)
         return none if sign == "!" else not_(none)
     if sign not in _ORDER:
         raise NotModelled(where, f"'{sign}'")

@@ -11,7 +11,7 @@ from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.packet import IPV4, IPV6, PORTED, Packet, number
 from qubes_vpn_formula.prove.ruleset import Rule, Ruleset
 from qubes_vpn_formula.prove.statements import Statements
-from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either, not_
+from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, constant, either, equal, not_
 
 #: The priority at which the kernel runs all nat chains of a hook, in the order of their own
 #: (net/netfilter/nf_nat_proto.c).
@@ -50,7 +50,7 @@ def asks_rules(hook: str, packet: Packet) -> z3.BoolRef:
     fresh = either(
         packet.in_state("new"), both(packet.in_state("related"), not_(packet.is_error()))
     )
-    here = packet.in_index != 1 if hook in ("prerouting", "input") else TRUE
+    here = not_(equal(packet.in_index, 1)) if hook in ("prerouting", "input") else TRUE
     return both(packet.first, fresh, here)
 
 
@@ -69,18 +69,18 @@ def bindings(
         raise NotModelled(str(rule), f"{kind} with {', '.join(sorted(odd))}")
     port = _port(rule, data.get("port"))
     if kind == "masquerade":
-        return [Binding(given, packet.out_address == 0, packet.out_address, packet.free_port)]
+        return [Binding(given, equal(packet.out_address, 0), packet.out_address, packet.free_port)]
     if kind == "redirect":
         if hook == "output":
             own = z3.If(packet.is_ipv4(), _address("127.0.0.1"), _address("::1"))
             return [Binding(given, FALSE, own, port)]
-        return [Binding(given, packet.in_address == 0, packet.in_address, port)]
+        return [Binding(given, equal(packet.in_address, 0), packet.in_address, port)]
     if kind == "snat":
         port = packet.free_port
     family = data.get("family", rule.family)
     if family not in ("ip", "ip6"):
         family = None
-    truth = packet.ethertype == {"ip": IPV4, "ip6": IPV6}[family] if family else TRUE
+    truth = equal(packet.ethertype, {"ip": IPV4, "ip6": IPV6}[family]) if family else TRUE
     if "addr" not in data:
         return [Binding(both(given, truth), FALSE, None, port)]
     return [
@@ -122,14 +122,14 @@ def _port(rule: Rule, plain: Any) -> z3.BitVecRef | None:
 def _chosen(where: str, what: str, width: int, low: int, high: int) -> z3.BitVecRef:
     """Of a range the kernel may take any, so all of it is allowed."""
     if low == high:
-        return z3.BitVecVal(low, width)
+        return constant(low, width)
     free = z3.BitVec(f"{where}: {what}", width)
     inside = both(z3.UGE(free, low), z3.ULE(free, high))
-    return z3.If(inside, free, z3.BitVecVal(low, width))
+    return z3.If(inside, free, constant(low, width))
 
 
 def _address(text: str) -> z3.BitVecRef:
-    return z3.BitVecVal(number(text), 128)
+    return constant(number(text), 128)
 
 
 def _listed(plain: str | list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from qubes_vpn_formula.prove.notmodelled import NotModelled
-from qubes_vpn_formula.prove.packet import LOOPBACK, STATES, name_number
+from qubes_vpn_formula.prove.packet import LONGEST_NAME, LOOPBACK, STATES, name_number
 from qubes_vpn_formula.prove.ruleset import Interval, Key
 
 #: Bits of the types of keys that are modelled.
@@ -161,10 +161,11 @@ def interval(kind: str, plain: Any, where: str) -> Interval:
             return low & ~rest, low | rest
     if kind == "ifname" and isinstance(plain, str) and _is_pattern(plain):
         start = _unescaped(plain[:-1]).encode("utf-8", "surrogateescape")
-        return (
-            int.from_bytes(start.ljust(16, b"\0"), "big"),
-            int.from_bytes(start.ljust(16, b"\xff"), "big"),
-        )
+        if len(start) <= LONGEST_NAME:
+            return (
+                int.from_bytes(start.ljust(16, b"\0"), "big"),
+                int.from_bytes(start.ljust(16, b"\xff"), "big"),
+            )
     one = single(kind, plain, where)
     return one, one
 
@@ -190,7 +191,7 @@ def _number(kind: str, plain: Any) -> int | None:
     if not isinstance(plain, str):
         return None
     if kind == "ifname":
-        return None if _is_pattern(plain) else name_number(_unescaped(plain))
+        return None if _is_pattern(plain) else _device(_unescaped(plain))
     if plain in _WORDS.get(kind, {}):
         return _WORDS[kind][plain]
     if typeless := _TYPELESS.match(plain):
@@ -206,6 +207,13 @@ def _address(kind: str, plain: str) -> int | None:
     except ValueError:
         return None
     return int(found) if found.max_prefixlen == WIDTHS[kind] else None
+
+
+def _device(name: str) -> int | None:
+    try:
+        return name_number(name)
+    except ValueError:
+        return None
 
 
 def _is_pattern(name: str) -> bool:

@@ -14,7 +14,7 @@ from qubes_vpn_formula.prove.notmodelled import NotModelled
 from qubes_vpn_formula.prove.packet import IPV4, IPV6, LOOPBACK, STATES, TCP, Packet, value
 from qubes_vpn_formula.prove.ruleset import Chain, Rule, Ruleset
 from qubes_vpn_formula.prove.statements import Names, Statements
-from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either, unless
+from qubes_vpn_formula.prove.terms import FALSE, TRUE, both, either, equal, unless
 from qubes_vpn_formula.prove.translation import Binding
 
 #: Where connection tracking looks at a packet (net/netfilter/nf_conntrack_proto.c), and where
@@ -238,11 +238,11 @@ class _Walk:
         if self._hook in _OF_DEVICES:
             field = "in_name" if self._hook == "ingress" else "out_name"
             device = getattr(packet, field)
-            named = either(*[device == value(field, name) for name in chain.base.devices])
+            named = either(*[equal(device, value(field, name)) for name in chain.base.devices])
             if chain.family == "netdev":
                 return named
-            return both(named, either(*[packet.ethertype == one for one in _versions(chain)]))
-        return either(*[packet.ethertype == version for version in _versions(chain)])
+            return both(named, either(*[equal(packet.ethertype, one) for one in _versions(chain)]))
+        return either(*[equal(packet.ethertype, version) for version in _versions(chain)])
 
     def _chain(self, chain: Chain, given: z3.BoolRef) -> z3.BoolRef:
         """The condition under which a packet comes out of the chain with no verdict."""
@@ -364,21 +364,16 @@ class _Walk:
         return TRUE
 
     def _resets(self, rule: Rule, data: dict[str, Any]) -> z3.BoolRef:
-        """Which packets of TCP, by what is compared; where that is not known, maybe any."""
+        """Which packets of TCP, by what is compared."""
         if any("mangle" in one or "notrack" in one for one in rule.statements):
             raise NotModelled(str(rule), "a change before a TCP reset")
-        packet = self._packet
-        if "compared" in data:
-            return both(*[self._compared(*one) for one in data["compared"]])
-        four, six, behind = (z3.Bool(f"{rule}: {one}") for one in ("IPv4", "IPv6", "extended"))
-        at_once = both(packet.is_ipv6(), either(behind, packet.next_header == TCP))
-        return either(both(four, packet.is_ipv4()), both(six, at_once))
+        return both(*[self._compared(*one) for one in data["compared"]])
 
     def _compared(self, by: str, number: int) -> z3.BoolRef:
         packet = self._packet
         if by in ("nfproto", "protocol"):
-            return either(*[packet.ethertype == one for one in _FAMILIES.get(number, ())])
-        return (packet.next_header if by == "6" else packet.protocol) == number
+            return either(*[equal(packet.ethertype, one) for one in _FAMILIES.get(number, ())])
+        return equal(packet.next_header if by == "6" else packet.protocol, number)
 
     def _bound(
         self, rule: Rule, kind: str, data: Any, met: z3.BoolRef

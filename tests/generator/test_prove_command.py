@@ -4,7 +4,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def loaded(more: str) -> str:
     model = qubes_vpn_model.build({"topology": "simple", "tunnels": {"sys-vpn": document}})
     place = next(machine.places(model))
     links = [collect.Link(name, 1) for name in place.devices]
-    return json.dumps(collect.listing([*(part.text for part in place.parts), more], links))
+    return collect.said([*(part.text for part in place.parts), more], links)
 
 
 def test_a_good_pillar_is_proven(pillar: Path, capsys: pytest.CaptureFixture) -> None:
@@ -104,12 +103,12 @@ def test_rules_that_cannot_be_used(
 def test_what_a_hostile_qube_sends_is_not_proven(
     pillar: Path, capsys: pytest.CaptureFixture, rule: dict, words: str
 ) -> None:
-    content = json.loads(loaded("flush chain inet qubes_vpn forward\n"))
+    text = loaded("flush chain inet qubes_vpn forward\n")
+    content, end = json.JSONDecoder().raw_decode(text)
     place = {"family": "inet", "table": "qubes_vpn", "chain": "forward", "handle": 99}
-    place["complete"] = True
     content["nftables"].append({"rule": place | rule})
     rules = pillar.with_name("rules.json")
-    rules.write_text(json.dumps(content))
+    rules.write_text(f"{json.dumps(content)}{text[end:]}inet qubes_vpn forward 99\n")
     assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 1
     told = capsys.readouterr().out
     assert words in told
@@ -127,7 +126,7 @@ add chain ip qubes-firewall other
 add rule ip qubes-firewall other accept
 add rule ip qubes-firewall forward ip saddr 10.137.0.5 jump other
 """
-    return json.dumps(collect.listing([*(part.text for part in place.parts), other, more]))
+    return collect.said([*(part.text for part in place.parts), other, more])
 
 
 _UPSTREAM = ["--address", "sys-vpn=10.137.0.4", "--address", "sys-vpn=fd09:24ef:4179::a89:4"]
@@ -165,10 +164,13 @@ def test_a_real_upstream_that_lets_more_through_is_refuted(
 
 
 def test_json_alone_is_not_enough(pillar: Path, capsys: pytest.CaptureFixture) -> None:
-    """No nft lists an `ether type ip` before `ip saddr`, and what has no such header passes it."""
-    content = json.loads(loaded(""))
+    """No nft lists an `ether type ip` before `ip saddr`, and what has no such header passes it.
+
+    Nor is it when the qube itself says so in the JSON.
+    """
+    content, _end = json.JSONDecoder().raw_decode(loaded(""))
     for entry in content["nftables"]:
-        entry.get("rule", {}).pop("complete", None)
+        entry.get("rule", {})["complete"] = True
     rules = pillar.with_name("rules.json")
     rules.write_text(json.dumps(content))
     assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 1
@@ -196,16 +198,8 @@ def test_json_without_end_is_one_sentence(pillar: Path, capsys: pytest.CaptureFi
 
 def test_what_nft_says_behind_its_json_is_read(pillar: Path) -> None:
     """As nft itself writes both."""
-    script = "nft -f rules && nft -j list ruleset && nft -a -t --debug=netlink list ruleset"
-    document = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
-    model = qubes_vpn_model.build({"topology": "simple", "tunnels": {"sys-vpn": document}})
-    place = next(machine.places(model))
-    pillar.with_name("rules").write_text(place.text)
-    links = "ip link add eth0 type veth && "
-    alone = ["unshare", "--map-root-user", "--net", "sh", "-c", links + script]
-    done = subprocess.run(alone, cwd=pillar.parent, capture_output=True, text=True, check=True)
     rules = pillar.with_name("rules.json")
-    rules.write_text(done.stdout)
+    rules.write_text(loaded(""))
     assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == 0
 
 
