@@ -49,10 +49,10 @@ test-salt-3006: $(READY_3006)
 	@tools/apt.sh lab
 	PYTHONPATH=. $(VENV_3006)/bin/pytest -m "not slow and not one_salt" tests/salt
 
-# `finding`: tests/booted/findings.py.
+# `finding`: tests/booted/findings.py. By two, a file each: half of its time is waiting for boots and timeouts.
 lab-boot: $(READY)
 	@tools/apt.sh lab
-	$(VENV)/bin/pytest -m "not slow or finding" tests/booted
+	$(VENV)/bin/pytest -n 2 --dist loadfile -m "not slow or finding" tests/booted
 
 # What one finds is no reason not to run the next.  The guides' killswitches for all attacks: qubes-vpn lab.
 lab: $(READY)

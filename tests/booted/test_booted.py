@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The booted lab itself: templates and AppVMs keep and forget what Qubes keeps and forgets."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from qubes_vpn_formula.lab.booted import updates
 from qubes_vpn_formula.lab.booted.machine import AppVM, Booted, Template
+from qubes_vpn_formula.lab.booted.room import Room
 
 _SERVER = "198.51.100.3"
 _SHORT_LIVED = """
@@ -148,3 +150,20 @@ def test_nothing_outlives_the_lab(lab, sent):
     assert group not in Path("/proc/mounts").read_text()
     procs = Path(f"/sys/fs/cgroup/unified/{group}/cgroup.procs")
     assert not procs.exists() or procs.read_text() == ""
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_lab_that_ends_lets_those_that_run_alone():
+    """Two may run at once; a control group is empty until its first qube is started."""
+    bases = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+    base = next(base for base in bases if (base / "cgroup.procs").exists())
+    over = subprocess.Popen(["true"])
+    over.wait()
+    running, killed = (base / f"qubes-vpn-lab-{pid}-0" for pid in (os.getppid(), over.pid))
+    running.mkdir()
+    try:
+        killed.mkdir()
+        Room().close()
+        assert (running.exists(), killed.exists()) == (True, False)
+    finally:
+        running.rmdir()

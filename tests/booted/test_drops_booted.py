@@ -61,7 +61,7 @@ def test_what_is_stopped_is_in_dom0s_table(lab, qube, client, tmp_path):
         qube.start(kernel_log=True)
         time.sleep(3)  # what it sends at its start may have used the limit up
         for address in NOBODY.values():
-            send(client, udp(address, port, _WORD, count=2), tcp(address, port, _WORD, wait=1))
+            send(client, udp(address, port, _WORD, count=2), tcp(address, port, _WORD, wait=0.5))
             send(qube.network, udp(address, port, _WORD))
         send(lab.internet, udp(qube.qubesdb["/qubes-ip"], port, _WORD))
         time.sleep(SLOWNESS)

@@ -119,9 +119,15 @@ class Room:
 
 
 def _sweep() -> None:
-    """Remove empty control groups: this room's, and those of labs that were killed."""
+    """Remove empty control groups: this process', and those of labs that were killed.
+
+    Another lab that runs may have made one for a qube that it is about to start.
+    """
     for base in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         for group in base.glob(f"{_GROUP}-*"):
+            owner = group.name.removeprefix(f"{_GROUP}-").partition("-")[0]
+            if owner != str(os.getpid()) and Path("/proc", owner).exists():
+                continue
             # One that is in use refuses, and its folders stay.
             for folder, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
