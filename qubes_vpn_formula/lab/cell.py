@@ -321,13 +321,7 @@ class Cell:
     def route_to_uplink(self, name: str | None = None) -> None:
         """Everything is routed over the uplink, whatever the tunnel did."""
         name = name or self._vpns[0]
-        device = self.lab.tunnels[name].device
-        for family in ("-4", "-6"):
-            self.lab.qubes[name].run(
-                f"ip {family} rule flush; ip {family} rule add priority 32766 table main;"
-                f" ip {family} route flush dev {device}",
-                check=False,
-            )
+        self.lab.tunnels[name].to_uplink(self.lab.qubes[name])
 
     def unplug(self, name: str = "sys-vpn") -> None:
         """The uplink is pulled, on both ends; what had left by it until then is kept."""

@@ -13,7 +13,7 @@ class Member:
     """A qube.  netvm: whose client it is; None for sys-net, which has the network card.
 
     provides: whether it may have clients.  tunnel: what it makes of its clients' traffic.
-    uplink: the name of its device towards the netvm.
+    uplink: the name of its device towards the netvm.  role: what else it is: `resolver`, `tor`.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Member:
     provides: bool = True
     tunnel: Kind | None = None
     uplink: str = "eth0"
+    role: str = ""
 
 
 #: sys-net's network card.

@@ -157,7 +157,7 @@ class Exit:
         self.file = file
         self._place = f"the end of {vpn.name}'s tunnel"
         self._markers, self._control = markers, new_marker()
-        self._capture = Capture(vpn, internet, _exit(tunnel), file, proven=False)
+        self._capture = Capture(vpn, internet, server_device(tunnel), file, proven=False)
         send(vpn, senders.udp(tunnel.inner[0], 9, self._control))
 
     def say(self, phases: Phases) -> Said:
@@ -190,8 +190,8 @@ class Program:
         return Said((f"{last}: a program was reached: {self._place}",) * reached)
 
 
-def _exit(tunnel: Tunnel) -> str:
-    """The server's interface."""
+def server_device(tunnel: Tunnel) -> str:
+    """The interface at a tunnel's server, where what it carries comes out."""
     return f"{'wgs' if tunnel.kind.program == 'wireguard' else 'ovs'}{tunnel.number}"
 
 

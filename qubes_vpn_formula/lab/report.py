@@ -9,12 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from qubes_vpn_formula import __version__
 from qubes_vpn_formula.lab.attacks import Attack
 from qubes_vpn_formula.lab.matrix import Task
 from qubes_vpn_formula.lab.result import FAILED, LEAK, Result
+from qubes_vpn_formula.page import render
+
+_PAGE = Path(__file__).with_name("report.html.jinja")
 
 #: A killswitch's name -> a line on what it is.
 Columns = Mapping[str, str]
@@ -97,14 +98,5 @@ def page(content: Mapping[str, Any]) -> str:
         (title, list(rows))
         for title, rows in groupby(content["attacks"], lambda one: one["section"])
     ]
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html.jinja").render(
-        content, columns=columns, sections=sections, cell=by_place, proofs=proofs
-    )
+    tables = {"columns": columns, "sections": sections, "cell": by_place, "proofs": proofs}
+    return render(_PAGE, content, **tables)

@@ -16,10 +16,11 @@ _WAIT = "n=0; until {}; do n=$((n+1)); [ $n -lt {} ] || exit 1; sleep 0.01; done
 
 @dataclass(frozen=True)
 class Kind:
-    """Which tunnel.  family: of the outer packets."""
+    """Which tunnel.  family: of the outer packets.  mtu: of its interface; 0: what fits."""
 
     program: Literal["wireguard", "openvpn-udp", "openvpn-tcp"]
     family: Literal[4, 6] = 4
+    mtu: int = 0
 
 
 class Tunnel:
@@ -67,6 +68,15 @@ class Tunnel:
                 raise CommandFailed(f"{qube.name}: no tunnel after {timeout} s: {what}")
             time.sleep(0.05)
 
+    def to_uplink(self, qube: Qube) -> None:
+        """Everything is routed over the uplink, whatever the tunnel did."""
+        for family in ("-4", "-6"):
+            qube.run(
+                f"ip {family} rule flush; ip {family} rule add priority 32766 table main;"
+                f" ip {family} route flush dev {self.device}",
+                check=False,
+            )
+
     def kill(self) -> None:
         """SIGKILL for the program in the qube: nothing is put away by it."""
         if self.process:
@@ -80,7 +90,7 @@ def tunnel(kind: Kind, number: int, depth: int = 0, device: str | None = None) -
 
     device: the name of its interface, if not `wg0` or `tun0`.
     """
-    mtu = 1420 - 80 * depth
+    mtu = kind.mtu or 1420 - 80 * depth
     if kind.program == "wireguard":
         return _WireGuard(kind, number, mtu, device or "wg0", 51820 + number)
     return _OpenVPN(kind, number, mtu, device or "tun0", 1194 + number)

@@ -13,7 +13,7 @@ import qubes_vpn_model
 from qubes_vpn_formula.cli import main
 from qubes_vpn_formula.lab import chains, guides, replay
 from qubes_vpn_formula.lab.killswitches import Absent
-from qubes_vpn_formula.prove import machine, prover
+from qubes_vpn_formula.prove import collect, machine, prover
 from qubes_vpn_net import endpoint
 
 WIREGUARD = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
@@ -125,7 +125,8 @@ def test_every_guide_is_refuted_and_the_kernel_agrees(name: str, make_lab: MakeL
     lab = make_lab(chains.simple(), KILLSWITCHES[name])
     for member in ("sys-net", "sys-firewall", "sys-vpn", "client-1"):
         lab.boot(member)
-    listing = lab.qubes["sys-vpn"].run(["nft", "-j", "list", "ruleset"]).stdout
+    listed = ("nft", "-j"), ("nft", "-a", "-t", "--debug=netlink")
+    said = (lab.qubes["sys-vpn"].run([*words, "list", "ruleset"]).stdout for words in listed)
     tunnel = lab.tunnels["sys-vpn"]
     service = SimpleNamespace(
         name="sys-vpn",
@@ -133,7 +134,8 @@ def test_every_guide_is_refuted_and_the_kernel_agrees(name: str, make_lab: MakeL
         interface=tunnel.device,
         endpoints=(endpoint(tunnel.endpoint),),
     )
-    answers = list(prover.prove([machine.collected(service, json.loads(listing))]))
+    document = collect.document("".join(said))
+    answers = list(prover.prove([machine.collected(service, document)]))
     assert [answer.trouble for answer in answers if answer.trouble] == []
     found = [answer.counterexample for answer in answers if answer.counterexample]
     assert {"P1", "P2"} <= {one["property"] for one in found}
