@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All that dom0 needs of the formula in one file, with or without a pillar.
 
-A tar whose names, but for the installer's and what is only to be read, are places below dom0's
-/srv.  The same files give the same bytes, wherever and whenever it is made.  What puts it there is
-:mod:`.install`, which travels in it; docs/decisions/0031 says why.
+A tar whose names, but for the installer's, the command's and what is only to be read, are places
+below dom0's /srv.  The same files give the same bytes, wherever and whenever it is made.
+What puts it there is :mod:`.install`, which travels in it; docs/decisions/0031 says why.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import qubes_vpn_part
 from qubes_vpn_formula import files, install
+from qubes_vpn_formula.console import printable
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.paths import formula_root
 from qubes_vpn_problem import looks_secret
@@ -57,6 +58,7 @@ def members(pillar=None):
         "LICENSE": root / "LICENSE",
         "install.py": Path(install.__file__),
         "pillar.example": root / "pillar.example",
+        "bin/qubes-vpn": root / "dom0/qubes-vpn",
         **{f"salt/qubes/network/docs/{name}": root / "docs" / name for name in DOCS},
     }
     for folder, place in _FOLDERS.items():
@@ -141,9 +143,8 @@ def _signature(content, key, gpg):
         raise UserError(f"cannot be started: {why}", fix, file=gpg) from None
     if done.returncode or b"BEGIN PGP SIGNATURE" not in done.stdout:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        said = "".join(mark if mark.isprintable() else "?" for mark in said)
         raise UserError(
-            f"it did not sign; it said: {said}",
+            f"it did not sign; it said: {printable(said)}",
             "See which keys are there: gpg --list-secret-keys.",
             file=gpg,
             key="--sign",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """usage in dom0, as root: install.py BUNDLE | install.py --remove
 
-Puts a bundle's files below /srv, where dom0's Salt finds them, and has Salt take the modules over.
+Puts a bundle's files below /srv, where dom0's Salt finds them, and has Salt take the modules over;
+and one command, to /usr/local/bin, which hands its words to these modules.
 It travels in the bundle, and dom0 has Python's standard library alone:
 
     tar -xOf qubes-vpn.tar install.py | sudo python3 -I - qubes-vpn.tar
@@ -10,6 +11,7 @@ It travels in the bundle, and dom0 has Python's standard library alone:
 All of the bundle is looked at before anything is written.  What an older bundle had put there and
 this one does not have is removed.  What somebody else wrote is never lost: a changed file of the
 formula's is kept aside, and a pillar that was changed since stays, with the new one beside it.
+Whatever else is called /usr/local/bin/qubes-vpn stays, and there is no such command then.
 Nothing is enabled, no state is run, and nothing of the network changes.
 
 exit codes: 0 done; 1 done, but something is left to the user; 2 not done
@@ -27,7 +29,7 @@ from pathlib import Path
 
 #: What may be in a bundle.
 NAMES = re.compile(
-    r"LICENSE|install\.py|pillar\.example|pillar/qubes_vpn/init\.(sls|top)"
+    r"LICENSE|install\.py|pillar\.example|bin/qubes-vpn|pillar/qubes_vpn/init\.(sls|top)"
     r"|salt/qubes/(layout|network|tests)/"
     r"([a-z-]+\.(sls|jinja)|files/[a-z0-9-]+(\.[a-z]+)?|docs/[a-z-]+\.md)"
     r"|salt/_(modules|states|utils)/qubes_vpn[a-z0-9_]*\.py"
@@ -35,6 +37,8 @@ NAMES = re.compile(
 #: Bytes of a bundle; the formula has 1.2 MB.
 _LARGEST = 32 << 20
 _SRV = Path("/srv")
+#: The command's name in a bundle, and its place: where no package has anything.
+_COMMAND, _COMMAND_PLACE = "bin/qubes-vpn", Path("/usr/local/bin/qubes-vpn")
 _FILE_LISTS = Path("/var/cache/salt/minion/file_lists")
 _OWN = Path("/var/lib/qubes-vpn-formula")
 #: What is there of ours, as sha256sum writes it; see :func:`_known`.
@@ -75,18 +79,31 @@ def _install(bundle):
     known = _known()
     wanted = {name: data for name, data in members.items() if name.startswith("salt/")}
     pillar = {name: data for name, data in members.items() if name.startswith("pillar/")}
+    command = {name: data for name, data in members.items() if name == _COMMAND}
+    told = []
+    for data in list(command.values()):
+        if _is_others(known.get(_COMMAND, set()) | {_sum(data)}):
+            command = {}
+            told.append(
+                f"{_COMMAND_PLACE} was changed here, or is not from a bundle, and stays. For the "
+                "formula's, move it away, and run this again; qubesctl qubes_vpn.NAME does the same"
+            )
     for name in (*wanted, *pillar, *known):
-        _look(_SRV / name)
+        _look(_place(name))
     _tidy(known)
     # First: a package that takes the place of a killed run calls it.
     _write(_OWN / "install.py", members["install.py"], 0o644)
     # From here on, whatever a killed run leaves is known as ours to the next one.
-    new = {name: {_sum(data)} for name, data in (wanted | pillar).items()}
+    new = {name: {_sum(data)} for name, data in (wanted | pillar | command).items()}
     _write_known({name: known.get(name, set()) | new.get(name, set()) for name in known | new})
-    told = []
     changed = sum(_put(name, data, known, 0o644, told) for name, data in wanted.items())
+    for name, data in command.items():
+        _put(name, data, known, 0o755, told)
     gone = [name for name in known if name.startswith("salt/") and name not in wanted]
     removed = sum(_take(name, known, told) for name in gone)
+    if _COMMAND in known and not command:
+        gone.append(_COMMAND)
+        _take_command(known)
     for name, data in pillar.items():
         _pillar(name, data, known, new, told)
     _write_known({name: new.get(name) or known[name] for name in known | new if name not in gone})
@@ -105,9 +122,11 @@ def _remove():
         raise Refused("No bundle is installed here.")
     told = []
     for name in known:
-        _look(_SRV / name)
+        _look(_place(name))
     _tidy(known)
     removed = sum(_take(name, known, told) for name in known if name.startswith("salt/"))
+    if _COMMAND in known and not _take_command(known):
+        told.append(f"{_COMMAND_PLACE} was changed here, and stays.")
     print(f"/srv/salt: {removed} files removed. The pillar and the network stay as they are.")
     _MANIFEST.unlink()
     (_OWN / "install.py").unlink(missing_ok=True)
@@ -151,25 +170,41 @@ def read(bundle):
 
 
 def _known():
-    """``{name below /srv: SHA-256 sums that ours had}`` of what was installed."""
+    """``{name in a bundle: SHA-256 sums that ours had}`` of what was installed."""
     if not _MANIFEST.exists():
         return {}
     known = {}
     for line in _MANIFEST.read_text("utf-8", "replace").splitlines():
-        found = re.fullmatch(r"([0-9a-f]{64})  /srv/(\S+)", line)
-        if not found or not NAMES.fullmatch(found[2]):
+        found = re.fullmatch(r"([0-9a-f]{64})  (/\S+)", line)
+        name = found and found[2].removeprefix(f"{_SRV}/")
+        if name == str(_COMMAND_PLACE):
+            name = _COMMAND
+        if not name or not NAMES.fullmatch(name):
             raise Refused(f"{_MANIFEST}: not as it was written. Move it away, and run this again.")
-        known.setdefault(found[2], set()).add(found[1])
+        known.setdefault(name, set()).add(found[1])
     return known
 
 
 def _write_known(known):
-    lines = [f"{one}  /srv/{name}\n" for name in sorted(known) for one in sorted(known[name])]
+    lines = [f"{one}  {_place(name)}\n" for name in sorted(known) for one in sorted(known[name])]
     _write(_MANIFEST, "".join(lines).encode(), 0o600)
+
+
+def _place(name):
+    return _COMMAND_PLACE if name == _COMMAND else _SRV / name
+
+
+def _is_others(sums):
+    """Whether what is at the command's place is none of ours, of which these are the sums."""
+    if _COMMAND_PLACE.is_symlink() or not _COMMAND_PLACE.is_file():
+        return os.path.lexists(_COMMAND_PLACE)
+    return _sum(_COMMAND_PLACE.read_bytes()) not in sums
 
 
 def _look(path):
     """Refuses what this program would have to go through or over: links, folders, devices."""
+    if path == _COMMAND_PLACE:
+        return  # what is there, and is not ours, is left alone
     for folder in (one for one in path.parents if one.is_relative_to(_SRV)):
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise Refused(f"{folder}: not a folder. Move it away, and run this again.")
@@ -180,12 +215,13 @@ def _look(path):
 def _tidy(known):
     """Removes what a killed run had begun to write."""
     for name in known:
-        _part(_SRV / name).unlink(missing_ok=True)
+        for path in (_place(name), _beside(_place(name))):
+            _part(path).unlink(missing_ok=True)
 
 
 def _put(name, data, known, mode, told):
     """Writes a file; whether it was another before."""
-    path = _SRV / name
+    path = _place(name)
     if path.exists():
         there = path.read_bytes()
         if there == data and stat.S_IMODE(path.stat().st_mode) == mode:
@@ -213,6 +249,14 @@ def _take(name, known, told):
     return True
 
 
+def _take_command(known):
+    """Removes the command; whether it is gone: somebody else's stays."""
+    if _is_others(known[_COMMAND]):
+        return False
+    _COMMAND_PLACE.unlink(missing_ok=True)
+    return True
+
+
 def _keep(name, there, told):
     """A copy of what is no longer, or never was, a file of ours."""
     place = _KEPT / name
@@ -231,7 +275,7 @@ def _pillar(name, data, known, new, told):
     if there == data or _sum(there) in known.get(name, ()):
         _write(path, data, 0o600)
         return
-    beside = path.with_name(f"{path.name}.new")
+    beside = _beside(path)
     _look(beside)
     _write(beside, data, 0o600)
     new[name] |= known.get(name, set())
@@ -248,6 +292,11 @@ def _write(path, data, mode):
         os.fchown(stream.fileno(), 0, 0)
         os.fchmod(stream.fileno(), mode)
     temporary.replace(path)
+
+
+def _beside(path):
+    """Where a pillar goes when another one stays."""
+    return path.with_name(f"{path.name}.new")
 
 
 def _part(path):

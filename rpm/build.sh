@@ -12,6 +12,12 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
         echo "There is no git checkout here to take the time from: set SOURCE_DATE_EPOCH." >&2
         exit 2
     }
+    # The release says which commit is in the package: it may say so of that commit alone.
+    changed=$(git -C "$here/.." status --porcelain -- LICENSE pillar.example '_*' docs dom0 qubes_vpn_formula rpm salt)
+    [ -z "$changed" ] || {
+        printf '%s\n' "$changed" "These are not as in the last commit: commit them, or set SOURCE_DATE_EPOCH." >&2
+        exit 2
+    }
 fi
 export SOURCE_DATE_EPOCH
 

@@ -12,7 +12,8 @@ import pytest
 
 from qubes_vpn_formula import install
 
-_MOUNT = 'for one in srv var/cache var/lib; do mount --bind "$0/$one" "/$one" || exit 97; done'
+_PLACES = "srv usr/local/bin var/cache var/lib"
+_MOUNT = f'for one in {_PLACES}; do mount --bind "$0/$one" "/$one" || exit 97; done'
 _QUBESCTL = """#!/bin/sh
 # Also what Salt would have seen.
 echo "$*" "$(ls /srv/salt/_utils 2>/dev/null | wc -l)" >>{log}
@@ -36,16 +37,23 @@ SALT = "srv/salt"
 PILLAR = "srv/pillar/qubes_vpn/init.sls"
 #: What a bundle puts before a pillar, so that Salt evaluates nothing in it.
 DATA = "#!yaml\n"
+COMMAND = "usr/local/bin/qubes-vpn"
 MANIFEST = "var/lib/qubes-vpn-formula/installed"
 
 
 class DeliveryDom0:
-    """A /srv, a /var/cache and a /var/lib in *folder*; `programs` comes first in PATH."""
+    """The places of a dom0 in *folder*; `programs` comes first in PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.programs = folder / "programs"
-        for made in ("srv/salt/qubes", "srv/pillar", "var/cache/salt/minion/file_lists", "var/lib"):
+        for made in (
+            "srv/salt/qubes",
+            "srv/pillar",
+            "usr/local/bin",
+            "var/cache/salt/minion/file_lists",
+            "var/lib",
+        ):
             (folder / made).mkdir(parents=True)
         self.programs.mkdir()
         self.salt(works=True)
@@ -89,11 +97,12 @@ class DeliveryDom0:
         return self.run("python3 -I /var/lib/qubes-vpn-formula/install.py --remove")
 
     def files(self) -> dict[str, str]:
-        """Checksums of all files of /srv and of the manifest's folder, by name."""
+        """Checksums of all files of /srv, /usr/local/bin and the manifest's folder, by name."""
         own = (self.folder / "var/lib/qubes-vpn-formula").rglob("*")
+        commands = (self.folder / "usr/local/bin").iterdir()
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in [*(self.folder / "srv").rglob("*"), *own]
+            for path in [*(self.folder / "srv").rglob("*"), *commands, *own]
             if path.is_file() and not path.is_symlink()
         }
 

@@ -32,7 +32,8 @@ def test_it_has_all_of_the_formula_and_nothing_else(tmp_path, checkout):
     expected |= {f"salt/qubes/network/docs/{name}" for name in bundle.DOCS}
     bundle.build(tmp_path / "b.tar")
     found = names(tmp_path / "b.tar")
-    assert set(found) == expected | {"LICENSE", "install.py", "pillar.example"}
+    more = {"LICENSE", "install.py", "pillar.example", "bin/qubes-vpn"}
+    assert set(found) == expected | more
     assert {(m.uid, m.gid, m.uname, m.gname, m.mode, m.mtime) for m in found.values()} == {
         (0, 0, "", "", 0o644, 0)
     }
@@ -42,7 +43,7 @@ def test_the_same_bytes_in_another_folder_at_another_time(tmp_path, checkout, pi
     """R86. Also with another owner, other modes, and bytecode beside the files."""
     here = bundle.build(tmp_path / "here.tar", pillar)
     copy = tmp_path / "deeper/copy"
-    for name in ("salt", "_modules", "_states", "_utils", "docs", "qubes_vpn_formula"):
+    for name in ("salt", "_modules", "_states", "_utils", "docs", "dom0", "qubes_vpn_formula"):
         shutil.copytree(checkout / name, copy / name)
     for name in ("LICENSE", "pillar.example"):
         shutil.copy(checkout / name, copy)
@@ -91,7 +92,7 @@ def test_names_that_yaml_takes_for_other_things(pillar):
 
 def test_a_file_that_is_not_the_formulas_stops_it(tmp_path, checkout, monkeypatch):
     root = tmp_path / "root"
-    for name in ("salt", "_modules", "_states", "_utils", "docs"):
+    for name in ("salt", "_modules", "_states", "_utils", "docs", "dom0"):
         shutil.copytree(checkout / name, root / name)
     for name in ("LICENSE", "pillar.example"):
         shutil.copy(checkout / name, root)

@@ -332,9 +332,22 @@ def test_killed_at_any_write_the_next_run_puts_it_right(dom0, made, tmp_path):
     assert count == 4
 
 
+@pytest.mark.parametrize("after", ["another bundle", "removal"])
+def test_killed_beside_a_changed_pillar_leaves_nothing_half(dom0, made, tmp_path, after):
+    """A half-written pillar is no part of what stays, whoever comes next."""
+    dom0.install(made)
+    dom0.write(PILLAR, "qubes_vpn: {}")
+    assert dom0.killed(2, made).returncode == 9
+    assert PILLAR.replace("init.sls", ".init.sls.new.part") in dom0.files()
+    done = dom0.remove() if after == "removal" else dom0.install(ours(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [name for name in dom0.files() if name.endswith(".part")] == []
+    assert (dom0.folder / PILLAR).read_text() == "qubes_vpn: {}"
+
+
 def test_the_manifest_names_every_file(dom0, made):
     dom0.install(made)
     lines = (dom0.folder / MANIFEST).read_text().splitlines()
     sums = dict(reversed(line.split("  /")) for line in lines)
-    there = {name: one for name, one in dom0.files().items() if name.startswith("srv/")}
+    there = {name: one for name, one in dom0.files().items() if name.startswith(("srv/", "usr/"))}
     assert sums == there

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from delivery_dom0 import DATA, MANIFEST, PILLAR, SALT, DeliveryDom0
+from delivery_dom0 import COMMAND, DATA, MANIFEST, PILLAR, SALT, DeliveryDom0
 
 from qubes_vpn_formula import __version__, bundle
 
@@ -21,9 +21,13 @@ COMMITTED, BEFORE = "1795383460", "1795383459"
 _ROOT = """
 for one in /bin /lib /lib64; do ln -sfn "usr$one" "$0$one"; done
 mkdir -p "$0/dev" "$0/sbin"
-for one in /usr/bin /usr/lib /usr/lib64; do
+for one in /usr/lib /usr/lib64; do
     mkdir -p "$0$one"; [ ! -d "$one" ] || mount --bind "$one" "$0$one"
 done
+# Of which the package writes to /usr/bin: programs are links there.
+mkdir -p "$0/usr/bin" "$0/programs-of-this-machine"
+mount --bind /usr/bin "$0/programs-of-this-machine"
+(cd /usr/bin && printf '/programs-of-this-machine/%s\\n' *) | xargs ln -sf -t "$0/usr/bin"
 >>"$0/dev/null"; mount --bind /dev/null "$0/dev/null"
 cp "$0/programs/qubesctl" "$0/sbin/qubesctl"
 rpm() { command rpm --root "$0" --dbpath /var/lib/rpm "$@"; }
@@ -83,14 +87,58 @@ def test_the_same_bytes_in_another_folder_at_another_time(package, built, tmp_pa
     assert package.name == f"{NAME}-{__version__}-20261122213740.noarch.rpm"
 
 
-def test_it_takes_the_time_of_the_last_commit(checkout, tmp_path):
-    (tmp_path / "rpm").mkdir()
-    shutil.copy(checkout / "rpm/build.sh", tmp_path / "rpm")
-    environ = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
-    words = ["sh", tmp_path / "rpm/build.sh", "b.tar", tmp_path / "out"]
-    done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+class Checkout:
+    """A folder with the program that builds, of which git may know."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.folder = folder
+        (folder / "rpm").mkdir(parents=True)
+        for file in (source / "rpm").iterdir():
+            shutil.copy(file, folder / "rpm")
+        (folder / "b.tar").write_bytes(bundle.tar(bundle.members()))
+
+    def git(self, words: str) -> None:
+        own = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        environ = {**os.environ, "GIT_COMMITTER_DATE": f"@{COMMITTED} +0000"}
+        subprocess.run(["git", *own, *words.split()], cwd=self.folder, env=environ, check=True)
+
+    def build(self) -> subprocess.CompletedProcess[str]:
+        environ = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
+        words = ["sh", self.folder / "rpm/build.sh", self.folder / "b.tar", self.folder / "out"]
+        return subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def source(checkout, tmp_path):
+    return Checkout(checkout, tmp_path / "checkout")
+
+
+def test_without_a_commit_there_is_no_time_to_take(source):
+    done = source.build()
     assert done.returncode == 2
     assert done.stderr.endswith("to take the time from: set SOURCE_DATE_EPOCH.\n")
+
+
+def test_a_release_is_that_of_its_commit_and_of_nothing_else(source):
+    """R86. What was changed since would have the release of what it is not."""
+    if shutil.which("rpmbuild") is None:
+        pytest.skip("needs rpmbuild")
+    source.git("init --quiet")
+    source.git("add rpm")
+    source.git("commit --quiet --message=one")
+    done = source.build()  # its pillar and its bundle are no part of it
+    assert done.returncode == 0, done.stderr
+    (made,) = (source.folder / "out").iterdir()
+    assert made.name == f"{NAME}-{__version__}-20261122213740.noarch.rpm"
+    new = source.folder / "_utils/new.py"
+    new.parent.mkdir()
+    for path in (new, source.folder / "rpm/qubes-vpn-formula.spec"):
+        before = path.read_text() if path.exists() else None
+        path.write_text("changed")
+        done = source.build()
+        assert done.returncode == 2
+        assert done.stderr.endswith("last commit: commit them, or set SOURCE_DATE_EPOCH.\n")
+        path.unlink() if before is None else path.write_text(before)
 
 
 def test_an_empty_root_gets_the_bundles_files(root, package):
@@ -104,6 +152,10 @@ def test_an_empty_root_gets_the_bundles_files(root, package):
         assert path.read_bytes() == data
         assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o644)
     assert {name.removeprefix("srv/") for name in root.files()} == set(salt)
+    command = root.folder / "usr/bin/qubes-vpn"
+    status = command.stat()
+    assert command.read_bytes() == content["bin/qubes-vpn"]
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o755)
     utils = sum(name.startswith("salt/_utils/") for name in salt)
     assert root.asked() == [f"--dom0-only saltutil.sync_all {utils}"]
     listed = root.rpm(f"-ql {NAME}").stdout.splitlines()
@@ -150,6 +202,7 @@ def test_removed_it_leaves_what_is_not_its_own(root, package):
     done = root.rpm(f"-e --nodeps {NAME}")
     assert (done.returncode, done.stderr) == (0, "")
     assert set(root.files()) == {PILLAR, f"{SALT}/qubes/network/mine.sls"}
+    assert not (root.folder / "usr/bin/qubes-vpn").exists()
     assert not (root.folder / SALT / "qubes/tests").exists()
     assert (root.folder / "var/lib/qubes-vpn/record").is_file()
     assert root.asked() == ["--dom0-only saltutil.sync_all 0"]
@@ -165,6 +218,8 @@ def test_it_takes_the_place_of_a_bundle(root, package, made, pillar):
     assert "It is kept as /var/lib/qubes-vpn-formula/kept/" in done.stderr
     assert changed.read_bytes() == content["salt/_utils/qubes_vpn_plan.py"]
     assert not (root.folder / SALT / "_utils/qubes_vpn_gone.py").exists()
+    assert not (root.folder / COMMAND).exists()  # the package's is in /usr/bin
+    assert (root.folder / "usr/bin/qubes-vpn").is_file()
     assert (root.folder / PILLAR).read_text() == DATA + pillar.text
     assert not (root.folder / "var/lib/qubes-vpn-formula/installed").exists()
 
