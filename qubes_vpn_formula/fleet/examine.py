@@ -95,7 +95,8 @@ def _examine(machine: Machine, known: dict[str, PillarFile | UserError]) -> Exam
         problems += [check.problem_line(file.path, *each) for each in file.duplicates()[:_TOLD]]
     if problems or model is None:
         return Examined(*machine, tuple(sorted(problems, key=_place)))
-    remarks = [{**_line(merged, remark), "remark": True} for remark in check.remarks(model)]
+    remarks = [{**_line(merged, remark), "remark": True}
+               for remark in (*check.remarks(model), *_not_claimed(model))]  # fmt: skip
     steps = len(qubes_vpn_plan.plan(model))
     return Examined(*machine, tuple(remarks), render(merged.data), steps, tuple(_rulesets(model)))
 
@@ -121,6 +122,12 @@ def digest(one: Place) -> str:
 def _rulesets(model: Model) -> Iterator[RuleSet]:
     for one in places_of.places(model):
         yield RuleSet(digest(one), one.qube, one.stage)
+
+
+def _not_claimed(model: Model) -> Iterator[Problem]:
+    for told in places_of.not_claimed(model):
+        what = f"no proof claims this: {told.removesuffix('.')}"
+        yield Problem(("qubes_vpn",), what, "qubes-vpn prove --help says what is proven.")
 
 
 def _others(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from qubes_vpn_formula import __version__
 from qubes_vpn_formula.commands import check
+from qubes_vpn_formula.console import printable
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.fleet.examine import Examined
 from qubes_vpn_formula.fleet.tree import Bundle
+from qubes_vpn_formula.page import render
+
+_PAGE = Path(__file__).with_name("report.html.jinja")
 
 #: Of the JSON.
 VERSION = 1
@@ -70,7 +72,7 @@ def verdict(machine: Examined, answers: Mapping[str, Sequence[Any]] | None) -> s
 def lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     """The result for a screen, as (line, style): what is wrong, once, and whose it is."""
     for one in content["told"]:
-        yield _printable(one["text"]), _STYLES[one["kind"]]
+        yield printable(one["text"]), _STYLES[one["kind"]]
         if names := one["machines"]:
             yield f"    {_names(names)}", None
     yield summary(content), "bold"
@@ -89,15 +91,7 @@ def summary(content: Mapping[str, Any]) -> str:
 
 def page(content: Mapping[str, Any]) -> str:
     """The page: all it needs is in it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = environment.get_template("report.html.jinja")
-    return template.render(content, summary=summary(content), names=_names, printable=_printable)
+    return render(_PAGE, content, summary=summary(content), names=_names, printable=printable)
 
 
 def _machine(
@@ -159,8 +153,3 @@ def _names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def _printable(text: str) -> str:
-    """A file's name may hold anything; a terminal is not steered by it."""
-    return "".join(mark if mark.isprintable() else "?" for mark in text)

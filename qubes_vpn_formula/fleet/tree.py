@@ -2,6 +2,7 @@
 """What is delivered: a pillar tree for a Salt master, and a bundle for each machine."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -21,6 +22,8 @@ from qubes_vpn_formula.pillarfile import PillarFile
 PILLAR, BUNDLES, SUMS = "pillar", "bundles", "SHA256SUMS"
 #: Of the machines' own files, below the pillar's roots; as an SLS is called.
 _MACHINE = "machine"
+#: Of the names of folders that are not finished.
+_PARTIAL = ".qubes-vpn-fleet."
 
 
 class Bundle(NamedTuple):
@@ -34,24 +37,44 @@ class Bundle(NamedTuple):
 def new(output: str) -> Iterator[Path]:
     """A folder, to be filled, that gets the name *output* when that is done, and never half.
 
-    One that stays empty is gone then.
+    One that stays empty is gone then.  What runs that were killed have left beside it goes, too.
     """
     if os.path.lexists(output):
         fix = "Name a new one; let a link of yours lead to the newest."
         raise UserError("it exists already", fix, file=output)
     target = Path(output)
     try:
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with contextlib.ExitStack() as stack:
+            with _locked(target.parent):  # no other's sweep between the folder and its lock
+                _sweep(target.parent)
+                partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=_PARTIAL))
+                stack.callback(shutil.rmtree, partial, ignore_errors=True)
+                stack.enter_context(_locked(partial))
             yield partial
             if any(partial.iterdir()):
                 partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         reason = (error.strerror or "it failed").lower()
         fix = "Look at the folder above it, its mode and its space."
         raise UserError(f"cannot be written: {reason}", fix, file=output) from None
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed run has left in *folder*: the lock of one that runs is held."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_NB):
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, flag: int = 0) -> Iterator[None]:
+    """flag: LOCK_NB raises OSError where another process has the lock."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | flag)
+        yield
+    finally:
+        os.close(lock)
 
 
 class Signing(NamedTuple):

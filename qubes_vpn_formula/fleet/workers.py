@@ -2,6 +2,8 @@
 """Processes that share the work on a fleet, and a bar that says how far they are."""
 
 import contextlib
+import ctypes
+import os
 import signal
 import sys
 from collections import deque
@@ -17,6 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 #: Items that each process may have before the first result is taken.
 _AHEAD = 16
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def workers(jobs: int) -> Iterator[Workers]:
     if jobs < 2:
         yield Workers(1)
         return
-    with ProcessPoolExecutor(jobs, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
         # Now, while there is no thread, such as a bar's: processes are forked.
         pool.submit(int).result()
         try:
@@ -70,9 +73,15 @@ def workers(jobs: int) -> Iterator[Workers]:
             raise
 
 
-def _quiet() -> None:
-    """Ctrl-C ends a worker at once and without a word."""
+def _begin(parent: int) -> None:
+    """Ctrl-C ends a worker at once and without a word; so does the end of the first process.
+
+    A worker of one that was killed would wait for work for ever: it has both ends of its own pipe.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 @contextlib.contextmanager

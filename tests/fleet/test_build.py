@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """R95: what `qubes-vpn fleet build` writes, and that a Salt master serves each minion its own."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 
 from qubes_vpn_formula import bundle, install
 from qubes_vpn_formula.errors import UserError
+from qubes_vpn_formula.fleet import tree as fleet_tree
 
 MINE = "qubes_vpn: {tunnels: {sys-vpn: {memory: %s}}}"
 
@@ -155,23 +157,47 @@ def test_what_cannot_be_finished_leaves_nothing(
     assert [path.name for path in fleet.output.parent.iterdir()] == ["machines"]
 
 
-@pytest.mark.parametrize("whole_group", [True, False])
-def test_ctrl_c_leaves_no_half_bundle(fleet, whole_group: bool) -> None:
-    """As a terminal sends it, to all processes; and to the first alone."""
+@contextlib.contextmanager
+def _under_way(fleet) -> Iterator[subprocess.Popen[bytes]]:
+    """A build of many machines, of which some are built, by two processes more."""
     fleet.write(**{f"m{number}": MINE % 400 for number in range(400)})
     command = [sys.executable, "-m", "qubes_vpn_formula", "fleet", "build", str(fleet.folder)]
     command += ["--output", str(fleet.output), "--no-proof", "--jobs", "2"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
-        while not list(fleet.output.parent.glob(".built.*/bundles/*/*")):
+        while not list(fleet.output.parent.glob(".qubes-vpn-fleet.*/bundles/*/*")):
             assert process.poll() is None
             time.sleep(0.01)
+        yield process
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_ctrl_c_leaves_no_half_bundle(fleet, whole_group: bool) -> None:
+    """As a terminal sends it, to all processes; and to the first alone."""
+    with _under_way(fleet) as process:
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
         text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert text == b""
     assert [path.name for path in fleet.output.parent.iterdir()] == ["machines"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_killed_run_has_left_the_next_one_removes(fleet, sent: signal.Signals) -> None:
+    """And its processes end with it: they would hold the lock.  One that runs is let alone."""
+    folder = fleet.output.parent
+    with _under_way(fleet) as process:
+        (left,) = folder.glob(".*")
+        with fleet_tree.new(str(folder / "other")) as new:
+            assert left.is_dir()
+            process.send_signal(sent)
+            process.communicate(timeout=20)  # until no process has its output open
+            assert process.returncode == -sent
+            with fleet_tree.new(str(folder / "one more")):
+                assert not left.exists()
+            assert new.is_dir()
+    assert [path.name for path in folder.iterdir()] == ["machines"]
 
 
 def test_signed_by_the_users_key(fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

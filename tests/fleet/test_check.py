@@ -210,6 +210,16 @@ def test_remarks_are_no_problems(fleet) -> None:
     assert content["told"][0]["machines"] == ["a"]
 
 
+def test_what_no_proof_claims_is_a_remark(fleet) -> None:
+    """R88, R91: of the machines that have Whonix' gateway on somebody's way."""
+    fleet.write(a="qubes_vpn: {whonix: behind_vpn}", b="qubes_vpn: {}")
+    code, content = fleet.told("check")
+    assert code == 0
+    (one,) = content["told"]
+    assert (one["kind"], one["machines"]) == ("remark", ["a"])
+    assert "no proof claims this: sys-whonix has Whonix' own rules" in one["text"]
+
+
 def test_the_page_shows_names_as_text(fleet, tmp_path: Path) -> None:
     page = tmp_path / "fleet.html"
     fleet.write(a="qubes_vpn: {'<script>': 1}", b="qubes_vpn: {}")
