@@ -20,19 +20,23 @@ import qubes_vpn_guard
 import qubes_vpn_killswitch
 import qubes_vpn_model
 import qubes_vpn_network
+import qubes_vpn_observers
 import qubes_vpn_packages
 import qubes_vpn_part
 import qubes_vpn_plan
 import qubes_vpn_record
 import qubes_vpn_resolver
+import qubes_vpn_restarts
 import qubes_vpn_rules
 import qubes_vpn_sarif
 import qubes_vpn_table
 import qubes_vpn_template
 import qubes_vpn_told
 import qubes_vpn_undo
+import qubes_vpn_updates
 
 try:
+    import qubes_vpn_bypass
     import qubes_vpn_checkup
     import qubes_vpn_collect
     import qubes_vpn_doctor
@@ -203,6 +207,24 @@ def table(form="text", ask=False):
 
     found = _ask(look)
     return qubes_vpn_table.text(found) if as_text else found
+
+
+def observers(form="text"):
+    """Who outside of this machine may see what of each qube that gets out; runs in dom0.
+
+    Your line, VPN providers, Tor's relays, the resolvers' operators, the servers that are visited:
+    as it follows from the machine's wiring, see :mod:`qubes_vpn_observers`.
+    form: ``text`` or ``data``.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.observers
+    """
+    as_text = _is_text(form)
+    plain = qubes_vpn_observers.plain(_model()) if _document(None) else ()
+    qubes = _ask(lambda machine, _: qubes_vpn_network.look(machine, _guard()))
+    found = qubes_vpn_observers.ways_of(qubes, plain)
+    return qubes_vpn_observers.text(found) if as_text else qubes_vpn_observers.data(found)
 
 
 def rules(path=None):
@@ -388,6 +410,32 @@ def doctor(form="text"):
     return qubes_vpn_finding.text(report) if is_text else qubes_vpn_finding.data(report)
 
 
+def restarts(form="text"):
+    """Which running qubes are to be restarted, in order, and what that does to others (R14).
+
+    Because their template, or what they are made from, has changed since they were started, or
+    because they have been running for longer than the pillar's ``updates.restart_days``.  Runs in
+    dom0; restarts nothing.  form: ``text`` or ``data``.  Ends with 1 when there are any.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.restarts
+    """
+    is_text = _is_text(form)
+    days = _model().restart_days if _document(None) else qubes_vpn_updates.RESTART_DAYS
+
+    def look(machine, _):
+        inventory = qubes_vpn_inventory.take(machine, {})
+        old, unknown = qubes_vpn_checkup.outdated(machine.app, inventory, inventory["qubes"])
+        return qubes_vpn_restarts.needed(inventory, old, days), unknown
+
+    found, unknown = _ask(look)
+    __context__["retcode"] = int(bool(found or unknown))
+    if is_text:
+        return qubes_vpn_restarts.text(found, unknown)
+    return {"restarts": [each._asdict() for each in found], "unknown": unknown}
+
+
 def connect(name=None):
     """Brings the tunnel of the VPN qube *name* up, and waits for it; runs in dom0.
 
@@ -428,10 +476,64 @@ def switch(name, profile):
         names = ", ".join(known) or "none"
         what = f"{profile} is no profile of {name} in the pillar, which has: {names}"
         raise CommandExecutionError(f"{what}. Add it to tunnels: {name}: profiles")
-    return _switch(name, "Switch", f"is up with {profile}", qubes_vpn_told.profile_id(profile))
+    return _switch(name, "Switch", f"is up with {profile}", profile)
 
 
-def _switch(name, service, done, argument=""):
+def bypass(do="show", minutes=None):
+    """Lets one disposable past the VPN for some minutes, for a hotel's portal; runs in dom0.
+
+    do: ``open``, ``close`` or ``show``, which also tells when there was one before.  minutes: at
+    most, and if left out, those of the pillar's ``bypass``.  It is ended by itself; see
+    docs/bypass.md.  With ``test=True`` nothing is opened or closed.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.bypass open minutes=10
+        qubesctl qubes_vpn.bypass close
+    """
+    if do not in ("open", "close", "show"):
+        raise CommandExecutionError(f"{do}: write open, close or show")
+    if not HAS_QUBESADMIN:
+        raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    try:
+        with in_words("the machine could not be read"):
+            record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
+            dry = bool(__opts__["test"]) or do == "show"
+            machine = Machine(_connection(), dry=dry, record=record, root=__opts__["root_dir"])
+            if do == "open":
+                return qubes_vpn_bypass.opened(machine, _model(), minutes, qubes_vpn_bypass.user())
+            if do == "close":
+                changes = {}
+                qubes_vpn_bypass.closed(machine, changes, "bypass", qubes_vpn_bypass.user())
+                done = "Would be closed" if dry else "Closed"
+                return f"{done}: {', '.join(changes)}." if changes else "No bypass is open."
+            open_now = qubes_vpn_bypass.standing(machine, machine.recorded())
+            __context__["retcode"] = int(bool(open_now))
+            return qubes_vpn_bypass.told(machine, machine.recorded())
+    except Refused as refused:
+        raise CommandExecutionError(str(refused)) from None
+
+
+def events(form="text"):
+    """Who did what from dom0 beside runs: bypasses, connected and switched tunnels; oldest first.
+
+    form: ``text`` or ``data``.
+
+    CLI Example::
+
+        qubesctl qubes_vpn.events
+    """
+    try:
+        lines = qubes_vpn_record.read(__opts__.get("qubes_vpn_folder", qubes_vpn_record.FOLDER))
+    except qubes_vpn_record.Unusable as unusable:
+        raise CommandExecutionError(str(unusable)) from None
+    found = qubes_vpn_record.events(lines)
+    if not _is_text(form):
+        return found
+    return "\n".join(map(qubes_vpn_record.told, found)) or "none"
+
+
+def _switch(name, service, done, profile=None):
     tunnels = _model().tunnels()
     if name is None and len(tunnels) == 1:
         name = tunnels[0]
@@ -440,10 +542,18 @@ def _switch(name, service, done, argument=""):
         raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
     if not HAS_QUBESADMIN:
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    argument = qubes_vpn_told.profile_id(profile) if profile else ""
     try:
         qubes_vpn_checkup.switch(_connection(), name, service, argument)
     except (NoAnswer, Refused) as why:
         raise CommandExecutionError(str(why)) from None
+    words = {"Connect": "connected", "Disconnect": "disconnected", "Switch": "switched"}
+    more = {"profile": profile} if profile else {}
+    try:
+        by = qubes_vpn_bypass.user()
+        Record(__opts__.get("qubes_vpn_folder", FOLDER)).event(words[service], name, by, **more)
+    except qubes_vpn_record.Unusable as unusable:
+        return f"The tunnel of {name} {done}. Who did it is not recorded: {unusable}"
     return f"The tunnel of {name} {done}."
 
 

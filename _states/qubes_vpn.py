@@ -45,6 +45,11 @@ def named(name, qubes, templates, netvms):
     return _state("named", name, qubes=qubes, templates=templates, netvms=netvms)
 
 
+def bypass_closed(name):
+    """No disposable goes past the VPN by a bypass; one that does is ended and removed."""
+    return _state("bypass_closed", name)
+
+
 def template(name, clone_of, guard):
     """Template *name* exists, cloned from *clone_of* if it was missing, and has no netvm.
 
@@ -70,14 +75,16 @@ def template_software(name, netvm, in_clear, guard, lists):
     return _state("template_software", name, **args)
 
 
-def present(name, label, template=None, settings=None):
+def present(name, label, template=None, settings=None, adopted=False):
     """A qube *name* exists.
 
     If it is missing, an AppVM is made from *template* (default: dom0's default template) without
     a netvm and with *settings*, a mapping of properties.  A qube that exists stays as it is.
-    One that an interrupted run left half made is completed.
+    One that an interrupted run left half made is completed.  *adopted*: what an existing one has
+    otherwise is told.
     """
-    return _state("present", name, label=label, template=template, settings=settings)
+    more = {"template": template, "settings": settings, "adopted": adopted}
+    return _state("present", name, label=label, **more)
 
 
 def disposable(name, template, label):
@@ -106,8 +113,10 @@ def qube(name, settings=None, features=None, klass="AppVM"):
     return _state("qube", name, settings=settings, features=features, klass=klass)
 
 
-def netvm(name, netvm, guard, later=None, restart_clients="never", optional=False):
+def netvm(name, netvm, guard, later=None, restart_clients="never", optional=False, otherwise=None):
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
+
+    Where there is no qube of that name, it has *otherwise*, if that is given.
 
     Refused when it may let a qube out in clear that is not, by *guard*: a mapping of ``uplink``,
     ``shelters`` (tunnels, and Whonix' gateway), ``services`` (the qubes that the pillar wires),
@@ -119,6 +128,7 @@ def netvm(name, netvm, guard, later=None, restart_clients="never", optional=Fals
     A qube that does not exist is an error, unless *optional*.
     """
     more = {"later": later, "restart_clients": restart_clients, "optional": optional}
+    more["otherwise"] = otherwise
     return _state("netvm", name, netvm=netvm, guard=guard, **more)
 
 
@@ -190,21 +200,25 @@ def disposables(name, routed, guard, restart_clients="never"):
     return _state("disposables", name, routed=routed, **more)
 
 
-def served_by(name, qube, guard):
+def served_by(name, qube, guard, outside=False, optional=False):
     """dom0's *name* (``updatevm``, ``clockvm`` or ``default_dispvm``) is *qube*, or ``none``.
 
-    Refused when that qube may be in clear.
+    Refused when that qube may be in clear, unless *outside* says that this is a choice.
+    A qube that does not exist is an error, unless *optional*.
     """
-    return _state("served_by", name, qube=qube, guard=guard)
+    more = {"guard": guard, "outside": outside, "optional": optional}
+    return _state("served_by", name, qube=qube, **more)
 
 
-def updates_policy(name, whonix_gateway, guard):
+def updates_policy(name, whonix_gateway, guard, outside=False):
     """*name* (``none``: nobody) fetches templates' updates, *whonix_gateway* those of Whonix'.
 
     A qrexec policy file of the formula's own says so; a file of that name that is not ours, and
-    policy that goes before it and says otherwise, are errors.
+    policy that goes before it and says otherwise, are errors.  So is a *name* that may be in clear,
+    unless *outside* says that this is a choice.
     """
-    return _state("updates_policy", name, whonix_gateway=whonix_gateway, guard=guard)
+    args = {"whonix_gateway": whonix_gateway, "guard": guard, "outside": outside}
+    return _state("updates_policy", name, **args)
 
 
 def services_policy(name):
@@ -215,12 +229,13 @@ def services_policy(name):
     return _state("services_policy", name)
 
 
-def ways_round(name, guard, roles):
+def ways_round(name, guard, roles, outside=None):
     """Changes nothing, and says what goes past the VPN on the machine as it is.
 
     And whose firewall list lets no DNS through.  *roles*: of the service qubes, by name.
+    *outside*: who fetches updates past the VPN by choice.
     """
-    return _state("ways_round", name, guard=guard, roles=roles)
+    return _state("ways_round", name, guard=guard, roles=roles, outside=outside)
 
 
 def verified(name, what, of=None, destructive=False):

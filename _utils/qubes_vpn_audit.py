@@ -6,6 +6,8 @@ there is one, the checked pillar.  Rules are data, in the ``qubes_vpn_audit_*`` 
 """
 
 import qubes_vpn_audit_apart
+import qubes_vpn_audit_chain
+import qubes_vpn_audit_layout
 import qubes_vpn_audit_packets
 import qubes_vpn_audit_vpn
 import qubes_vpn_audit_whole
@@ -28,6 +30,8 @@ RULES = (
     *qubes_vpn_audit_vpn.RULES,
     *qubes_vpn_audit_whole.RULES,
     *qubes_vpn_audit_apart.RULES,
+    *qubes_vpn_audit_chain.RULES,
+    *qubes_vpn_audit_layout.RULES,
     UNUSED,
 )
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Audit rules about what is to be kept apart: vaults, templates, logins, labels (R09, R13, R14)."""
 
+import qubes_vpn_updates
 from qubes_vpn_finding import Rule, some
 
 #: Labels that say "trusted": not for what everybody's packets pass.
@@ -109,6 +110,20 @@ def _updates_wait(flow):
             yield name, "updates wait"
 
 
+def _not_updated(flow):
+    view = flow.view
+    view.need("update times")
+    days = view.model.check_days if view.model else qubes_vpn_updates.CHECK_DAYS
+    yield from qubes_vpn_updates.overdue(view.inventory, days)
+
+
+def _runs_for_long(flow):
+    view = flow.view
+    view.need("update times")
+    days = view.model.restart_days if view.model else qubes_vpn_updates.RESTART_DAYS
+    yield from qubes_vpn_updates.long_running(view.inventory, days)
+
+
 def _two_jobs(flow):
     view = flow.view
     for name in view.bases():
@@ -206,5 +221,22 @@ RULES = (
         "Each of them has a copy of its files, and it has their job beside its own.",
         "Make a template for disposables of its own.",
         _two_jobs,
+    ),
+    Rule(
+        "A412",
+        "low",
+        "It was up to date long ago, or never",
+        "Nobody looks for updates, or they do not get there: known holes stay open.",
+        "Update it: the Qubes Update tool, or qubes-vm-update --force-update --targets QUBE; dom0: "
+        "qubes-dom0-update. If that fails, look at who fetches for it (pillar: updates).",
+        _not_updated,
+    ),
+    Rule(
+        "A413",
+        "low",
+        "It has been running for long",
+        "What got into it stays until a restart, and so does what was mended in its template.",
+        "Restart it when it suits; in which order: qubesctl qubes_vpn.restarts.",
+        _runs_for_long,
     ),
 )

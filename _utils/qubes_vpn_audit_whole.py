@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Audit rules about what belongs to the whole machine: updates, the time, Whonix, management."""
 
+import qubes_vpn_inventory
 import qubes_vpn_policy
 from qubes_vpn_audit_view import WORKSTATION
 from qubes_vpn_finding import Rule, some
@@ -10,9 +11,29 @@ _CLOCK = "service.clocksync"
 
 
 def _updates(flow):
+    chosen = _outside(flow).get("templates")
+    yield from (each for each in _for_templates(flow) if each[0] != chosen)
+
+
+def _for_templates(flow):
     served = _by_server(flow, flow.view.of_class("TemplateVM"))
     for server, names in served.items():
         yield server, f"it fetches for {some(names)}"
+
+
+def _for_dom0(flow):
+    return _named(flow, "updatevm", "it fetches dom0's updates")
+
+
+def _outside(flow):
+    """Who is to fetch what past the VPN, by the pillar."""
+    return flow.view.model.fetched_outside() if flow.view.model else {}
+
+
+def _chosen(flow):
+    chosen = _outside(flow)
+    yield from (each for each in _for_templates(flow) if each[0] == chosen.get("templates"))
+    yield from (each for each in _for_dom0(flow) if each[0] == chosen.get("dom0"))
 
 
 def _proxy_for_others(flow):
@@ -60,7 +81,8 @@ def _cannot(view, server):
 
 
 def _updatevm(flow):
-    yield from _named(flow, "updatevm", "it fetches dom0's updates")
+    chosen = _outside(flow).get("dom0")
+    yield from (each for each in _for_dom0(flow) if each[0] != chosen)
 
 
 def _clockvm(flow):
@@ -86,7 +108,8 @@ def _order(flow):
             behind = _is_behind(view, name)
             if view.wiring[name] and behind != (view.model.whonix == "behind_vpn"):
                 where = "behind a VPN qube" if behind else "past every VPN qube"
-                yield name, f"it is {where}; the pillar says whonix: {view.model.whonix}"
+                wanted = "past" if behind else "behind"
+                yield name, f"it is {where}; by the pillar it is {wanted} them"
 
 
 def _order_is(flow):
@@ -127,6 +150,11 @@ def _management(flow):
     for name in sorted((used | {view.named["management_dispvm"]}) & view.qubes.keys()):
         if view.wiring[name]:
             yield name, f"its netvm is {view.wiring[name]}"
+
+
+def _bypass(flow):
+    for name in qubes_vpn_inventory.bypasses(flow.view.inventory):
+        yield name, f"it is {flow.view.qubes[name]['power'].lower()}"
 
 
 def _callable(flow):
@@ -191,7 +219,7 @@ RULES = (
         "high",
         "Whonix' gateway is on the other side of the VPN",
         "Who sees that Tor is used is not whom the pillar says.",
-        "Run qubes.network.sys-vpn, or change whonix in the pillar.",
+        "Run qubes.network.sys-vpn, or change whonix or topology in the pillar.",
         _order,
     ),
     Rule(
@@ -199,7 +227,7 @@ RULES = (
         "note",
         "Nobody has said in which order Tor and VPN are to be",
         "Either somebody at the line or the VPN provider sees that Tor is used.",
-        "Say in the pillar which it is to be: whonix.",
+        "Say in the pillar which it is to be: whonix, or a topology with Tor.",
         _order_is,
     ),
     Rule(
@@ -235,5 +263,22 @@ RULES = (
         "In /etc/qubes/policy.d, take that rule out, or rename its file so that it comes after "
         f"{qubes_vpn_policy.SERVICES_FILE}.",
         _callable,
+    ),
+    Rule(
+        "A313",
+        "note",
+        "Updates are fetched in clear by choice",
+        "The pillar says so (updates.outside_vpn).",
+        "Nothing, if that is still what you want.",
+        _chosen,
+    ),
+    Rule(
+        "A314",
+        "critical",
+        "A bypass is open",
+        "Whatever is in that disposable goes out in clear, and whoever is in the same network sees "
+        "it.",
+        "sudo qubesctl qubes_vpn.bypass close.",
+        _bypass,
     ),
 )

@@ -6,6 +6,7 @@ Only those that run are asked: nobody is started by a question.
 
 import qubes_vpn_ask
 import qubes_vpn_inventory
+import qubes_vpn_restarts
 import qubes_vpn_told
 from qubes_vpn_ask import NoAnswer
 from qubes_vpn_doctor import Subject
@@ -41,8 +42,8 @@ def subject(machine, model, last, app):
             told[name] = status(app, name, model.services[name].role)
         except NoAnswer as why:
             silent[name] = str(why).removeprefix(f"{name}: ")
-    stale = frozenset(name for name in running if _is_stale(app, name))
-    return Subject(model, inventory, told, silent, stale)
+    stale, _ = outdated(app, inventory, model.services)
+    return Subject(model, inventory, told, silent, frozenset(stale))
 
 
 def status(app, name, role):
@@ -55,6 +56,26 @@ def status(app, name, role):
         return qubes_vpn_told.for_role(found, role)
     except NotUnderstood as error:
         raise NoAnswer(f"{name}: {error}. {_ROLE}") from None
+
+
+def outdated(app, inventory, names):
+    """``({name: volumes}, {name: sentence})``: what is old, and of whom it could not be read.
+
+    One call for each qube that runs, two for a disposable; of others nothing can be old.
+    app: a ``qubesadmin.Qubes``.  names: of the qubes to ask about.
+    """
+    found, unknown = {}, {}
+    for name in names:
+        for volume in qubes_vpn_restarts.copies(inventory["qubes"].get(name)):
+            try:
+                with in_words(f"{name}: its volumes could not be read"):
+                    told = app.qubesd_call(name, "admin.vm.volume.Info", volume)
+            except Refused as refused:
+                unknown[name] = str(refused)
+                continue
+            if b"is_outdated=True" in told.splitlines():
+                found.setdefault(name, []).append(volume)
+    return found, unknown
 
 
 def switch(app, name, service, argument=""):
@@ -80,15 +101,3 @@ def _asked(app, name, service, form, seconds):
         return qubes_vpn_told.read(data, form)
     except NotUnderstood as error:
         raise NoAnswer(f"{name}: {error}. Is the formula in dom0 of the same version?") from None
-
-
-def _is_stale(app, name):
-    """Whether its root volume is of a template that has been shut down since (qubes/storage)."""
-    try:
-        with in_words(name):
-            answer = app.qubesd_call(name, "admin.vm.volume.Info", "root").decode(
-                "ascii", "replace"
-            )
-    except Refused:
-        return False
-    return "is_outdated=True" in answer.splitlines()

@@ -62,12 +62,15 @@ def _move(machine, changes, name, to, guard, restart_clients):
         changes.update(moved)
 
 
-def served_by(machine, changes, name, qube, guard):
-    """Makes dom0 name *qube* (``none``: none) for *name*: updatevm, clockvm or default_dispvm."""
+def served_by(machine, changes, name, qube, guard, outside=False):
+    """Makes dom0 name *qube* (``none``: none) for *name*: updatevm, clockvm or default_dispvm.
+
+    outside: whether it may be past every tunnel, by choice.
+    """
     qube = meant(qube)
     if qube is not None:
         makes_disposables = name == "default_dispvm"
-        _need_way(machine, qube, guard, offline=makes_disposables)
+        _need_way(machine, qube, guard, offline=makes_disposables, outside=outside)
         if makes_disposables and machine.value(qube, "template_for_dispvms") is not True:
             raise Refused(
                 f"'{qube}' is no template for disposables: qvm-prefs {qube} template_for_dispvms "
@@ -77,15 +80,16 @@ def served_by(machine, changes, name, qube, guard):
         machine.set_named(name, qube, changes)
 
 
-def updates_policy(machine, changes, name, whonix_gateway, guard):
+def updates_policy(machine, changes, name, whonix_gateway, guard, outside=False):
     """Lets *name* (``none``: nobody) fetch templates' updates, and *whonix_gateway* Whonix'.
 
     By a qrexec policy file of ours.  Refused when a rule before it would have the last word, and
     when it would override a deny or the user's own rule for one template.
+    outside: whether it may be past every tunnel, by choice.
     """
     proxy = meant(name)
     if proxy is not None:
-        _need_way(machine, proxy, guard, offline=False)
+        _need_way(machine, proxy, guard, offline=False, outside=outside)
         if not machine.announces(proxy, f"supported-service.{_PROXY}"):
             raise Refused(
                 f"{proxy} has no service {_PROXY}: templates would get no updates. Install "
@@ -122,14 +126,14 @@ def services_policy(machine, changes, name):
     machine.set_services_policy(qubes_vpn_policy.services_text(), changes)
 
 
-def ways_round(machine, changes, name, guard, roles):
+def ways_round(machine, changes, name, guard, roles, outside=None):
     """Changes nothing.  Returns what is open past the VPN, copies of logins, and who has no DNS.
 
-    roles: of the service qubes, by name.
+    roles: of the service qubes, by name.  outside: see :func:`qubes_vpn_ways.still_open`.
     """
     promise = qubes_vpn_guard.guard_of(guard)
     resolvers = [name for name, role in roles.items() if role == "resolver"]
-    found = qubes_vpn_ways.still_open(machine, promise, resolvers)
+    found = qubes_vpn_ways.still_open(machine, promise, resolvers, outside)
     told = ["Nothing that was looked at goes past the VPN."]
     if found:
         told = ["Past the VPN, as the machine is now:", *(f"- {each}" for each in found)]
@@ -145,15 +149,16 @@ def _served(changed):
     return ", ".join(f"{who} (for {', '.join(sorted(by[who]))})" for who in sorted(by))
 
 
-def _need_way(machine, name, guard, offline):
+def _need_way(machine, name, guard, offline, outside):
     """Refuses a qube that may go out in clear, and one that goes nowhere unless *offline*.
 
-    Where *offline* is possible, outside_vpn is no excuse.
+    Where *offline* is possible, outside_vpn is no excuse; *outside* is one for what is asked here.
     """
     need(machine, name)
     promise = qubes_vpn_guard.guard_of(guard)
     ways = qubes_vpn_ways.Ways(machine, promise)
-    if ways.exposed(name) and (offline or name not in promise.outside_vpn):
+    chosen = not offline and (outside or name in promise.outside_vpn)
+    if ways.exposed(name) and not chosen:
         way = " -> ".join(qubes_vpn_guard.path(name, ways.wiring))
         raise Refused(
             f"'{name}' may go out in clear, by {way}. Name a qube behind a tunnel, or "

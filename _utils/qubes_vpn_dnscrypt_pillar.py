@@ -399,7 +399,7 @@ DNSCRYPT_PROXY = _Proxy(
         "keepalive": (Whole(1, 3600, "seconds"), 30),
         "max_clients": (Whole(1, 100000, "questions at a time"), 250),
         "cert_refresh_minutes": (Whole(60, 1440, "minutes"), 240),
-        "force_tcp": (Switch(), False),
+        "force_tcp": (Switch(), None),
         "http3": (Switch(), False),
         "ephemeral_keys": (Switch(), False),
         "query_log": (Switch(), False),

@@ -21,7 +21,7 @@ class Subject(NamedTuple):
     model: the pillar's :class:`qubes_vpn_model.Model`.  inventory: of :mod:`qubes_vpn_inventory`.
     told: ``{name: qubes_vpn_told.STATUS}`` of the VPN and resolver qubes that answered.
     silent: ``{name: sentence}`` of those that run and gave no answer that can be used.
-    stale: names of those that run with an older version of their template.
+    stale: names of service qubes that run with an older version of what they are made from.
     """
 
     model: object

@@ -3,8 +3,10 @@
 
 import qubes_vpn_callers
 import qubes_vpn_client_dns
+import qubes_vpn_inventory
 import qubes_vpn_net
 import qubes_vpn_policy
+import qubes_vpn_updates
 from qubes_vpn_finding import NotKnown, Rule
 
 _RUN = "Apply the formula in dom0: sudo qubesctl state.sls qubes.network.sys-vpn"
@@ -25,9 +27,12 @@ def _value(qube, key):
 
 
 def _missing(subject):
-    for name in subject.model.services:
-        if name not in subject.inventory["qubes"]:
+    model, qubes = subject.model, subject.inventory["qubes"]
+    for name in model.services:
+        if name not in qubes:
             yield name, "There is no such qube"
+    if model.gateway_netvm is not None and model.whonix_gateway not in qubes:
+        yield model.whonix_gateway, "There is no such qube; Whonix' gateway is not the formula's"
 
 
 def _off(subject):
@@ -43,7 +48,20 @@ def _silent(subject):
 
 def _stale(subject):
     for name in sorted(subject.stale):
-        yield name, "It runs with its template as that was before"
+        yield name, "It runs with its template, or what it is made from, as that was before"
+
+
+def _not_updated(subject):
+    """Of what the network rests on; the audit looks at every template."""
+    qubes = subject.inventory["qubes"]
+    below = {"dom0"}
+    for name in (*subject.model.services, subject.model.uplink):
+        while name in qubes and name not in below:
+            below.add(name)
+            name = _value(qubes[name], "template")
+    for name, said in qubes_vpn_updates.overdue(subject.inventory, subject.model.check_days):
+        if name in below:
+            yield name, f"{said[0].upper()}{said[1:]}"
 
 
 def _service_netvm(subject):
@@ -60,10 +78,11 @@ def _provides(subject):
 
 
 def _client_netvm(subject):
-    for name, qube in _here(subject, subject.model.routes):
+    routes = subject.model.client_routes(subject.inventory["qubes"])
+    for name, qube in _here(subject, routes):
         if name in subject.model.vaults:
             continue
-        is_now, wanted = _value(qube, "netvm") or "none", subject.model.routes[name]
+        is_now, wanted = _value(qube, "netvm") or "none", routes[name]
         if is_now != wanted:
             yield name, f"Its netvm is {is_now}, and should be {wanted}"
 
@@ -150,6 +169,12 @@ def _callable(subject):
             yield name, rule
 
 
+def _bypass(subject):
+    for name in qubes_vpn_inventory.bypasses(subject.inventory):
+        power = subject.inventory["qubes"][name]["power"].lower()
+        yield name, f"It may go past the VPN, and is {power}"
+
+
 RULES = (
     Rule(
         "D101",
@@ -178,10 +203,20 @@ RULES = (
     Rule(
         "D104",
         "medium",
-        "A VPN or resolver qube runs with an old template",
+        "A service qube runs with an old template",
         "What was changed in the template since, fixes among it, is not in the qube.",
-        "Restart it: qvm-shutdown --wait --force QUBE && qvm-start QUBE",
+        "Restart it: qvm-shutdown --wait --force QUBE && qvm-start QUBE; which ones, in which "
+        "order: sudo qubesctl qubes_vpn.restarts",
         _stale,
+    ),
+    Rule(
+        "D105",
+        "low",
+        "What the network rests on was up to date long ago, or never",
+        "Nobody looks for updates, or they do not get there: known holes stay open.",
+        "Update it: the Qubes Update tool, or qubes-vm-update --force-update --targets QUBE; dom0: "
+        "qubes-dom0-update. If that fails, look at who fetches for it (pillar: updates)",
+        _not_updated,
     ),
     Rule(
         "D111",
@@ -265,5 +300,14 @@ RULES = (
         "In /etc/qubes/policy.d, take that rule out, or rename its file so that it comes after "
         f"{qubes_vpn_policy.SERVICES_FILE}",
         _callable,
+    ),
+    Rule(
+        "D125",
+        "critical",
+        "A bypass is open",
+        "Whatever is in that disposable goes out in clear.",
+        "It ends by itself if its timer runs: sudo qubesctl qubes_vpn.bypass. To close it now: "
+        "sudo qubesctl qubes_vpn.bypass close",
+        _bypass,
     ),
 )

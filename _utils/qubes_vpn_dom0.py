@@ -6,6 +6,7 @@ to *changes* as it goes along, and raises :class:`qubes_vpn_machine.Refused` whe
 or not safe.
 """
 
+import qubes_vpn_bypass
 import qubes_vpn_installing
 import qubes_vpn_making
 import qubes_vpn_restore
@@ -19,7 +20,7 @@ from qubes_vpn_closing import (
     updates_policy,
     ways_round,
 )
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_machine import Refused, in_words, shown
 from qubes_vpn_moves import (
     NO_CLIENT,
     default_netvm,
@@ -42,10 +43,11 @@ def run(machine, state, args, changes):
     """
     args = dict(args)
     name, optional = args["name"], args.pop("optional", False)
+    needed = args.get("qube", name)
     try:
         with in_words(f"{name}: qubesd said no"):
-            if optional and machine.klass(name) is None:
-                return f"there is no qube '{name}' yet; qubes.layout makes it"
+            if optional and machine.klass(needed) is None:
+                return f"there is no qube '{needed}' yet; qubes.layout makes it"
             return STEPS[state](machine, changes, **args)
     except Refused as refused:
         try:
@@ -72,17 +74,37 @@ def template(machine, changes, name, clone_of, guard):
         qubes_vpn_making.complete(machine, changes, name, {})
 
 
-def present(machine, changes, name, label, template=None, settings=None):
-    """Makes an AppVM without a netvm unless there is a qube of that name."""
+def present(machine, changes, name, label, template=None, settings=None, adopted=False):
+    """Makes an AppVM without a netvm unless there is a qube of that name.
+
+    adopted: whether what is different in one that is there is told.
+    """
     klass = machine.klass(name)
     if klass in NO_CLIENT:
         raise Refused(f"'{name}' exists ({klass}) and is no qube: choose another name.")
     if klass is not None:
         qubes_vpn_making.complete(machine, changes, name, settings or {})
+        if adopted:
+            _tell_adopted(machine, name, label, template, settings or {})
         return
     if template:
         _need_template(machine, template)
     qubes_vpn_making.qube(machine, changes, name, "AppVM", template, label, settings or {})
+
+
+def _tell_adopted(machine, name, label, template, settings):
+    """What a qube of the user's has otherwise than the pillar says, and keeps."""
+    wanted = {"label": label, "template": template, **settings}
+    if template is None:
+        del wanted["template"]
+    has = {key: machine.value(name, key) for key in wanted}
+    other = [
+        f"{key} {shown(has[key])} (pillar: {shown(value)})"
+        for key, value in wanted.items()
+        if has[key] != value
+    ]
+    if other:
+        machine.remark(f"{name} exists and keeps what it has: {', '.join(other)}.")
 
 
 def disposable(machine, changes, name, template, label):
@@ -164,6 +186,7 @@ def _features(machine, changes, name, features):
 #: Which function does a step: by the name of its state, as the plan has it.
 STEPS = {
     "named": named,
+    "bypass_closed": qubes_vpn_bypass.closed,
     "template": template,
     "template_offline": qubes_vpn_software.template_offline,
     "template_software": qubes_vpn_software.template_software,

@@ -19,9 +19,10 @@ class Guard(NamedTuple):
     shelters: qubes whose clients are not in clear (tunnels, and Whonix' gateway for Tor).
     services: every service qube; one without a netvm is not wired yet, so its clients are offline.
     outside_vpn: clients that the user wants in clear.
-    sheltered: resolvers and firewalls whose own way leads through a shelter in the end, and Whonix'
-    gateway behind a VPN.  They send something themselves, such as queries, updates and Tor's
-    traffic, so they are not let out on the way either; none is a shelter of its own.
+    sheltered: service qubes and Whonix' gateway whose own way leads through another shelter in the
+    end.  They send something themselves, such as queries, updates, Tor's traffic and a tunnel's, by
+    which its provider would know the line, so they are not let out on the way either; none is a
+    shelter of its own.
     former: what was a shelter and is none by this pillar.  Its clients were not in clear.
     """
 

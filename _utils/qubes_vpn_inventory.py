@@ -11,6 +11,7 @@ Format, version 1; every list of names below is the whole of what is copied::
                       "features": {key: text}, "tags": [text], "firewall": [rule],
                      "half_made": {"uuid": text, "written": [volume]}}},
      "written": {name: {key: value}},
+     "taken": when, by dom0's clock, as 2026-01-31T12:00:00+01:00,
      "more": [fact]}
 
 ``half_made``: of a template that a note in dom0 says is being made; which of its volumes hold
@@ -23,8 +24,10 @@ No free text of the user's is in it but the comments of firewall rules, and thes
 they look like a secret.
 """
 
+import datetime
 import re
 
+import qubes_vpn_updates
 from qubes_vpn_problem import without_secret
 
 FORMAT, VERSION = "qubes-vpn inventory", 1
@@ -52,18 +55,21 @@ PROPERTIES = {
     "memory": int,
     "maxmem": int,
     "ip": str,
+    "start_time": str,
 }
 #: Features that the steps look at or set: services, and marks of Qubes' and of ours.
 FEATURES = re.compile(
     r"(service\.)?qubes-firewall|supported-service\.qubes-updates-proxy"
     r"|service\.(qubes-vpn(-dns)?|network-manager|clocksync|qubes-updates-proxy|custom-persist)"
-    r"|ipv6|updates-available"
+    r"|ipv6|updates-available|last-update|last-updates-check|skip-update|os"
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
+#: The feature of dom0 that notes one of these, before its name.
+BYPASS = "x-qubes-vpn-bypass."
 #: Facts that came later: an inventory without them in ``more`` cannot tell.
 MORE = (
     *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
-    "policy of services",
+    *("policy of services", "update times"),
 )
 #: Beside them: those that the policy for templates' updates names.
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
@@ -91,8 +97,16 @@ def take(machine, last):
         "policy": policy,
         "qubes": {vm.name: _qube(machine, vm, tags) for vm in app.domains},
         "written": _written(last),
+        "taken": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "more": [*MORE],
     }
+
+
+def bypasses(inventory):
+    """Names of the disposables that may go past the VPN for a while, sorted."""
+    noted = inventory["qubes"]["dom0"]["features"] if "dom0" in inventory["qubes"] else {}
+    names = {key.removeprefix(BYPASS) for key in noted if key.startswith(BYPASS)}
+    return sorted(names & inventory["qubes"].keys())
 
 
 def named_tags(lines):
@@ -105,6 +119,8 @@ def _qube(machine, vm, tags):
     vm.property_is_default("label")  # reads all properties at once, and so their names
     keys = [key for key in PROPERTIES if key in vm.property_list()]
     features = [key for key in vm.features if FEATURES.fullmatch(key)]
+    if qubes_vpn_updates.CHECKED in features and "os" in features:
+        features.remove("os")  # a call for each, and it only says why nobody looks for updates
     found = {
         "class": vm.klass,
         "power": vm.get_power_state(),

@@ -14,6 +14,7 @@ import qubesadmin.exc
 import qubesadmin.firewall
 
 import qubes_vpn_guard
+import qubes_vpn_inventory
 import qubes_vpn_qvm_template
 import qubes_vpn_record
 from qubes_vpn_policy import SERVICES_FILE, NotPolicy, Policy
@@ -25,6 +26,10 @@ _NOTE = "x-qubes-vpn-"
 _MAKING = f"{_NOTE}making."
 #: The same of what is shut down and will be started again.
 _STOPPED = f"{_NOTE}stopped."
+#: The same of a disposable that goes past the VPN for some minutes.
+_BYPASS = qubes_vpn_inventory.BYPASS
+#: Seconds for which one that has ended is waited for to be gone.
+_GOING = 15
 #: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
 _NOTHING = 1024**2
 #: What clone_vm asks of the source.
@@ -217,6 +222,10 @@ class Machine:
     def stopped(self):
         """Names of qubes that an earlier run shut down and did not start again, sorted."""
         return sorted(self._noted_as(_STOPPED))
+
+    def bypasses(self):
+        """Names of the disposables that may go past the VPN for a while, sorted."""
+        return sorted(self._noted_as(_BYPASS))
 
     def _noted_as(self, note):
         """Whom dom0's features name after *note*, as they were when this was asked first."""
@@ -615,8 +624,11 @@ class Machine:
 
     def started(self, name):
         """Takes that note away."""
+        note = f"{_STOPPED}{name}"
         with in_words(f"{name}: the note in dom0 could not be removed"):
-            self._write_feature("dom0", f"{_STOPPED}{name}", None)
+            self._write_feature("dom0", note, None)
+        # One of an earlier run is gone with it.
+        self._notes = self._notes and [key for key in self._notes if key != note]
 
     def discard(self, name, changes):
         """Ends a preloaded disposable, which removes itself then; refused when it is in use."""
@@ -629,6 +641,58 @@ class Machine:
         self._gone.add(name)
         self._wiring = None
         changes[name] = {"old": "preloaded", "new": "discarded"}
+
+    def passing(self, name):
+        """*name* does not stay, so what is set on it is nothing to go back to."""
+        self._recording()  # a record that cannot tell of it stops it here
+        self._making.add(name)
+
+    def note_bypass(self, name, which):
+        """Notes in dom0 that *name* may go past the VPN; *which*: its uuid, ``1``, None: no more.
+
+        Before there is one, and until there is none.
+        """
+        with in_words(f"{name}: dom0 could not note what becomes of it"):
+            if which is None and self.noted_bypass(name) is None:
+                return
+            self._write_feature("dom0", f"{_BYPASS}{name}", which)
+
+    def noted_bypass(self, name):
+        """What that note says."""
+        return self.feature("dom0", f"{_BYPASS}{name}")
+
+    def kill(self, name):
+        """Ends a disposable at once, and removes it if it does not do so itself."""
+        if self.dry:
+            self._pretended["", name] = None
+            self._wiring = None
+            return
+        until = time.monotonic() + _GOING
+        with in_words(f"{name} could not be ended"):
+            if self._is_there(name):
+                with contextlib.suppress(qubesadmin.exc.QubesVMNotStartedError):
+                    self.app.domains[name].kill()
+            while self._is_there(name):  # qubesd may not have come to remove it yet
+                try:
+                    del self.app.domains[name]
+                except qubesadmin.exc.QubesException:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.5)
+                    with contextlib.suppress(qubesadmin.exc.QubesException):
+                        self.app.domains[name].kill()  # it was just being started
+
+    def _is_there(self, name):
+        self.forget_names()
+        return name in self.app.domains
+
+    def folder(self):
+        """Where the record lies."""
+        return self._record.folder
+
+    def event(self, what, of, by, **more):
+        """Records what somebody does that is no run: see :mod:`qubes_vpn_record`."""
+        self._tell("event", what, of, by, **more)
 
     def remark(self, text):
         """Keeps a sentence for the user, once."""

@@ -8,13 +8,16 @@ of them only; :func:`build` never hands one out.
 
 from typing import NamedTuple
 
+import qubes_vpn_chain
 import qubes_vpn_dnscrypt_pillar
+import qubes_vpn_layout
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_relations
 import qubes_vpn_ruleset
 import qubes_vpn_tests_pillar
+import qubes_vpn_tor
 from qubes_vpn_problem import PillarError, Problem
-from qubes_vpn_schema import DEFAULT_QUBES, DEFAULT_TEMPLATES, PILLAR, TOPOLOGIES
+from qubes_vpn_schema import DEFAULT_TEMPLATES, PILLAR, TOPOLOGIES
 
 
 class Service(NamedTuple):
@@ -44,15 +47,13 @@ class Service(NamedTuple):
         return f"{self.name}-dvm" if self.disposable else self.name
 
 
-class LayoutQube(NamedTuple):
-    """A qube of the user's, created when it is missing (R10).  Memory in megabytes."""
+class Bypass(NamedTuple):
+    """The disposable that may go past the VPN for some minutes, when dom0's user says so."""
 
     name: str
-    template: str | None
-    label: str
-    memory: int | None
-    maxmem: int | None
-    disposable_template: bool
+    netvm: str
+    template: str | None  # None: dom0's default_dispvm
+    minutes: int  # at most
 
 
 class Excepted(NamedTuple):
@@ -67,22 +68,29 @@ class Model(NamedTuple):
     """A machine's network.  All names are names of qubes or templates."""
 
     topology: str
+    chain: tuple  # of a ready-made topology: names from the clients' side to the uplink's
     uplink: str
     templates: dict  # name -> the template it is cloned from
     template_netvms: dict  # name -> its netvm while its software is installed, if any
     services: dict  # name -> Service
     default: str  # default_netvm, "none" or "keep"
     routes: dict  # client -> netvm or "none"
+    otherwise: dict  # client -> its netvm while Whonix' gateway, its route, is not on the machine
     outside_vpn: tuple
     vaults: tuple
+    bypass: Bypass | None
     allowlists: dict  # client -> tuple of qubes_vpn_net.Destination
     disposables: str  # netvm of open disposable templates, "none" or "keep"; as the next ones
     default_dispvm: str
     updates: dict  # templates, dom0 -> who fetches their updates
+    updates_outside: tuple  # whose updates are fetched past every tunnel: templates, dom0
+    check_days: int  # within which each is to be looked over for updates
+    restart_days: int  # after which a qube that runs is to be restarted
     clock: str
-    whonix: str
+    whonix: str  # where its gateway is: behind_vpn, direct or unmanaged
     whonix_gateway: str
-    layout: dict  # name -> LayoutQube
+    gateway_netvm: str | None  # of Whonix' gateway, or "none"; None: left alone
+    layout: dict  # name -> qubes_vpn_layout.LayoutQube
     exceptions: tuple  # of Excepted
     restart_clients: str  # never, ask or yes
     tests: dict  # of the tests that a user runs (qubes_vpn_tests_pillar)
@@ -92,8 +100,15 @@ class Model(NamedTuple):
         names = []
         while name is not None and name not in names:
             names.append(name)
-            name = self.services[name].upstream if name in self.services else None
+            name = self._next(name)
         return names
+
+    def _next(self, name):
+        if name in self.services:
+            return self.services[name].upstream
+        # An uplink has no netvm, whatever it is called.
+        is_gateway = name == self.whonix_gateway != self.uplink
+        return self.gateway_netvm if is_gateway and self.gateway_netvm != "none" else None
 
     def sources(self, template):
         """The template *template*, what it is cloned from, and so on."""
@@ -119,16 +134,41 @@ class Model(NamedTuple):
             if self.services[name].disposable
         }
 
+    def fetched_outside(self):
+        """Who fetches updates past every tunnel, by choice: ``{"templates" or "dom0": name}``."""
+        return {key: self.updates[key] for key in self.updates_outside}
+
     def in_clear(self, netvm):
         """Whether what goes into *netvm* reaches the uplink past every tunnel (and past Tor)."""
         path = self.path(netvm)
-        return path[-1] == self.uplink and not any(
-            self.services[name].role == "tunnel" for name in path if name in self.services
-        )
+        return path[-1] == self.uplink and not self._shelters() & {*path}
+
+    def _shelters(self):
+        return {*self.tunnels(), self.whonix_gateway} - {self.uplink}
+
+    def through_tor(self, name):
+        """Whether what the service *name* sends goes through Tor, and in no tunnel before that."""
+        shelters = self._shelters()
+        first = [each for each in self.path(name)[1:] if each in shelters][:1]
+        return first == [self.whonix_gateway]
+
+    def is_behind(self, name):
+        """Whether a service, or Whonix' gateway, is behind a tunnel or Tor, itself not counted."""
+        upstream = self._next(name)
+        return upstream is not None and not self.in_clear(upstream)
 
     def upstream_first(self):
         """The services, every one after its upstream."""
         return sorted(self.services.values(), key=lambda service: len(self.path(service.name)))
+
+    def client_routes(self, there=None):
+        """Every client's netvm, Whonix' gateway included unless it is left alone (R06, R08).
+
+        there: the names of a machine's qubes: by these who is to go through Tor, if it is there.
+        """
+        gateway = {} if self.gateway_netvm is None else {self.whonix_gateway: self.gateway_netvm}
+        missing = there is not None and self.whonix_gateway not in there
+        return {**self.routes, **gateway, **(self.otherwise if missing else {})}
 
 
 def build(document):
@@ -153,15 +193,18 @@ def read(document):
         return None, problems
     values = _with_default_qubes(values)
     doubles = qubes_vpn_relations.names(values)
+    problems += qubes_vpn_chain.twice(values)
     model, missing = _model(values)
     # What follows from a problem that is reported already is not another problem.
+    problems += missing if not doubles else ()
     found = {problem.path for problem in problems}
     for problem in (
         *doubles,
-        *(missing if not doubles else ()),
         *qubes_vpn_relations.wiring(model),
         *qubes_vpn_relations.clients(model),
         *qubes_vpn_relations.ways(model),
+        *qubes_vpn_chain.broken(model),
+        *qubes_vpn_tor.problems(model),
         *qubes_vpn_tests_pillar.problems(model),
     ):
         if problem.path not in found:
@@ -171,25 +214,34 @@ def read(document):
 
 def _with_default_qubes(values):
     """*values* with the service qubes of the topology that the pillar leaves out."""
-    roles = TOPOLOGIES[values["topology"]]
+    topology = TOPOLOGIES[values["topology"]]
     filled = {}
-    for role, name in DEFAULT_QUBES.items():
+    for role in ("firewall", "resolver"):
         if values[f"{role}s"] is None:
             fields = PILLAR.fields[f"{role}s"][0].kind
-            filled[f"{role}s"] = {name: fields.read({}, (), [])} if role in roles else {}
+            names = [name for each, name in topology.chain if each == role]
+            names += topology.beside if role == "firewall" else ()
+            filled[f"{role}s"] = {name: fields.read({}, (), []) for name in names}
     return {**values, **filled}
 
 
 def _model(values):
     """The model, and what its topology lacks."""
     problems = []
-    services, head = _services(values, problems)
-    layout = {name: LayoutQube(name, **keys) for name, keys in values["layout"].items()}
+    services, chain, netvm = _services(values, problems)
+    head = (chain[0] if chain else None) or "keep"
+    clients, at_odds = qubes_vpn_layout.clients(values, head)
+    problems += at_odds
+    firewall = PILLAR.fields["firewalls"][0].kind
+    for name, upstream in clients.firewalls.items():
+        keys = {**firewall.read({}, (), []), "upstream": upstream}
+        services.setdefault(name, Service(name=name, role="firewall", **keys))
     used = {service.template for service in services.values()}
     templates = {name: source for name, source in DEFAULT_TEMPLATES.items() if name in used}
     templates |= {name: keys["clone_of"] for name, keys in values["templates"].items()}
     model = Model(
         topology=values["topology"],
+        chain=() if None in chain else tuple(chain),
         uplink=values["uplink"],
         templates=templates,
         template_netvms={
@@ -199,38 +251,41 @@ def _model(values):
         },
         services=services,
         default=values["routes"]["default"] or head,
-        routes=values["routes"]["qubes"],
+        routes=clients.routes,
+        otherwise=clients.otherwise,
         outside_vpn=values["outside_vpn"],
-        vaults=values["vaults"],
-        allowlists=values["allowlists"],
+        vaults=clients.vaults,
+        bypass=Bypass(**values["bypass"]) if values["bypass"] else None,
+        allowlists=clients.allowlists,
         disposables=values["disposables"] or values["routes"]["default"] or head,
         default_dispvm=values["default_dispvm"],
-        updates=values["updates"],
+        updates={key: values["updates"][key] for key in ("templates", "dom0")},
+        updates_outside=values["updates"]["outside_vpn"],
+        check_days=values["updates"]["check_days"],
+        restart_days=values["updates"]["restart_days"],
         clock=values["clock"],
-        whonix=values["whonix"],
+        whonix=values["whonix"] or "unmanaged",
         whonix_gateway=values["whonix_gateway"],
-        layout=layout,
+        gateway_netvm=netvm or values["routes"]["qubes"].get(values["whonix_gateway"]),
+        layout=clients.qubes,
         exceptions=tuple(Excepted(**dict(each)) for each in values["audit"]["exceptions"]),
         restart_clients=values["restart_clients"],
         tests=qubes_vpn_tests_pillar.settings(values["tests"]),
     )
-    return model, problems
+    model = qubes_vpn_chain.with_gateway(model)
+    if model.gateway_netvm is not None:  # a run that hangs it somewhere needs it
+        model = model._replace(otherwise={})
+    return qubes_vpn_tor.settled(model), problems
 
 
 def _services(values, problems):
-    """The service qubes by name, upstreams filled in, and the one that clients go to by default."""
-    roles = TOPOLOGIES[values["topology"]]
+    """The service qubes by name, the topology's chain, and the gateway's netvm by that."""
     services = {}
     for role in ("tunnel", "resolver", "firewall"):
         for name, keys in (values[f"{role}s"] or {}).items():
             if name != values["uplink"]:
                 services.setdefault(name, _filled(Service(name=name, role=role, **keys)))
-    chain = [values["uplink"]]
-    for role in reversed(roles):
-        name = _member(role, services, chain[0], values, problems)
-        if name and not services[name].upstream:
-            services[name] = services[name]._replace(upstream=chain[0])
-        chain.insert(0, name)
+    chain, netvm = qubes_vpn_chain.place(values, services, problems)
     for service in services.values():
         if not service.upstream and service.name not in chain and None not in chain:
             problems.append(
@@ -240,7 +295,7 @@ def _services(values, problems):
                     "Name the qube that is next on the way to the uplink.",
                 )
             )
-    return services, (chain[0] if roles else None) or "keep"
+    return services, chain, netvm
 
 
 def _filled(service):
@@ -255,35 +310,3 @@ def _filled(service):
         proxy = qubes_vpn_dnscrypt_pillar.settings(service.dnscrypt)
         service = service._replace(dnscrypt=proxy)
     return service
-
-
-def _member(role, services, upstream, values, problems):
-    """The qube that has *role* in the chain: the one that leaves its upstream to the topology.
-
-    Where all of them spell it out, the one that is on *upstream*, or the only one (but none that is
-    past the tunnel).
-    """
-    topology, uplink = values["topology"], values["uplink"]
-    every = [
-        service
-        for service in services.values()
-        if service.role == role
-        and (role == "tunnel" or upstream == uplink or service.upstream != uplink)
-    ]
-    open_ones = [service for service in every if not service.upstream]
-    fitting = [service for service in every if service.upstream == upstream]
-    for candidates in (open_ones, fitting, every):
-        if len(candidates) == 1:
-            return candidates[0].name
-        if candidates:
-            break
-    if every:
-        what = f"topology '{topology}' has one {role}, and here are {len(candidates)}"
-        fix = "Give all but one an 'upstream', or write 'topology: custom' and give it to all."
-    else:
-        behind = f" behind {upstream}" if upstream else ""
-        what = f"topology '{topology}' needs a {role}{behind}, and there is none"
-        fix = f"Add one under {role}s, or write 'topology: custom'."
-    if every or role != "tunnel":  # a pillar without any tunnel has been reported already
-        problems.append(Problem(("qubes_vpn", "topology"), what, fix))
-    return None

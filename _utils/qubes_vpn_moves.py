@@ -57,10 +57,18 @@ class _Off(NamedTuple):
         return {**after, **dict.fromkeys([*self.heirs, *self.names], None)}
 
 
-def netvm(machine, changes, name, netvm, guard, later=None, restart_clients="never"):
-    """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one."""
-    netvm = meant(netvm)
+def netvm(
+    machine, changes, name, netvm, guard, later=None, restart_clients="never", otherwise=None
+):
+    """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one.
+
+    otherwise: its netvm where there is no qube *netvm*; None: then the step is refused.
+    """
     need(machine, name)
+    if otherwise and machine.klass(netvm) is None:
+        machine.remark(f"There is no {netvm}, so {name} hangs on {otherwise}: not Tor, the VPN.")
+        netvm = otherwise
+    netvm = meant(netvm)
     if machine.klass(name) in NO_CLIENT:
         raise Refused(f"'{name}' is a {machine.klass(name)}: templates update without a netvm.")
     if netvm is not None:
@@ -170,6 +178,7 @@ def _make(machine, changes, move, before, in_the_way, guard, later, restart_clie
     if users and restart_clients == "never":
         machine.remark(f"{move.what} breaks connections of what is running: {', '.join(users)}.")
     _tell_idle(machine, before, after, guard)
+    _tell_bare(machine, before, after, guard)
 
 
 # --- who is in the way
@@ -420,6 +429,23 @@ def _tell_idle(machine, before, after, guard):
         machine.remark(
             f"{name} carries nobody any more, and the pillar does not name it: it is left as it is."
         )
+
+
+def _tell_bare(machine, before, after, guard):
+    """Tor that the pillar leaves alone, and that this move takes out of a tunnel (R08).
+
+    Its clients are not in clear, so nothing is refused; that Tor is used shows on the line.
+    """
+    rules = qubes_vpn_guard.guard_of(guard)
+    for name in sorted({*rules.shelters} - {*rules.services, *rules.outside_vpn}):
+        own = rules._replace(sheltered=(*rules.sheltered, name))
+        bare = qubes_vpn_guard.may_be_in_clear(name, after, own)
+        if bare and not qubes_vpn_guard.may_be_in_clear(name, before, own):
+            way = " -> ".join(qubes_vpn_guard.path(name, after))
+            machine.remark(
+                f"{way} passes no tunnel now: your line sees that Tor is used. To hide it, write "
+                f"whonix: behind_vpn, or route {name} behind a tunnel under routes.qubes."
+            )
 
 
 def _tell_disposables(machine, name, netvm):

@@ -32,7 +32,12 @@ def named(machine, changes, name, qubes, templates, netvms):
     name: of the step.  qubes: ``{name: role}``, the roles those of :data:`_ROLES`.  templates: of
     service qubes, ``{name: template}``.  netvms: who of *qubes* carries others, and is not made.
     """
-    problems = []
+    problems = [
+        f"{each} may go past the VPN, by a bypass that the pillar does not have. Close it first: "
+        "qubesctl qubes_vpn.bypass close"
+        for each in machine.bypasses()
+        if machine.klass(each) is not None
+    ]
     for qube, role in qubes.items():
         if problem := _ROLES[role](machine, qube):
             problems.append(problem)
@@ -69,8 +74,8 @@ def _uplink(machine, name):
 
 
 def _gateway(machine, name):
-    fix = "Create it, name the one that there is (pillar: whonix_gateway), or write whonix: "
-    return _there(machine, name, f"{fix}unmanaged.")
+    fix = "Create it, name the one that there is (pillar: whonix_gateway), or take Tor out of the "
+    return _there(machine, name, f"{fix}pillar (whonix, topology).")
 
 
 def _netvm(machine, name):
@@ -103,7 +108,15 @@ def _dispvm(machine, name):
     if machine.klass(name) is None:
         fix = "Create it, or name another one (pillar: default_dispvm)."
         return f"there is no qube '{name}'. {fix}"
+    if machine.value(name, "template_for_dispvms") is not True:
+        fix = f"qvm-prefs {name} template_for_dispvms true."
+        return f"'{name}' is no template for disposables: {fix}"
     return None
+
+
+def _new_dispvm(machine, name):
+    """Of the layout, which makes it later, and changes none that is there."""
+    return _new_client(machine, name) or (_dispvm(machine, name) if machine.klass(name) else None)
 
 
 def _tunnel(machine, name):
@@ -194,5 +207,6 @@ _ROLES = {
     "new client": _new_client,
     "server": _server,
     "default_dispvm": _dispvm,
+    "new default_dispvm": _new_dispvm,
     "template": _template,
 }

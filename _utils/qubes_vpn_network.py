@@ -59,6 +59,8 @@ def look(machine, guard=None):
     gateways = {name for name in providing if _GATEWAY in machine.tags(name)}
     if guard is None:
         guard = told_by(machine, wiring, providing, gateways)
+    # A pillar's gateway is one without the mark too; of its shelters only that is no service.
+    gateways |= providing & {*guard.shelters} - {*guard.services}
     return [_qube(machine, name, wiring, guard, providing, gateways) for name in names]
 
 

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How the machine's VPN is doing, on one screen: chains, tunnels, DNS, killswitch, drift (R67)."""
 
+import qubes_vpn_inventory
+import qubes_vpn_policy
+import qubes_vpn_restarts
 import qubes_vpn_told
+from qubes_vpn_audit_flow import Flow
+from qubes_vpn_audit_view import GATEWAY as _GATEWAY
+from qubes_vpn_audit_view import View
+from qubes_vpn_finding import NotKnown
 
 
 def data(subject, report, differing):
@@ -11,11 +18,16 @@ def data(subject, report, differing):
     something, by their names.
     """
     model, inventory = subject.model, subject.inventory
+    chains = _chains(subject)
     return {
-        "chains": _chains(subject),
+        "chains": chains,
+        "chains_in_clear": [chain for chain in chains if _in_clear(subject, chain)],
+        "bypasses": qubes_vpn_inventory.bypasses(inventory),
         "default_netvm": inventory["globals"].get("default_netvm"),
         "tunnels": {name: _tunnel(subject, name) for name in model.tunnels()},
         "resolvers": {name: _resolver(subject, name) for name in model.resolvers()},
+        "updates": _updates(subject),
+        "restarts": _restarts(subject),
         "silent": dict(subject.silent),
         "differing": list(differing),
         "findings": len(report.findings),
@@ -24,12 +36,19 @@ def data(subject, report, differing):
 
 def text(found):
     """The same as lines for a screen."""
-    lines = [" -> ".join(chain) for chain in found["chains"]]
+    clear = found["chains_in_clear"]
+    lines = [f"PAST THE VPN: {name}, by a bypass" for name in found["bypasses"]]
+    lines += [" -> ".join(chain) + "  IN CLEAR" * (chain in clear) for chain in found["chains"]]
     for name, tunnel in found["tunnels"].items():
         lines += ["", f"{name}  {_tunnel_line(tunnel)}", *_told_lines(tunnel["told"])]
     for name, resolver in found["resolvers"].items():
         lines += ["", f"{name}  {_resolver_line(resolver)}"]
     lines += ["", *(f"{name}: {why}" for name, why in found["silent"].items())]
+    if found["updates"]:
+        lines.append(f"Updates: {'; '.join(map(_updates_line, found['updates']))}")
+    if found["restarts"]:
+        names = ", ".join(found["restarts"])
+        lines.append(f"To be restarted: {names} (sudo qubesctl qubes_vpn.restarts)")
     steps = found["differing"]
     shown = f"{', '.join(steps[:3])}{' ...' if len(steps) > 3 else ''}" if steps else "none"
     lines.append(f"Drift from the pillar ({len(steps)}): {shown}")
@@ -51,12 +70,58 @@ def _chains(subject):
     ]
 
 
+def _in_clear(subject, chain):
+    """Whether a chain gets out, past each tunnel and Tor gateway there is; by whatever uplink."""
+    model, qubes = subject.model, subject.inventory["qubes"]
+    shelters = {*model.tunnels(), model.whonix_gateway}
+    shelters |= {name for name in chain[1:] if _GATEWAY in qubes[name]["tags"]}
+    return chain[-1] not in model.services and not shelters & {*chain[1:]}
+
+
 def _way(qubes, name):
     names = []
     while name in qubes and name not in names:
         names.append(name)
         name = qubes[name]["properties"].get("netvm", {}).get("value")
     return names
+
+
+def _updates(subject):
+    """Who fetches whose updates, and whether in clear (R07); by None: policy is not understood."""
+    flow = Flow(View(subject.inventory, subject.model))
+    updatevm, chosen = flow.view.named.get("updatevm"), subject.model.fetched_outside()
+    asked = [("templates", name) for name in _servers(flow.view)]
+    rows = []
+    for key, name in [*asked, *([("dom0", updatevm)] if updatevm else ())]:
+        in_clear = bool(name in flow.view.qubes and flow.own(name))
+        choice = in_clear and chosen.get(key) == name
+        rows.append({"of": key, "by": name, "in_clear": in_clear, "by_choice": choice})
+    return rows
+
+
+def _servers(view):
+    try:
+        rules = view.policy
+    except NotKnown:
+        return [None]
+    found = {
+        qubes_vpn_policy.answer(rules, name, "TemplateVM", view.qubes[name]["tags"]).qube
+        for name in view.of_class("TemplateVM")
+    }
+    return sorted(name.removeprefix("@dispvm:") for name in found - {None})
+
+
+def _updates_line(row):
+    clear = " IN CLEAR" if row["in_clear"] else ""
+    choice = ", by choice" if row["by_choice"] else ""
+    return f"{row['of']} {'by ' + row['by'] if row['by'] else 'not known'}{clear}{choice}"
+
+
+def _restarts(subject):
+    """Names of the service qubes that run on an old template, in the order of restarting."""
+    old = dict.fromkeys(subject.stale, ("root",))
+    found = qubes_vpn_restarts.needed(subject.inventory, old, subject.model.restart_days)
+    return [each.name for each in found if each.name in subject.model.services]
 
 
 def _power(subject, name):

@@ -10,8 +10,8 @@ before clients, clients one by one, then dom0's default, and what belongs to the
 
 from typing import NamedTuple
 
+import qubes_vpn_layout
 import qubes_vpn_net
-import qubes_vpn_relations
 
 #: Service flags by which the files of a template know what a qube is: a VPN qube, a resolver.
 FLAG, RESOLVER_FLAG = "qubes-vpn", "qubes-vpn-dns"
@@ -28,17 +28,16 @@ class Step(NamedTuple):
 
 def plan(model):
     """The steps of ``qubes.network.sys-vpn`` in dom0, as a list of :class:`Step`."""
-    promise, routes = guard(model), _routes(model)
-    steps = [*_templates_offline(model), _names(model, routes)]
+    promise, routes = guard(model), model.client_routes()
+    steps = [*_bypass_closed(model), *_templates_offline(model), _names(model, routes)]
     steps += [
         _template(name, model.templates[name], promise)
         for name in sorted(model.templates, key=lambda name: len(model.sources(name)))
     ]
-    for service in model.upstream_first():
-        steps += _service(model, service, promise)
+    steps += _carriers(model, routes, promise)
     steps += [_vault(model, name, promise) for name in model.vaults]
     for name, netvm in routes.items():
-        if name not in model.vaults:
+        if name not in (*model.vaults, model.whonix_gateway):
             steps += _client(model, name, netvm, promise)
     if model.default != "keep":
         steps.append(
@@ -57,6 +56,19 @@ def plan(model):
     return _with_later(_with_restarts(steps, model), model)
 
 
+def _carriers(model, routes, promise):
+    """The service qubes, and Whonix' gateway before what is downstream of it, or after them."""
+    gateway = model.whonix_gateway
+    netvm = routes.get(gateway)
+    pending = _client(model, gateway, netvm, promise) if netvm else []
+    steps = []
+    for service in model.upstream_first():
+        if gateway in model.path(service.name):
+            steps, pending = steps + pending, []
+        steps += _service(model, service, promise)
+    return steps + pending
+
+
 def _stranded(model, routes):
     """Whom the pillar does not bring back, and an interrupted run has left without a netvm."""
     args = {
@@ -72,20 +84,36 @@ def _stranded(model, routes):
 def layout(model):
     """The steps of ``qubes.layout`` in dom0: the user's own qubes, created when missing (R10)."""
     promise = guard(model)
-    steps = _templates_offline(model)
-    for name, qube in model.layout.items():
-        settings = {"memory": qube.memory, "maxmem": qube.maxmem}
-        if qube.disposable_template:
-            settings["template_for_dispvms"] = True
-        steps.append(_present(name, qube.template, qube.label, settings))
+    steps = [*_bypass_closed(model), *_templates_offline(model)]
+    # What others open things in comes before them.
+    for name, qube in sorted(
+        model.layout.items(), key=lambda each: not each[1].disposable_template
+    ):
+        steps.append(_of_layout(name, qube))
         if name in model.vaults:
             steps.append(_vault(model, name, promise))
         elif name in model.routes:
             steps += _client(model, name, model.routes[name], promise)
+    if model.default_dispvm in model.layout:
+        why = "after it is made: links and files of every qube are opened in one"
+        steps += _default_dispvm(model, promise, why)
     for step in steps:
         if step.state == "netvm" and step.args["netvm"] != "none":
             step.args["later"] = {"lists": _lists(model)}
     return _with_restarts(steps, model)
+
+
+def _of_layout(name, qube):
+    settings = {"memory": qube.memory, "maxmem": qube.maxmem}
+    if qube.disposable_template:
+        settings["template_for_dispvms"] = True
+    if qube.default_dispvm not in (None, "none"):
+        settings["default_dispvm"] = qube.default_dispvm
+    step = _present(name, qube.template, qube.label, settings)
+    if qube.default_dispvm == "none":
+        step.args["settings"] = {**step.args.get("settings", {}), "default_dispvm": None}
+    step.args["adopted"] = True
+    return step
 
 
 def _names(model, routes):
@@ -93,12 +121,14 @@ def _names(model, routes):
     qubes = dict.fromkeys([*model.templates, *model.templates.values()], "template")
     qubes[model.uplink] = "uplink"
     netvms = {service.upstream for service in model.services.values()}
-    netvms |= {model.default, model.disposables, *routes.values()}
+    routed = (netvm for name, netvm in routes.items() if name not in model.otherwise)
+    netvms |= {model.default, model.disposables, *routed}
     outside = sorted({model.uplink, model.whonix_gateway} & netvms)
     for name in outside:
         qubes.setdefault(name, "netvm")
     if model.whonix != "unmanaged":
         qubes[model.whonix_gateway] = "gateway"
+    qubes |= dict.fromkeys({model.default_dispvm} & {*model.layout}, "new default_dispvm")
     for name in (*model.vaults, *routes):
         qubes.setdefault(name, "new client" if name in model.layout else "client")
     templates = {}
@@ -130,7 +160,7 @@ def _named(model):
 
 def templates(model):
     """The steps of ``qubes.network.template-netvm`` in dom0: templates' software, by a netvm."""
-    steps = _templates_offline(model)
+    steps = [*_bypass_closed(model), *_templates_offline(model)]
     for name, netvm in model.template_netvms.items():
         args = {"name": name, "netvm": netvm, "in_clear": model.in_clear(netvm)}
         way = " -> ".join(model.path(netvm))
@@ -148,6 +178,11 @@ def _lists(model):
         for name, service in services
         if service.role == "tunnel"
     }
+
+
+def _bypass_closed(model):
+    why = "who is let past the VPN by hand is let out no longer than until the next run"
+    return [Step("bypass: closed", "bypass_closed", {"name": "bypass"}, why)] * bool(model.bypass)
 
 
 def _templates_offline(model):
@@ -189,20 +224,20 @@ def _with_later(steps, model):
 def guard(model):
     """What :class:`qubes_vpn_guard.Guard` needs to know, as plain data for a state."""
     clear = [model.whonix_gateway] if model.whonix == "direct" else []
-    others = [name for name, service in model.services.items() if service.role != "tunnel"]
-    behind = [model.whonix_gateway] if model.whonix == "behind_vpn" else []
+    carriers = (*model.services, model.whonix_gateway)
     return {
         "uplink": model.uplink,
         "shelters": [*model.tunnels(), model.whonix_gateway],
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
-        "sheltered": [*(name for name in others if not model.in_clear(name)), *behind],
+        "sheltered": [name for name in carriers if model.is_behind(name)],
     }
 
 
 def _ways(model, guard):
     """The ways round a VPN that belong to the whole machine (R07)."""
-    routed = {name: netvm for name, netvm in _routes(model).items() if name not in model.vaults}
+    routes = model.client_routes().items()
+    routed = {name: netvm for name, netvm in routes if name not in model.vaults}
     online = [name for name, netvm in routed.items() if netvm != "none"]
     args = {"name": "management disposables", "routed": online, "guard": guard}
     why = "dom0 manages qubes with them, and they get the whole pillar"
@@ -212,23 +247,41 @@ def _ways(model, guard):
         why = "a disposable has the netvm of what it is made from; what is offline stays so"
         steps.append(Step(f"disposables -> {model.disposables}", "disposables", args, why))
     why = "after the disposables' netvms: links and files of every qube are opened in one"
-    steps += _served_by("default_dispvm", model.default_dispvm, guard, why)
+    steps += _default_dispvm(model, guard, why)
     templates = model.updates["templates"]
     if templates != "keep":
         args = {"name": templates, "whonix_gateway": model.whonix_gateway, "guard": guard}
+        args |= _outside(model, "templates")
         why = "templates have no netvm: qrexec policy says who fetches for them"
         steps.append(Step(f"templates' updates by {templates}", "updates_policy", args, why))
-    if templates not in ("keep", "none"):
+    if templates not in ("keep", "none", model.uplink):  # an uplink has one, and is never changed
         args = {"name": templates, "features": {"service.qubes-updates-proxy": "1"}}
         why = "what templates ask for comes to its updates proxy"
         steps.append(Step(f"{templates}: runs the updates proxy", "qube", args, why))
     why = "dom0 has no network: this qube fetches for it"
-    steps += _served_by("updatevm", model.updates["dom0"], guard, why)
+    dom0 = _served_by("updatevm", model.updates["dom0"], guard, why)
+    for step in dom0:
+        step.args.update(_outside(model, "dom0"))
+    steps += dom0
     steps += _served_by("clockvm", model.clock, guard, "it asks the internet for the time")
     roles = {name: service.role for name, service in model.services.items()}
     args = {"name": "ways round the VPN", "guard": guard, "roles": roles}
+    if model.updates_outside:
+        args["outside"] = model.fetched_outside()
     why = "looks at the machine as it is, and says what still goes past the VPN"
     return [*steps, Step("ways round the VPN", "ways_round", args, why)]
+
+
+def _outside(model, key):
+    """Of whose updates are fetched past every tunnel, by choice (R05)."""
+    return {"outside": True} if key in model.updates_outside else {}
+
+
+def _default_dispvm(model, guard, why):
+    steps = _served_by("default_dispvm", model.default_dispvm, guard, why)
+    for step in steps:
+        step.args.update(_optional(model, model.default_dispvm))
+    return steps
 
 
 def _served_by(key, name, guard, why):
@@ -369,25 +422,24 @@ def _vault(model, name, guard):
     return _netvm(name, "none", guard, why, **_optional(model, name))
 
 
-def _routes(model):
-    """Every client's netvm, Whonix' gateway included (R06, R08)."""
-    routes = dict(model.routes)
-    if model.whonix == "behind_vpn":
-        routes[model.whonix_gateway] = model.default
-    elif model.whonix == "direct":
-        routes[model.whonix_gateway] = qubes_vpn_relations.clear_firewalls(model)[0]
-    return routes
-
-
 def _client(model, name, netvm, guard):
     steps = [_allowlist(model, name, netvm)] if name in model.allowlists else []
+    more = _optional(model, name)
     if netvm == "none":
         why = "offline, as routed"
+        if qubes_vpn_layout.waits(model, name):
+            why = f"offline until layout.{name}.allowlist says what it may reach (R11)"
+    elif name == model.whonix_gateway and model.whonix == "direct":
+        why = "Tor by itself: no VPN sees it, and the line does (R08)"
     elif name in model.outside_vpn:
         why = f"outside the VPN by choice: outside_vpn names {name} (R05)"
     else:
         why = " -> ".join([name, *model.path(netvm)])
-    return [*steps, _netvm(name, netvm, guard, why, **_optional(model, name))]
+    if name in model.otherwise:
+        more = {**more, "otherwise": model.otherwise[name]}
+        instead = " -> ".join([name, *model.path(model.otherwise[name])])
+        why = f"{why}; while there is no {netvm}: {instead}"
+    return [*steps, _netvm(name, netvm, guard, why, **more)]
 
 
 def _allowlist(model, name, netvm):

@@ -16,6 +16,8 @@ as another one follows it.  Beside that:
 - ``{"making": NAME}``, ``{"made": NAME, "uuid": UUID}``: before and after a qube or template is
   made.  By the uuid a later qube of that name is not taken for it.
 - ``{"undone": [NUMBER...]}``: these runs, counted from 1, have been undone.
+- ``{"event": WORD, "of": NAME, "at": TIME, "by": WHO, ...}``: what somebody did from dom0 that is
+  no run and is not undone, such as a bypass that was opened; in or between runs.
 
 A line that a kill cut off tells of a change that was not made: it is ignored, and the next line
 takes its place.  Anything else that is not as above makes the whole record unusable.  The formula
@@ -45,6 +47,7 @@ _NEEDED = {
     "making": {"making": str},
     "made": {"made": str, "uuid": str},
     "undone": {"undone": list},
+    "event": {"event": str, "of": str, "at": str, "by": str},
 }
 _GUARD = {"uplink": str, "shelters": list, "services": list, "outside_vpn": list}
 _PLAIN = (str, int, type(None))
@@ -122,10 +125,15 @@ class Record:
         with self._words(), self._opened() as file:
             _write(file, {"undone": list(runs)})
 
+    def event(self, what, of, by, **more):
+        """*by*, a user of dom0 or a part of the formula, did *what* with *of*; see above."""
+        with self._words(), self._opened() as file:
+            _write(file, {"event": what, "of": of, "at": _now(), "by": by, **more})
+
     def _append(self, line):
         with self._words(), self._opened() as file:
             if not self._begun:
-                begin = {"run": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                begin = {"run": _now()}
                 _write(file, {**begin, "undoing": True} if self.undoing else begin)
                 self._begun = True
             _write(file, line)
@@ -190,6 +198,19 @@ def read(folder=FOLDER):
     return found
 
 
+def events(lines, of=None):
+    """The events among *lines*, oldest first; *of*: of this qube only."""
+    return [line for line in lines if "event" in line and of in (None, line["of"])]
+
+
+def told(event):
+    """An event in a line."""
+    known = ("event", "of", "at", "by")
+    more = ", ".join(f"{key} {value}" for key, value in event.items() if key not in known)
+    end = f" ({more})" if more else ""
+    return f"{event['at']}  {event['of']}: {event['event']} by {event['by']}{end}"
+
+
 def written(lines):
     """What was written last, has a value, and is not undone: ``{(kind, of, key): its line}``."""
     undone = {number for line in lines for number in line.get("undone", ())}
@@ -247,7 +268,11 @@ def _follows(line, runs):
     """Whether *line* makes sense after the headers of so many *runs*."""
     if "undone" in line:
         return all(1 <= number <= runs for number in line["undone"])
-    return runs > 0 or "run" in line
+    return runs > 0 or "run" in line or "event" in line
+
+
+def _now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 @contextlib.contextmanager

@@ -4,17 +4,22 @@
 Each function looks at values that are right one by one and returns the problems of how they fit.
 """
 
+import qubes_vpn_chain
 import qubes_vpn_dnscrypt_pillar
 import qubes_vpn_endpoints
+import qubes_vpn_layout
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_net
 import qubes_vpn_relays
 from qubes_vpn_problem import Problem, suggest
 from qubes_vpn_profile_data import ENDINGS
+from qubes_vpn_schema import TOPOLOGIES
 
 _TOP = "qubes_vpn"
 #: Of a missing profile's name.
 _EXAMPLES = {"wireguard": "wg0.conf", "openvpn": "se.ovpn"}
+#: Ports that a qube keeps its clients from: questions are answered there.
+_DNS = {"tunnel": (53,), "resolver": (53, 853)}
 _ROLES = ("tunnels", "resolvers", "firewalls", "templates", "layout")
 
 
@@ -38,6 +43,13 @@ def names(values):
                 )
             else:
                 owner[name] = section
+    for path, name in qubes_vpn_layout.firewall_names(values):
+        section, key = ".".join(path[1:3]), path[-1]
+        if name in owner:
+            what = f"two qubes of one name: {_TOP}.{owner[name]} has '{name}' too"
+            fix = "Choose another name; to share one, name it as 'netvm'."
+            problems.append(Problem(path, what, fix))
+        owner.setdefault(name, f"{section}.{key}")
     for name, keys in (values["tunnels"] or {}).items():
         if keys["disposable"]:
             problems += _home((_TOP, "tunnels", name, "disposable"), f"{name}-dvm", owner)
@@ -71,6 +83,8 @@ def wiring(model):
         problems += _template(model, (_TOP, "layout", name, "template"), qube.template)
         if qube.memory and qube.maxmem:
             problems += _memory((_TOP, "layout", name), qube)
+        path = (_TOP, "layout", name, "default_dispvm")
+        problems += _dispvm(model, path, qube.default_dispvm or "keep", name)
     for service in model.services.values():
         at = (_TOP, f"{service.role}s", service.name)
         problems += _template(model, (*at, "template"), service.template)
@@ -78,6 +92,7 @@ def wiring(model):
         problems += _upstream(model, (*at, "upstream"), service)
         if service.role == "tunnel":
             problems += _tunnel(at, service)
+            problems += _taken_for_dns(model, (*at, "endpoints"), service)
         if service.role == "resolver":
             problems += qubes_vpn_dnscrypt_pillar.problems(at, service.dnscrypt)
             problems += _forwarding(model, at, service)
@@ -88,11 +103,13 @@ def clients(model):
     """Routes, vaults, allowlists, Whonix."""
     problems = _default(model)
     for qube, netvm in model.routes.items():
-        problems += _route(model, (_TOP, "routes", "qubes", qube), qube, netvm)
+        problems += _route(model, qubes_vpn_layout.place(model, "netvm", qube), qube, netvm)
     for place, qube in enumerate(model.outside_vpn):
         problems += _opt_in(model, (_TOP, "outside_vpn", place), qube)
     for place, qube in enumerate(model.vaults):
         path = (_TOP, "vaults", place)
+        if qube in model.layout and "vault" in model.layout[qube].gives:
+            path = (_TOP, "layout", qube, "vault")
         if qube in _netvms(model):
             problems.append(
                 Problem(
@@ -103,37 +120,78 @@ def clients(model):
             )
         problems += _no_template(model, path, qube)
     for qube, entries in model.allowlists.items():
-        problems += _allowlist(model, (_TOP, "allowlists", qube), qube, entries)
+        path = qubes_vpn_layout.place(model, "allowlist", qube)
+        problems += _allowlist(model, path, qube, entries)
     return problems + _whonix(model)
 
 
 def ways(model):
-    """Disposables, updates, the clock: none of them round the VPN."""
-    problems = []
+    """Disposables, updates, the clock: none of them round the VPN; and the one way that is."""
+    problems = _bypass(model) if model.bypass else []
     if model.disposables != model.default:
         problems += _closed_netvm(
             model, (_TOP, "disposables"), model.disposables, "every disposable"
         )
-    problems += _default_dispvm(model)
-    for path, name in (
-        ((_TOP, "updates", "templates"), model.updates["templates"]),
-        ((_TOP, "updates", "dom0"), model.updates["dom0"]),
-        ((_TOP, "clock"), model.clock),
-    ):
+    problems += _dispvm(model, (_TOP, "default_dispvm"), model.default_dispvm)
+    for key, name in model.updates.items():
         if name not in ("keep", "none"):
-            problems += _fetcher(model, path, name)
+            problems += _fetcher(model, (_TOP, "updates", key), name, key)
+    for place, key in enumerate(model.updates_outside):
+        problems += _fetched_outside(model, (_TOP, "updates", "outside_vpn", place), key)
+    if model.clock not in ("keep", "none"):
+        problems += _fetcher(model, (_TOP, "clock"), model.clock)
     return problems
 
 
-def _default_dispvm(model):
-    path, name = (_TOP, "default_dispvm"), model.default_dispvm
+def _bypass(model):
+    """It has a name of its own, a netvm that leads out in clear, and nothing of the user's."""
+    name, netvm, template, _minutes = model.bypass
+    path, problems = (_TOP, "bypass"), []
+    others = {*_netvms(model), *model.homes(), *model.layout, *model.routes, *model.vaults}
+    others |= {*model.allowlists, *model.outside_vpn, *model.templates, *model.templates.values()}
+    if name in others:
+        fix = "Choose another name: it is made for a bypass, and removed after it."
+        problems.append(Problem((*path, "name"), f"'{name}' is another qube of this pillar", fix))
+    if netvm not in _netvms(model):
+        what = f"there is no firewall or uplink '{netvm}'"
+        problems.append(Problem((*path, "netvm"), what, suggest(netvm, _netvms(model))))
+    elif netvm == model.whonix_gateway:
+        problems.append(_ignored((*path, "netvm"), netvm))
+    elif not model.in_clear(netvm):
+        way = " -> ".join(model.path(netvm))
+        clear = ", ".join([*qubes_vpn_chain.clear_firewalls(model), model.uplink])
+        fix = f"Name one outside the VPN: {clear}."
+        problems.append(Problem((*path, "netvm"), f"{way} is not past the VPN", fix))
+    if template is not None:
+        problems += _bypass_template(model, (*path, "template"), template)
+    return problems
+
+
+def _bypass_template(model, path, name):
+    """What must not be read by whoever is in that network."""
+    if name in model.homes():
+        what = f"'{name}' holds what the tunnel {model.homes()[name]} logs in with"
+    elif name in model.vaults:
+        what = f"'{name}' is a vault, and what is in it would be online"
+    elif name in _netvms(model):
+        what = f"'{name}' carries the network"
+    elif name in model.layout and not model.layout[name].disposable_template:
+        what = f"'{name}' is no template for disposables"
+    else:
+        return _no_template(model, path, name)
+    return [Problem(path, what, "Name another template for disposables.")]
+
+
+def _dispvm(model, path, name, opener=None):
+    """In what links and files are opened: by *opener*, or by every qube."""
     if name in ("keep", "none"):
         return []
     if name in _netvms(model):
         what = f"'{name}' carries the network"
         return [Problem(path, what, "Name a template for disposables.")]
-    if name in model.outside_vpn:
-        what = f"'{name}' is in outside_vpn, and any qube could open things in a disposable of it"
+    if name in model.outside_vpn and opener not in model.outside_vpn:
+        who = f"'{opener}'" if opener else "any qube"
+        what = f"'{name}' is in outside_vpn, and {who} could open things in a disposable of it"
         fix = "Name one behind a tunnel; a qube may have its own (qvm-prefs QUBE default_dispvm)."
         return [Problem(path, what, fix)]
     if name in model.homes():
@@ -145,15 +203,36 @@ def _default_dispvm(model):
     return _no_template(model, path, name)
 
 
-def _fetcher(model, path, name):
-    """Who fetches updates or the time has a way out, and not past every tunnel."""
+def _fetcher(model, path, name, key=None):
+    """Who fetches updates or the time has a way out, and not past every tunnel.
+
+    key: of ``updates``, which may be outside by choice.
+    """
     if name in model.vaults or model.routes.get(name) == "none":
         return [Problem(path, f"'{name}' is offline", "Name a qube behind a tunnel, or 'keep'.")]
-    if name in _netvms(model) and model.in_clear(name):
+    if _fetches_in_clear(model, name) and key not in model.updates_outside:
         way = " -> ".join(model.path(name))
         what = f"{way} passes no tunnel"
-        return [Problem(path, what, "Name a qube behind a tunnel, or 'keep'.")]
+        fix = "Name a qube behind a tunnel, or 'keep'."
+        if key:
+            fix = f"Name a qube behind a tunnel, or add '{key}' to updates.outside_vpn."
+        return [Problem(path, what, fix)]
     return _no_template(model, path, name)
+
+
+def _fetches_in_clear(model, name):
+    return name in _netvms(model) and model.in_clear(name)
+
+
+def _fetched_outside(model, path, key):
+    name = model.updates[key]
+    if name in ("keep", "none"):
+        what = f"updates.{key} is '{name}', which names nobody outside the VPN"
+        return [Problem(path, what, f"Name who fetches them, or remove '{key}' here.")]
+    if not _fetches_in_clear(model, name) and name not in model.outside_vpn:
+        what = f"{name} fetches them, which is not outside the VPN"
+        return [Problem(path, what, f"Change updates.{key}, or remove '{key}' here.")]
+    return []
 
 
 def _netvms(model):
@@ -282,6 +361,20 @@ def _tunnel(at, tunnel):
     return problems + _endpoints((*at, "endpoints"), tunnel.endpoints or ())
 
 
+def _taken_for_dns(model, path, tunnel):
+    """What a qube on the way takes for its clients' DNS, which never gets to the server."""
+    for name in model.path(tunnel.name)[1:]:
+        role = model.services[name].role if name in model.services else None
+        ports = _DNS.get(role, ())
+        for place, endpoint in enumerate(tunnel.endpoints or ()):
+            if endpoint.first == endpoint.last and endpoint.first in ports:
+                what = f"{endpoint.text}: {name} takes it for DNS of a client, and keeps it"
+                fix = "Name another port of the server, or another upstream."
+                yield Problem((*path, place), what, fix)
+        if role == "tunnel" or name == model.whonix_gateway:
+            return  # what comes after it sees another packet
+
+
 def _endings(at, tunnel):
     """A profile that the qube would not read, because its name is that of another kind."""
     ending = ENDINGS.get(tunnel.kind)
@@ -359,7 +452,8 @@ def _no_client(model, path, qube):
         what = f"'{qube}' is what the disposable {model.homes()[qube]} is made from"
         return [Problem(path, what, "It never has a netvm; remove the route.")]
     if qube == model.whonix_gateway and model.whonix != "unmanaged":
-        what = f"'whonix: {model.whonix}' routes {qube} already"
+        key = "topology" if TOPOLOGIES[model.topology].has_tor() else "whonix"
+        what = f"'{key}: {getattr(model, key)}' routes {qube} already"
         return [Problem(path, what, "Remove one of the two.")]
     return _no_template(model, path, qube)
 
@@ -421,7 +515,10 @@ def _allowlist(model, path, qube, entries):
     managed = qube == model.whonix_gateway and model.whonix != "unmanaged"
     if not service and not managed and qube not in model.routes:
         what = f"'{qube}' has no route, and it is its netvm that enforces the list"
-        problems.append(Problem(path, what, "Add it under routes.qubes."))
+        fix = "Add it under routes.qubes."
+        if qube in model.layout:
+            fix = f"Write layout.{qube}.netvm."
+        problems.append(Problem(path, what, fix))
     if model.whonix_gateway in (service and service.upstream, model.routes.get(qube)):
         problems.append(_ignored(path, model.whonix_gateway))
     named = [entry for entry in entries if not entry.version and entry.proto]
@@ -440,6 +537,8 @@ def _allowlist(model, path, qube, entries):
 
 def _whonix(model):
     path = (_TOP, "whonix")
+    if TOPOLOGIES[model.topology].has_tor():
+        return []  # the topology says it
     if model.whonix == "behind_vpn" and model.default in ("keep", "none"):
         return [
             Problem(
@@ -452,7 +551,7 @@ def _whonix(model):
     way = [model.whonix_gateway, *model.path(model.default)]
     if model.whonix == "behind_vpn" and model.whonix_gateway in way[1:]:
         return [_loop(path, way, model.whonix_gateway)]
-    clear = clear_firewalls(model)
+    clear = qubes_vpn_chain.clear_firewalls(model)
     if model.whonix == "direct" and len(clear) != 1:
         fix = f"Add 'sys-firewall-novpn: {{upstream: {model.uplink}}}' beside the other firewalls."
         if clear:
@@ -460,13 +559,3 @@ def _whonix(model):
         what = f"direct needs exactly one firewall outside the VPN, and here are {len(clear)}"
         return [Problem(path, what, fix)]
     return []
-
-
-def clear_firewalls(model):
-    """Firewalls that lead clients out in clear (R05), by name; none that a service is behind."""
-    upstreams = {service.upstream for service in model.services.values()}
-    return [
-        name
-        for name, service in model.services.items()
-        if service.role == "firewall" and name not in upstreams and model.in_clear(name)
-    ]

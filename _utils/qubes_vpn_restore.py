@@ -9,11 +9,13 @@ Each step returns None, or why it changed nothing.
 import time
 from typing import NamedTuple
 
+import qubes_vpn_bypass
 import qubes_vpn_guard
 import qubes_vpn_moves
 import qubes_vpn_undo
 import qubes_vpn_ways
 from qubes_vpn_machine import INHERITED, Refused, in_words, rules_text, shown
+from qubes_vpn_shelters import FLAG
 
 #: Properties whose values are names of qubes: of qubes, and of dom0.
 _QUBES = ("netvm", "template", "default_dispvm", "management_dispvm")
@@ -49,7 +51,10 @@ def restored(machine, changes, name, kind, key, old, ours, runs, inherited=False
 
 
 def removed(machine, changes, name, uuids):
-    """Removes *name* if its uuid is one of *uuids*, those of the qubes that the formula made."""
+    """Removes *name* if its uuid is one of *uuids*, those of the qubes that the formula made.
+
+    A qube of the user's that has files in it stays (R10).
+    """
     if machine.klass(name) is None:
         return f"there is no '{name}' any more"
     if machine.value(name, "uuid") not in uuids:
@@ -63,6 +68,11 @@ def removed(machine, changes, name, uuids):
             "then run this again."
         )
     klass = machine.klass(name)
+    if klass == "AppVM" and _holds_files(machine, name):
+        return (
+            f"'{name}' was made by the formula, and has somebody's files in it by now: it stays. "
+            f"If they are not needed: qvm-remove {name}."
+        )
     with in_words(f"'{name}' could not be removed"):
         machine.remove(name)
     changes["qube"] = {"old": klass, "new": "removed"}
@@ -76,6 +86,12 @@ def undone(machine, changes, name, runs):
     guards = qubes_vpn_undo.before(machine.recorded(), runs)[1] or [_NO_PROMISE]
     for way in qubes_vpn_ways.of_dom0(machine, qubes_vpn_guard.guard_of(guards[-1])):
         machine.remark(f"Past the VPN, as the machine is now: {way}")
+
+
+def _holds_files(machine, name):
+    """Whether a halted qube of the layout has been used: no service qube, nor a tunnel's home."""
+    is_service = machine.value(name, "provides_network") or machine.feature(name, FLAG)
+    return not is_service and machine.written(name, "private")
 
 
 def _users(machine, name):
@@ -102,6 +118,7 @@ def cleaned(machine, changes, name):
             "run qubes.network.sys-vpn once more, which completes it, and undo that. Else remove "
             f"it (qvm-remove {half[0]})."
         )
+    qubes_vpn_bypass.closed(machine, changes, name)
     machine.forget(changes)
     return None if changes else "there are none"
 

@@ -5,9 +5,13 @@ A default of ``...`` means that the key is required; ``None`` that the model or 
 decides (an upstream comes from the topology, a template from dom0's default).
 """
 
+from typing import NamedTuple
+
 import qubes_vpn_net
 import qubes_vpn_relays
+import qubes_vpn_updates
 from qubes_vpn_dnscrypt_pillar import DNSCRYPT_PROXY
+from qubes_vpn_layout import DEFAULT, TOR_OR_DEFAULT, Layout
 from qubes_vpn_mullvad_pillar import MULLVAD
 from qubes_vpn_tests_pillar import TESTS
 from qubes_vpn_types import (
@@ -28,7 +32,50 @@ from qubes_vpn_types import (
 
 LABELS = ("red", "orange", "yellow", "green", "gray", "blue", "purple", "black")
 
+
+class Topology(NamedTuple):
+    """A ready-made topology.
+
+    chain: ``(role, default name)`` from the clients' side to the uplink; a tunnel has no default
+    name, and :data:`TOR` is Whonix' gateway, which is only given its netvm.
+    beside: default names of firewalls on the uplink, past the VPN (R05).
+    tor_beside: Whonix' gateway is behind the chain, beside the clients.
+    """
+
+    chain: tuple
+    beside: tuple = ()
+    tor_beside: bool = False
+
+    def has_tor(self):
+        """Whether it says where Whonix' gateway is."""
+        return self.tor_beside or (TOR, None) in self.chain
+
+
+#: The role of Whonix' gateway in a chain.  It is no service qube of ours.
+TOR = "tor"
+_FIREWALL, _RESOLVER, _TUNNEL = (
+    ("firewall", "sys-firewall"),
+    ("resolver", "sys-dns"),
+    ("tunnel", None),
+)
+_DNS, _NOVPN = (_FIREWALL, _RESOLVER, _TUNNEL), ("sys-firewall-novpn",)
+
+#: Ready-made topologies by name (R02, R03, R04, R05, R06, R88).
+TOPOLOGIES = {
+    "dns": Topology(_DNS),
+    "simple": Topology((_TUNNEL, _FIREWALL)),
+    "sandwich": Topology((*_DNS, ("firewall", "sys-firewall-uplink"))),
+    "parallel": Topology(_DNS, beside=_NOVPN),
+    "multihop": Topology((*_DNS, _TUNNEL)),
+    "tor-over-vpn": Topology(((TOR, None), _FIREWALL, _TUNNEL)),
+    "vpn-over-tor": Topology((_TUNNEL, ("firewall", "sys-firewall-tor"), (TOR, None))),
+    "dns-tor-vpn": Topology((_FIREWALL, _RESOLVER, (TOR, None), _TUNNEL)),
+    "mixed": Topology(_DNS, beside=_NOVPN, tor_beside=True),
+    "custom": Topology(()),
+}
+
 _MEMORY = Whole(64, 1048576, "megabytes")
+_DAYS = Whole(1, 366, "days")
 
 
 def _qube(template, label):
@@ -62,10 +109,26 @@ FIREWALL = Keys(_qube(None, "green"))
 LAYOUT_QUBE = Keys(
     {
         "template": (Name(), None),
-        "label": (Choice(*LABELS), ...),
+        # Required but for a preset's name.
+        "label": (Choice(*LABELS), None),
         "memory": (_MEMORY, None),
         "maxmem": (_MEMORY, None),
-        "disposable_template": (Switch(), False),
+        "disposable_template": (Switch(), None),
+        "default_dispvm": (Name("none"), None),
+        "netvm": (Name("none", DEFAULT, TOR_OR_DEFAULT), None),
+        "vault": (Switch(), None),
+        "allowlist": (ListOf(Address(qubes_vpn_net.destination)), None),
+        "firewall": (Name(new=True), None),
+    }
+)
+
+#: A way past the VPN for one disposable, for minutes (docs/decisions/0037).
+BYPASS = Keys(
+    {
+        "netvm": (Name(), ...),
+        "template": (Name(), None),
+        "name": (Name(new=True), "disp-portal"),
+        "minutes": (Whole(1, 60, "minutes"), 15),
     }
 )
 
@@ -83,7 +146,7 @@ EXCEPTION = Row(
 
 PILLAR = Keys(
     {
-        "topology": (Choice("dns", "simple", "custom"), "dns"),
+        "topology": (Choice(*TOPOLOGIES), "dns"),
         "uplink": (Name(), "sys-net"),
         "templates": (
             MapOf(
@@ -107,6 +170,7 @@ PILLAR = Keys(
         ),
         "outside_vpn": (ListOf(Name()), ()),
         "vaults": (ListOf(Name()), ()),
+        "bypass": (BYPASS, None),
         "allowlists": (
             MapOf(
                 ListOf(Address(qubes_vpn_net.destination)), "banking: [bank.example:443/tcp, dns]"
@@ -120,14 +184,23 @@ PILLAR = Keys(
                 {
                     "templates": (Name("none", "keep"), "keep"),
                     "dom0": (Name("none", "keep"), "keep"),
+                    "outside_vpn": (ListOf(Choice("templates", "dom0")), ()),
+                    "check_days": (_DAYS, qubes_vpn_updates.CHECK_DAYS),
+                    "restart_days": (_DAYS, qubes_vpn_updates.RESTART_DAYS),
                 }
             ),
-            {"templates": "keep", "dom0": "keep"},
+            {
+                "templates": "keep",
+                "dom0": "keep",
+                "outside_vpn": (),
+                "check_days": qubes_vpn_updates.CHECK_DAYS,
+                "restart_days": qubes_vpn_updates.RESTART_DAYS,
+            },
         ),
         "clock": (Name("none", "keep"), "keep"),
-        "whonix": (Choice("behind_vpn", "direct", "unmanaged"), "unmanaged"),
+        "whonix": (Choice("behind_vpn", "direct", "unmanaged"), None),
         "whonix_gateway": (Name(), "sys-whonix"),
-        "layout": (MapOf(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
+        "layout": (Layout(LAYOUT_QUBE, "banking: {label: green}", new=True), {}),
         "audit": (Keys({"exceptions": (ListOf(EXCEPTION), ())}), {"exceptions": ()}),
         "restart_clients": (Choice("never", "ask", "yes", true="yes"), "never"),
         "tests": (TESTS, None),
@@ -136,12 +209,3 @@ PILLAR = Keys(
 
 #: Templates that exist without being written down, because defaults above name them.
 DEFAULT_TEMPLATES = {"t-vpn": "debian-13-minimal", "t-dns": "debian-13-minimal"}
-
-#: Ready-made topologies: the roles from the client's side to the uplink (R02, R03).
-TOPOLOGIES = {
-    "dns": ("firewall", "resolver", "tunnel"),
-    "simple": ("tunnel", "firewall"),
-    "custom": (),
-}
-#: The service qubes that exist without being written down when a topology has their role.
-DEFAULT_QUBES = {"firewall": "sys-firewall", "resolver": "sys-dns"}

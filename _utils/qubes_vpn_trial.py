@@ -111,7 +111,7 @@ class Trial:
     def meant(self, name):
         """The netvm that a qube should have."""
         if name in self.model.routes:
-            netvm = self.model.routes[name]
+            netvm = self.model.client_routes(self.machine.names())[name]
         elif self.machine.inherits(name, "netvm") and self.model.default != "keep":
             netvm = self.model.default
         else:

@@ -10,9 +10,12 @@ hangs on it.  A qube that the undone runs made is only taken off the net, and re
 from typing import NamedTuple
 
 import qubes_vpn_guard
+import qubes_vpn_record
 from qubes_vpn_plan import Step
 from qubes_vpn_problem import Problem, show, suggest
 
+#: The event by which a record tells of a bypass.
+BYPASS_OPENED = "bypass opened"
 #: The pillar key of the options.
 OPTIONS = "qubes_vpn_undo"
 #: What is put back of a qube that the undone runs made, before it is removed or left alone.
@@ -83,7 +86,7 @@ def runs(lines):
     for line in lines:
         if "run" in line:
             found.append(Run(len(found) + 1, line["run"], "undoing" in line, []))
-        elif "undone" not in line:
+        elif "undone" not in line and "event" not in line:
             found[-1].lines.append(line)
     return found
 
@@ -104,6 +107,9 @@ def plan(lines, to="first", remove=False):
     """
     chosen = standing(lines, to)
     steps = _restored(lines, chosen) if chosen else []
+    if any(line["event"] == BYPASS_OPENED for line in qubes_vpn_record.events(lines)):
+        why = "an undo leaves no bypass open"
+        steps = [Step("bypass: closed", "bypass_closed", {"name": "bypass"}, why), *steps]
     return [*steps, *_removed(lines, to)] if remove else steps
 
 

@@ -11,6 +11,9 @@ from qubes_vpn_finding import some
 from qubes_vpn_machine import Refused
 from qubes_vpn_policy import Answer
 
+#: The pillar's key by which updates are in clear because the user wants it.
+_CHOICE = "outside_vpn, by choice"
+
 
 class Ways:
     """Who is exposed on a ``qubes_vpn_machine.Machine``, by a ``qubes_vpn_guard.Guard``."""
@@ -113,21 +116,23 @@ def server(rules, template, tags):
     return qubes_vpn_policy.answer(rules, template, "TemplateVM", tags)
 
 
-def still_open(machine, guard, resolvers=()):
+def still_open(machine, guard, resolvers=(), outside=None):
     """The ways round the VPN that are open, a text each, with the pillar's key or the fix.
 
-    resolvers: the pillar's, which ask something themselves.
+    resolvers: the pillar's, which ask something themselves.  outside: who fetches updates in clear
+    by choice, as :meth:`qubes_vpn_model.Model.fetched_outside` has it.
     """
     ways = Ways(machine, guard)
     asking = [name for name in resolvers if ways.exposed(name)]
     asked = [f"what {_told(ways, asking)} asks for clients, encrypted (pillar: upstream)"]
-    return [*_fetched(ways), *_disposables(ways), *_clients(ways), *(asked if asking else ())]
+    fetched = _fetched(ways, outside or {})
+    return [*fetched, *_disposables(ways), *_clients(ways), *(asked if asking else ())]
 
 
-def of_dom0(machine, guard):
+def of_dom0(machine, guard, outside=None):
     """Those of them that are dom0's to close: updates, the time, and links in disposables."""
     ways = Ways(machine, guard)
-    return [*_fetched(ways), *_disposables(ways)]
+    return [*_fetched(ways, outside or {}), *_disposables(ways)]
 
 
 def copies(machine, guard):
@@ -150,21 +155,26 @@ def copies(machine, guard):
         )
 
 
-def _fetched(ways):
-    """Updates, and the time."""
+def _fetched(ways, outside):
+    """Updates, and the time; *outside*: who fetches updates in clear by choice."""
     try:
         servers = sorted(filter(ways.exposed, map(_base, ways.update_servers())))
     except Refused as unknown:
         yield f"templates' updates, perhaps: {unknown}"
     else:
-        if servers:
-            yield f"templates' updates, by {_told(ways, servers)} (pillar: updates.templates)"
+        chosen = {outside.get("templates")} & {*servers}
+        for some_of, key in (({*servers} - chosen, "templates"), (chosen, _CHOICE)):
+            if some_of:
+                who = _told(ways, sorted(some_of))
+                yield f"templates' updates, by {who} (pillar: updates.{key})"
     for key, what, where in (
         ("updatevm", "dom0's updates", "updates.dom0"),
         ("clockvm", "the time", "clock"),
     ):
         name = ways.machine.named(key)
         if name and ways.exposed(name):
+            if key == "updatevm" and name == outside.get("dom0"):
+                where = f"updates.{_CHOICE}"
             yield f"{what}, by {_told(ways, [name])} (pillar: {where})"
 
 

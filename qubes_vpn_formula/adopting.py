@@ -176,8 +176,10 @@ class _Seen:
         old = [entry.text for entry in self.model.allowlists[name]]
         return Difference(name, what, tuple(_of_list((_TOP, "allowlists", name), old, wanted)))
 
-    def netvm(self, name, netvm, **_more):
+    def netvm(self, name, netvm, otherwise=None, **_more):
         model, have = self.model, self.machine.value(name, "netvm") or "none"
+        if otherwise and self.machine.klass(netvm) is None:
+            netvm = otherwise
         inherits = self.machine.inherits(name, "netvm")
         if have == netvm and not inherits:
             return
@@ -187,7 +189,7 @@ class _Seen:
         elif name in model.vaults:
             why = "A vault has no netvm: take it out of vaults, if it is none."
         elif name == model.whonix_gateway and model.whonix != "unmanaged":
-            why = "Write 'whonix: unmanaged' to leave its netvm to you."
+            why = "What it hangs on is told by topology or whonix: edit these."
         elif inherits:
             yield self._inherited(name, have, what)
             return

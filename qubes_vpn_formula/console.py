@@ -14,6 +14,11 @@ def tell(text="", style=None):
     _write(sys.stderr, text, style)
 
 
+def printable(text):
+    """*text* without what would steer a terminal: a file's name may hold anything."""
+    return "".join(mark if mark.isprintable() else "?" for mark in text)
+
+
 def _write(stream, text, style):
     if style is None or not stream.isatty():
         print(text, file=stream)

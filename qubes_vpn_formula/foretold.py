@@ -82,6 +82,8 @@ def _show_step(number, step):
             say(f"       {line}", "dim")
     elif not changes and not problem:
         say(f"{number}{step['id']}  (is so already)", "dim")
+        for words in step["remarks"]:
+            say(f"       {words}", "yellow")
     else:
         say(f"{number}{step['id']}", "bold red" if problem else "bold")
         for key, change in changes.items():
@@ -114,7 +116,9 @@ def _show_clear(model):
         way = " -> ".join([name, *model.path(model.routes[name])])
         say(f"In clear by choice, as outside_vpn says: {way}", "red")
     if model.whonix == "direct":
-        say(f"Past the VPN by choice, as 'whonix: direct' says: {model.whonix_gateway}", "red")
+        key = "topology" if model.whonix_gateway in model.chain else "whonix"
+        said = f"{key}: {getattr(model, key)}"
+        say(f"Past the VPN by choice, as '{said}' says: {model.whonix_gateway}", "red")
 
 
 def _show_end(told):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An inventory's file, taken in dom0 and checked here; `qubes_vpn_inventory` has its format."""
 
+import datetime
 import json
 import re
 
@@ -28,6 +29,8 @@ _KEYS = ("format", "version", "release", "globals", "policy", "qubes", "written"
 _QUBE_KEYS = ("class", "power", "properties", "features", "tags", "firewall")
 _POLICY_FILE = re.compile(r"[a-z0-9_-][a-z0-9_.-]*\.policy")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Inventories are taken between these.
+_FIRST, _LAST = "2024", "2200"
 _LARGEST = 2**63
 #: What a qube cannot be without, by class; others: a label.
 _OWN = {"AppVM": ("label", "template"), "DispVM": ("label", "template"), "AdminVM": ()}
@@ -106,9 +109,12 @@ class _Wrong(Exception):
 
 
 def _check(inventory):
-    _need({*inventory, "more"} == {*_KEYS, "more"}, (), f"the keys are {', '.join(_KEYS)}, more")
+    keys = (*_KEYS, "taken", "more")
+    _need({*inventory, "taken", "more"} == {*keys}, (), f"the keys are {', '.join(keys)}")
     for place, fact in enumerate(_list(inventory.get("more", []), ("more",))):
         _need(_text(fact, ("more", place)) in MORE, ("more", place), "this is no fact of it")
+    if "taken" in inventory or "update times" in inventory.get("more", ()):
+        _check_time(_text(inventory.get("taken"), ("taken",)), ("taken",))
     release = RELEASES.get(_text(inventory["release"], ("release",)))
     _need(release, ("release",), f"it is one of {', '.join(RELEASES)}")
     qubes = _mapping(inventory["qubes"], ("qubes",))
@@ -129,6 +135,15 @@ def _check(inventory):
     for name, values in _mapping(inventory["written"], ("written",)).items():
         for key, value in _mapping(values, ("written", name)).items():
             _need(_is_plain(value), ("written", name, key), "it is no text and no number")
+
+
+def _check_time(text, at):
+    """Of a day that there is, in a time zone: it is compared with others."""
+    try:
+        zone = datetime.datetime.fromisoformat(text).tzinfo
+    except ValueError:
+        zone = None
+    _need(zone and _FIRST <= text < _LAST, at, "it is no time")
 
 
 def _check_policy(files):

@@ -10,9 +10,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from qubes_vpn_layout import CANONICAL
 from qubes_vpn_ruleset import INTERFACES
+from qubes_vpn_schema import TOPOLOGIES
 
 DEFAULT_TEMPLATE = "t-vpn"
+_LAYOUT = """\
+Your own qubes, made where they are missing: qubesctl state.sls qubes.layout
+What each of them is, and how to have it otherwise: docs/layout.md.  Without an allowlist banking is
+offline: 'allowlists: {banking: [www.bank.example:443/tcp, dns]}'."""
 
 
 class Wishes(NamedTuple):
@@ -23,6 +29,7 @@ class Wishes(NamedTuple):
     template: str | None = None
     routes: dict = {}  # noqa: RUF012 - never changed
     vaults: tuple = ()
+    layout: tuple | None = None  # the canonical qubes that are to be made; (): all of them
 
 
 def pillar_text(profile, wishes, source, selection=None, location=None):
@@ -48,16 +55,8 @@ def pillar_text(profile, wishes, source, selection=None, location=None):
 def _body(profile, wishes, selection, location):
     body = CommentedMap()
     body["topology"] = wishes.topology
-    _explain(
-        body,
-        "topology",
-        2,
-        {
-            "dns": "firewall -> resolver -> tunnel -> uplink; also: simple, custom",
-            "simple": "tunnel -> firewall -> uplink; also: dns, custom",
-        }[wishes.topology],
-        gap=False,
-    )
+    chain = [*(role for role, _ in TOPOLOGIES[wishes.topology].chain), "uplink"]
+    _explain(body, "topology", 2, f"{' -> '.join(chain)}; others: pillar.example", gap=False)
     body["uplink"] = "sys-net"
     _explain(body, "uplink", 2, "The qube with the network hardware; it is never changed.")
     body["tunnels"] = CommentedMap({wishes.tunnel: _tunnel(profile, wishes, selection, location)})
@@ -71,6 +70,9 @@ def _body(profile, wishes, selection, location):
     )
     body["vaults"] = _list(wishes.vaults)
     _explain(body, "vaults", 2, "Qubes that never have a netvm.")
+    if wishes.layout is not None:
+        body["layout"] = _layout(wishes.layout)
+        _explain(body, "layout", 2, _LAYOUT)
     return body
 
 
@@ -124,7 +126,9 @@ def _tunnel(profile, wishes, selection, location):
 
 def _optional(profile, wishes):
     """Options that are worth knowing, switched off."""
-    upstream = {"dns": "sys-net", "simple": "sys-firewall"}[wishes.topology]
+    chain = TOPOLOGIES[wishes.topology].chain
+    after = [name for role, name in chain[[role for role, _ in chain].index("tunnel") + 1 :]]
+    upstream = after[0] if after else "sys-net"
     return textwrap.dedent(f"""\
         More keys, with their defaults:
         interface: {INTERFACES[profile.kind]}
@@ -172,6 +176,15 @@ def _routes(wishes):
             gap=False,
         )
     return routes
+
+
+def _layout(names):
+    if not names:
+        return CANONICAL
+    layout = CommentedMap({name: CommentedMap() for name in names})
+    for each in layout.values():
+        each.fa.set_flow_style()
+    return layout
 
 
 def _list(items):

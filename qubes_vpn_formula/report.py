@@ -72,8 +72,8 @@ def next_steps(profile, targets, pillar, port):
     """What the user does next: a list of ``{"do": sentence, "type": command lines}``.
 
     targets: who has a part of its own: ``{"template": name, "tunnel": name, "resolvers":
-    [name...]}``, the resolvers' templates first.  pillar: the pillar's file.  port: the Mullvad
-    app's WireGuard port.
+    [name...], "layout": bool}``, the resolvers' templates first.  pillar: the pillar's file.
+    port: the Mullvad app's WireGuard port.
     """
     tunnel, resolvers = targets["tunnel"], targets["resolvers"]
     software = (
@@ -88,7 +88,12 @@ def next_steps(profile, targets, pillar, port):
         "do": "In dom0, when the tunnel is up: the resolver. Until then, clients have no names.",
         "type": [_apply(resolvers, "--skip-dom0 ")],
     }
-    return [*_dom0(pillar, ways), *software, again, *([names] if resolvers else [])]
+    own = {
+        "do": "In dom0: your own qubes. Those that are missing are made.",
+        "type": ["sudo qubesctl state.sls qubes.layout"],
+    }
+    after = [*([names] if resolvers else []), *([own] if targets["layout"] else [])]
+    return [*_dom0(pillar, ways), *software, again, *after]
 
 
 def _dom0(pillar, targets):

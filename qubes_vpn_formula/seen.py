@@ -28,15 +28,20 @@ def now(asked, model=None):
     qubes = look(asked.machine, guard)
     if "ip" in asked.lacks:
         qubes = [qube._replace(ip=None) for qube in qubes]
-    return View("The machine now", qubes, _ways(asked.machine, guard))
+    outside = model.fetched_outside() if model else {}
+    return View("The machine now", qubes, _ways(asked.machine, guard, outside))
 
 
 def after(asked, model, before):
     """The machine after a run of the pillar's plan, and why the run would stop (None: it does not).
 
+    With a layout, a run of `qubes.layout` comes after that.
     before: the :class:`View` of :func:`now`.  The machine is that of after the run from then on.
     """
-    told = asked.foretell(qubes_vpn_plan.plan(model))
+    steps, run = qubes_vpn_plan.plan(model), "a run"
+    if model.layout:
+        steps, run = [*steps, *qubes_vpn_plan.layout(model)], "a run, and one of qubes.layout"
+    told = asked.foretell(steps)
     refused = next((step["problem"] for step in told if step["problem"]), None)
     view = now(asked, model)
     netvms = {qube.name: qube.netvm for qube in before.qubes}
@@ -45,7 +50,7 @@ def after(asked, model, before):
         for qube in view.qubes
         if netvms.get(qube.name, ...) != qube.netvm
     }
-    title = "After a run" if not refused else "After a run, which is refused on the way"
+    title = f"After {run}" if not refused else f"After {run}, which is refused on the way"
     notes = ((f"Refused: {refused}", CLEAR),) if refused else ()
     return view._replace(title=title, was=was, notes=(*notes, *view.notes)), refused
 
@@ -54,11 +59,11 @@ def _was(netvm):
     return f"was on {netvm}" if netvm else "was offline"
 
 
-def _ways(machine, guard):
+def _ways(machine, guard, outside):
     """Ways round the VPN that no wire shows, a line each."""
     import qubes_vpn_ways  # imports qubesadmin, which is there once there is a machine
 
     if guard is None:
         return ()
-    found = qubes_vpn_ways.of_dom0(machine, guard)
+    found = qubes_vpn_ways.of_dom0(machine, guard, outside)
     return tuple((f"In clear: {text}", CLEAR) for text in found)

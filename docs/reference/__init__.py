@@ -7,13 +7,14 @@ around it.  Each writer is given the text of its page before the mark, and retur
 
 import re
 
-from reference import commands, pictures, pillar, rules, salt
+from reference import commands, observers, pictures, pillar, rules, salt
 
 WRITERS = {
     "audit": rules.audit,
     "commands": commands.write,
     "doctor": rules.doctor,
     "functions": salt.functions,
+    "observers": observers.write,
     "picture": pictures.write,
     "pillar": pillar.write,
     "sls": salt.sls,

@@ -4,6 +4,7 @@
 import json
 
 import qubes_vpn_client_dns
+import qubes_vpn_layout
 import qubes_vpn_net
 import qubes_vpn_profile
 import qubes_vpn_relays
@@ -17,8 +18,9 @@ _EPILOG = """\
 Prints one line for each problem, all files, all problems:
   FILE:LINE: KEY.PATH: what is wrong. What to do.
 dom0 makes the same checks before it changes anything. Endpoints that were chosen from a relay list
-long ago are a remark, not a problem. So are an allowlist by which its qube has no names, and a
-resolver that asks past every tunnel.
+long ago are a remark, not a problem. So are an allowlist by which its qube has no names, a qube
+that is offline until it has one, a resolver that asks past every tunnel, and a route that leaves
+Tor out where the topology leads through it.
 
 With --profile also what the VPN qube would refuse that profile for: above all a server that is not
 among the endpoints of its tunnel; what is dangerous in it and taken all the same is a remark.
@@ -100,6 +102,12 @@ def remarks(model):
     """What is no problem and should still be known, as :class:`qubes_vpn_problem.Problem`."""
     yield from _resolvers_in_clear(model)
     yield from _without_dns(model)
+    yield from _without_tor(model)
+    for name in model.layout:
+        if qubes_vpn_layout.waits(model, name):
+            path = ("qubes_vpn", "layout", name)
+            fix = "Write its allowlist, or the netvm that it is to have without one."
+            yield Problem(path, "nothing says what it may reach, so it is offline", fix)
     for name in model.tunnels():
         relays = model.services[name].relays
         days = relays and qubes_vpn_relays.stale(relays)
@@ -124,14 +132,28 @@ def _without_dns(model):
         service = model.services.get(name)
         netvm = service.upstream if service else model.routes.get(name, "none")
         role = model.services[netvm].role if netvm in model.services else None
+        path = qubes_vpn_layout.place(model, "allowlist", name)
         rules = qubes_vpn_net.rules(entries)
         if role == "resolver" and (what := qubes_vpn_client_dns.unheeded(rules, netvm)):
             what = f"it lets {what}".rpartition(". ")[0]
             fix = "Add 'dns' if that is meant; else give it a firewall qube as its netvm."
-            yield Problem(("qubes_vpn", "allowlists", name), what, fix)
+            yield Problem(path, what, fix)
         elif netvm != "none" and (what := qubes_vpn_client_dns.lack(rules, netvm, role)):
             what, _, when = f"it lets {what}".rpartition(". ")
-            yield Problem(("qubes_vpn", "allowlists", name), what, f"{when}, add 'dns'.")
+            yield Problem(path, what, f"{when}, add 'dns'.")
+
+
+def _without_tor(model):
+    """Routes of a topology through Tor that leave it out: written for another topology, perhaps."""
+    gateway = model.whonix_gateway
+    if not model.chain or gateway not in model.path(model.chain[0]):
+        return
+    for name, netvm in model.routes.items():
+        way = model.path(netvm)
+        if netvm != "none" and gateway not in (name, *way) and name not in model.outside_vpn:
+            path = qubes_vpn_layout.place(model, "netvm", name)
+            what = f"{' -> '.join([name, *way])} does not pass {gateway}, which the topology does"
+            yield Problem(path, what, f"Write {model.chain[0]}, unless that is meant.")
 
 
 def _findings(path):

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import qubes_vpn_observers
 from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.commands import check
 from qubes_vpn_formula.commands.parser import command, json_option, machine_options
@@ -17,7 +18,9 @@ _EPILOG = """\
 Qubes are drawn in their labels' colours, with what they hang on: tunnels, what is on its way into
 one, what is in clear (red), who is offline. With a pillar, who is in clear by choice is known, and
 the ways round the VPN that no wire shows are listed; --after draws the machine as a run would
-leave it. Without a pillar, tunnels are known by their flag.
+leave it, and with a layout as one of qubes.layout after that would. Without a pillar, tunnels are
+known by their flag. --observers adds who outside of the machine may see what: your line, VPN
+providers, Tor's relays, resolvers, the servers that you visit.
 
 PNG needs resvg (pip install resvg-py). The machine's inventory is taken in dom0: qubes-vpn plan
 --help says how.
@@ -28,6 +31,7 @@ examples:
   qubes-vpn graph --inventory inventory.json
   qubes-vpn graph pillar.sls --inventory inventory.json --before --after --output network.svg
   qubes-vpn graph pillar.sls --embedded fresh --after --format png --output network.png
+  qubes-vpn graph pillar.sls --embedded fresh --before --after --observers
 """
 
 
@@ -39,6 +43,7 @@ def add(subparsers):
     parser.add_argument(
         "--after", action="store_true", help="as a run of the pillar would leave it"
     )
+    parser.add_argument("--observers", action="store_true", help="with who may see what")
     parser.add_argument(
         "--format", choices=FORMATS, help="default: by the ending of --output, else text"
     )
@@ -82,10 +87,15 @@ def _views(args, model):
 
     with seen.machine(args.inventory, args.embedded) as asked:
         before = seen.now(asked, model)
-        if not args.after:
-            return [before], None
-        after, refused = seen.after(asked, model, before)
-    return ([before, after] if args.before else [after]), refused
+        views, refused = [before], None
+        if args.after:
+            after, refused = seen.after(asked, model, before)
+            views = [before, after] if args.before else [after]
+    if args.observers:
+        plain = qubes_vpn_observers.plain(model) if model else ()
+        ways = [tuple(qubes_vpn_observers.ways_of(view.qubes, plain)) for view in views]
+        views = [view._replace(ways=each) for view, each in zip(views, ways, strict=True)]
+    return views, refused
 
 
 def _draw(views, kind, output):
@@ -106,6 +116,7 @@ def _plain(view):
         "qubes": [qube._asdict() for qube in view.qubes],
         "notes": [text for text, _way in view.notes],
         "was": view.was,
+        "observers": qubes_vpn_observers.data(view.ways),
     }
 
 

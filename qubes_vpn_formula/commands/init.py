@@ -7,6 +7,7 @@ import json
 import yaml
 
 import qubes_vpn_keyfile
+import qubes_vpn_layout
 import qubes_vpn_model
 import qubes_vpn_mullvad_pillar
 import qubes_vpn_part
@@ -17,6 +18,7 @@ from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.relays import chosen, mullvad, options, reading
 from qubes_vpn_profile_data import Profile
+from qubes_vpn_schema import TOPOLOGIES, TOR
 
 _EPILOG = """\
 The pillar goes to standard output, or to --output FILE; what else there is to know goes to
@@ -32,9 +34,19 @@ exit codes: 0 done, 2 bad input (nothing was written)
 examples:
   qubes-vpn init --from wg-se.conf --output pillar.sls
   qubes-vpn init --from se.ovpn --resolve --topology simple --route work --route personal
+  qubes-vpn init --from wg-se.conf --layout
   qubes-vpn init --from se.ovpn --address se.example.net=198.51.100.7,2001:db8::7
   qubes-vpn init --provider mullvad --relays relays.json --country se --owner owned
 """
+
+#: Topologies that one profile makes.
+_ONE_TUNNEL = [
+    name
+    for name, topology in TOPOLOGIES.items()
+    if [role for role, _ in topology.chain].count("tunnel") == 1
+]
+#: Those whose tunnel is inside Tor, which carries no profile for udp.
+_BY_TCP = ("vpn-over-tor",)
 
 
 def add(subparsers):
@@ -72,9 +84,10 @@ def add(subparsers):
     )
     pillar.add_argument(
         "--topology",
-        choices=["dns", "simple"],
+        choices=_ONE_TUNNEL,
         default="dns",
-        help="dns: firewall, resolver, tunnel, uplink (default); simple: tunnel, firewall, uplink",
+        help="how the service qubes hang together: docs/topologies.md (default: %(default)s); for "
+        "multihop, which has two tunnels, add the second to a pillar of dns",
     )
     pillar.add_argument(
         "--template", help="the VPN qube's template (default: t-vpn, cloned when missing)"
@@ -92,6 +105,13 @@ def add(subparsers):
         action="append",
         default=[],
         help="a qube that never has a netvm; may be repeated",
+    )
+    pillar.add_argument(
+        "--layout",
+        nargs="*",
+        choices=qubes_vpn_layout.PRESETS,
+        metavar="QUBE",
+        help=f"make the canonical qubes, or some: {', '.join(qubes_vpn_layout.PRESETS)}",
     )
     parser.add_argument("--output", metavar="FILE", help="write the pillar there (mode 0600)")
     parser.add_argument("--force", action="store_true", help="overwrite the file that is there")
@@ -132,7 +152,8 @@ def _targets(tunnel, text):
     model = qubes_vpn_model.build(yaml.safe_load(text)["qubes_vpn"])
     qubes = [tunnel, model.services[tunnel].template]
     rest = [name for name in qubes_vpn_part.targets(model) if name not in qubes]
-    return {"tunnel": tunnel, "template": qubes[1], "resolvers": rest}
+    own = {"resolvers": rest, "layout": bool(model.layout)}
+    return {"tunnel": tunnel, "template": qubes[1], **own}
 
 
 def _refusals(args, profile):
@@ -217,17 +238,24 @@ def _origin(args, path):
             return "--route"
         case ("vaults", *_):
             return "--vault"
+        case ("layout", *_):
+            return "--layout"
         case ("tunnels", _, "template"):
             return "--template"
+        case ("tunnels", _, "kind" | "endpoints" | "mullvad", *_) if args.topology in _BY_TCP:
+            return "--topology"
         case ("tunnels", _, "endpoints" | "profile" | "relays", *_):
             return args.profile or args.relays
     return "--tunnel"
 
 
 def _wishes(args):
-    head = {"dns": "sys-firewall", "simple": args.tunnel}[args.topology]
+    role, name = TOPOLOGIES[args.topology].chain[0]
+    head = {"tunnel": args.tunnel, TOR: "sys-whonix"}.get(role, name)
     routes = dict(route.split("=", 1) if "=" in route else (route, head) for route in args.route)
-    return pillarnew.Wishes(args.tunnel, args.topology, args.template, routes, tuple(args.vault))
+    layout = None if args.layout is None else tuple(dict.fromkeys(args.layout))
+    vaults = tuple(args.vault)
+    return pillarnew.Wishes(args.tunnel, args.topology, args.template, routes, vaults, layout)
 
 
 def _as_data(output, profile, text, steps):

@@ -4,6 +4,7 @@
 import textwrap
 from html import escape
 
+import qubes_vpn_observers
 from qubes_vpn_formula.picture import layout, tree
 from qubes_vpn_formula.picture.layout import APART, BOX, CHIP, SMALL, TEXT, text_width
 from qubes_vpn_network import CLEAR, CLOSED, OFFLINE, SHELTERED, TOR, TUNNEL
@@ -37,6 +38,10 @@ _STROKES = {
     CLOSED: (_PALE, 2, None),
     tree.IDLE: (_LINE, 2, None),
 }
+#: Of a tube with another inside: that one's colour.
+_CORES = {}
+for (outer, inner), flow in tree.NESTED.items():
+    _STROKES[flow], _CORES[flow] = _STROKES[outer], _STROKES[inner][0]
 _WEIGHT = ("normal", "bold")
 _MARGIN = 28
 _INTERNET = 92
@@ -46,6 +51,7 @@ _NOTE = 12  # size of a note's letters
 _LEGEND = (
     (TUNNEL, "tunnel"),
     (TOR, "Tor"),
+    *((flow, flow) for flow in tree.NESTED.values()),
     (tree.INSIDE, "on its way into one"),
     (CLEAR, "in clear"),
     (CLOSED, "leads nowhere"),
@@ -105,12 +111,62 @@ def _view(view, top):
         text, height = _offline(forest.offline, view, max(width, _LEAST), bottom)
         lines.append(text)
         bottom += height + 12
+    tables = [_columns(way) for way in view.ways]
+    width = max([width, *(wide for _places, wide in tables)])
     for note, way in view.notes:
-        letters = int(max(width, _LEAST) / _NOTE * 1.8)  # half as wide as high, and less
-        for text in textwrap.wrap(note, letters, subsequent_indent="\u2003"):
-            bottom += _LINE_HEIGHT
-            lines.append(_text(_MARGIN, bottom - 6, text, _NOTE, _PANELS[way][1]))
+        text, height = _lines(note, width, bottom, _PANELS[way][1])
+        lines.append(text)
+        bottom += height
+    for way, (places, _wide) in zip(view.ways, tables, strict=True):
+        text, height = _observers(way, places, width, bottom + 12)
+        lines.append(text)
+        bottom += 12 + height
     return "".join(lines), width, bottom - top
+
+
+def _lines(words, width, top, colour, bold=False):
+    """A note in lines as wide as the picture, below *top*: their text, and their height."""
+    letters = int(max(width, _LEAST) / _NOTE * 1.8)  # half as wide as high, and less
+    lines = textwrap.wrap(words, letters, subsequent_indent="\u2003")
+    drawn = [
+        _text(_MARGIN, top + place * _LINE_HEIGHT - 6, line, _NOTE, colour, bold)
+        for place, line in enumerate(lines, 1)
+    ]
+    return "".join(drawn), len(lines) * _LINE_HEIGHT
+
+
+def _columns(way):
+    """Where the facts' columns are in the table of *way*, and how wide it is."""
+    x, places = _MARGIN + 8 + max(text_width(each.who(), _NOTE) for each in way.observers), {}
+    for fact in qubes_vpn_observers.FACTS:
+        wide = text_width(fact, SMALL) + 20
+        places[fact] = x + wide / 2
+        x += wide
+    return places, x - _MARGIN
+
+
+def _observers(way, places, width, top):
+    """Who sees what on a way, as a table at *top*: its text, and its height."""
+    text, height = _lines(qubes_vpn_observers.title(way), width, top, _INK, bold=True)
+    lines, bottom = [text], top + height + _LINE_HEIGHT
+    lines += [
+        _text(place, bottom - 6, fact, SMALL, _PALE, anchor="middle")
+        for fact, place in places.items()
+    ]
+    for each in way.observers:
+        bottom += _LINE_HEIGHT
+        lines.append(_text(_MARGIN, bottom - 6, each.who(), _NOTE))
+        colour = _RED if each.links() and each is not way.observers[-1] else _INK
+        lines += [
+            f'<circle cx="{place:g}" cy="{bottom - 10:g}" r="4" fill="{colour}"/>\n'
+            for fact, place in places.items()
+            if fact in each.sees
+        ]
+    for remark in qubes_vpn_observers.remarks(way):
+        text, height = _lines(remark, width, bottom, _PALE)
+        lines.append(text)
+        bottom += height
+    return "".join(lines), bottom - top
 
 
 def _words(view):
@@ -156,6 +212,9 @@ def _edge(edge):
         found.append(f'<path d="{path}" fill="none" {stroke}{dashes}/>\n')
         if inside:
             found.append(f'<path d="{path}" fill="none" stroke="{inside}" stroke-width="5"/>\n')
+        if flow in _CORES:
+            core = f'stroke="{_CORES[flow]}" stroke-width="3"'
+            found.append(f'<path d="{path}" fill="none" {core}/>\n')
     return "".join(found)
 
 

@@ -4,6 +4,7 @@
 from rich.text import Text
 from rich.tree import Tree
 
+import qubes_vpn_observers
 from qubes_vpn_formula.picture import tree
 from qubes_vpn_network import CLEAR, CLIENT, CLOSED, TOR, TUNNEL
 
@@ -34,12 +35,17 @@ def draw(console, view):
         console.print(Text("Offline: ") + Text(", ").join(names))
     for text, way in view.notes:
         console.print(Text(text, style="red" if way == CLEAR else ""))
+    if view.ways:
+        console.print(f"\n{qubes_vpn_observers.text(view.ways)}")
 
 
 def _branch(above, node, was):
     text = _named(node.qube, was)
     if node.qube.role in (TUNNEL, TOR):
         text.append("  tunnel" if node.qube.role == TUNNEL else "  Tor", style="bold green")
+        for (_outer, inner), flow in tree.NESTED.items():
+            if flow in node.flows:
+                text.append(f", {'a tunnel' if inner == TUNNEL else 'Tor'} inside it")
         if node.qube.limited is False:
             text.append(", no firewall list", style="red")
     branch = above.add(text)

@@ -8,8 +8,14 @@ from qubes_vpn_network import CLEAR, CLIENT, CLOSED, OFFLINE, SHELTERED, TOR, TU
 #: What a qube and all behind it send to its netvm.  What is inside comes to a tunnel or to Tor
 #: later; idle carries nobody's packets.
 INSIDE, IDLE = "inside", "idle"
+#: One that has another inside: outer and inner.
+NESTED = {
+    (TUNNEL, TUNNEL): "tunnel in a tunnel",
+    (TUNNEL, TOR): "Tor in a tunnel",
+    (TOR, TUNNEL): "tunnel in Tor",
+}
 #: The order in which flows are drawn beside each other.
-FLOWS = (TUNNEL, TOR, INSIDE, CLEAR, CLOSED, IDLE)
+FLOWS = (TUNNEL, TOR, *NESTED.values(), INSIDE, CLEAR, CLOSED, IDLE)
 _OF_CLIENT = {SHELTERED: INSIDE, CLEAR: CLEAR, CLOSED: CLOSED}
 
 
@@ -76,11 +82,20 @@ def _node(qube, behind):
 
 
 def _flows(qube, nodes, leaves):
+    behind = {flow for node in nodes for flow in node.flows}
     if qube.role in (TUNNEL, TOR):
-        return (CLOSED if qube.way in (CLOSED, OFFLINE) else qube.role,)
+        inner = [NESTED[qube.role, one] for one in _outermost(behind) if (qube.role, one) in NESTED]
+        return (CLOSED if qube.way in (CLOSED, OFFLINE) else (*inner, qube.role)[0],)
     own = [qube] if qube.role == CLIENT else []
-    found = {flow for node in nodes for flow in node.flows} | {*flows_of([*leaves, *own])}
+    found = behind | {*flows_of([*leaves, *own])}
     return tuple(flow for flow in FLOWS if flow in (found - {IDLE} or {IDLE}))
+
+
+def _outermost(flows):
+    """What is seen of *flows* from outside: Tor before tunnels."""
+    nested = {flow: outer for (outer, _inner), flow in NESTED.items()}
+    seen = {nested.get(flow, flow) for flow in flows}
+    return [each for each in (TOR, TUNNEL) if each in seen]
 
 
 def flows_of(clients):

@@ -7,14 +7,17 @@ ACCEPT, DROP = "action=accept", "action=drop"
 ENDPOINT = "action=accept dst4=203.0.113.7/32 proto=udp dstports=51820-51820"
 MORE = [
     *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
-    "policy of services",
+    *("policy of services", "update times"),
 ]
+#: When the inventories here are taken; an hour before, all was up to date.
+TAKEN, CHECKED = "2026-03-01T12:00:00+01:00", {"last-updates-check": "2026-03-01 11:00:00"}
 _POLICY = (
     "qubes.UpdatesProxy * @tag:whonix-updatevm @default allow target=sys-whonix",
     "qubes.UpdatesProxy * @tag:whonix-updatevm @anyvm deny",
     "qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-firewall",
     "qubes.UpdatesProxy * @type:TemplateVM @anyvm deny",
 )
+_UPDATED = ("AdminVM", "StandaloneVM", "TemplateVM")
 #: A pillar that fits `well()`.
 PILLAR = {
     "tunnels": {
@@ -45,6 +48,7 @@ class Machine:
             "policy": {},
             "qubes": {},
             "written": {},
+            "taken": TAKEN,
             "more": list(MORE),
         }
         self.add("dom0", "AdminVM", None)
@@ -64,7 +68,7 @@ class Machine:
             "properties": {
                 key: {"value": value, "inherited": False} for key, value in values.items()
             },
-            "features": dict(features or {}),
+            "features": (dict(CHECKED) if klass in _UPDATED else {}) | dict(features or {}),
             "tags": list(tags or ()),
         }
         if klass != "AdminVM":

@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 
 UPLINK, GATEWAY = "sys-net", "sys-whonix"
 TUNNELS = ("sys-vpn", "sys-vpn-2", "sys-vpn-3")
+SHELTERS = (*TUNNELS, GATEWAY)
 RESOLVERS = ("sys-dns", "sys-dns-2")
-FIREWALLS = ("sys-firewall", "sys-firewall-2", "sys-firewall-3")
+PLACES = ("sys-firewall-uplink", "sys-firewall-novpn", "sys-firewall-tor")  # by default
+FIREWALLS = ("sys-firewall", "sys-firewall-2", "sys-firewall-3", *PLACES)
 CLIENTS = ("work", "personal", "games", "banking")
 VAULTS = ("vault", "keys")
 BYSTANDERS = ("other", "older")
 
 _ENDPOINTS = ("203.0.113.7:51820/udp", "198.51.100.0/24:443-500/udp", "[2001:db8::7]:51820/udp")
+#: of a tunnel that Tor carries
+_TCP = ("203.0.113.7:443/tcp", "[2001:db8::7]:443/tcp")
 _ALLOWED = ("dns", "icmp", "203.0.113.9:443/tcp", "[2001:db8::/48]:443/tcp")
 
 
@@ -28,17 +32,35 @@ def way(name, upstreams):
 def is_clear(name, upstreams):
     """Whether *name* gets to the uplink past every tunnel and past Tor, itself included."""
     names = way(name, upstreams)
-    return names[-1] == UPLINK and not any(here in (*TUNNELS, GATEWAY) for here in names)
+    return names[-1] == UPLINK and not any(here in SHELTERS for here in names)
 
 
 def _subset(draw, names, least=0):
     return draw(st.lists(st.sampled_from(names), min_size=least, unique=True))
 
 
-#: What each topology wires by itself, and its end on the clients' side.
+_DNS = {"sys-vpn": UPLINK, "sys-dns": "sys-vpn", "sys-firewall": "sys-dns"}
+_NOVPN = {"sys-firewall-novpn": UPLINK}
+#: What each topology wires by itself, Whonix' gateway included, and its end on the clients' side.
 CHAINS = {
-    "dns": ({"sys-vpn": UPLINK, "sys-dns": "sys-vpn", "sys-firewall": "sys-dns"}, "sys-firewall"),
+    "dns": (_DNS, "sys-firewall"),
     "simple": ({"sys-firewall": UPLINK, "sys-vpn": "sys-firewall"}, "sys-vpn"),
+    "sandwich": (
+        {**_DNS, "sys-vpn": "sys-firewall-uplink", "sys-firewall-uplink": UPLINK},
+        "sys-firewall",
+    ),
+    "parallel": ({**_DNS, **_NOVPN}, "sys-firewall"),
+    "multihop": ({**_DNS, "sys-vpn": "sys-vpn-2", "sys-vpn-2": UPLINK}, "sys-firewall"),
+    "tor-over-vpn": (
+        {"sys-vpn": UPLINK, "sys-firewall": "sys-vpn", GATEWAY: "sys-firewall"},
+        GATEWAY,
+    ),
+    "vpn-over-tor": (
+        {GATEWAY: UPLINK, "sys-firewall-tor": GATEWAY, "sys-vpn": "sys-firewall-tor"},
+        "sys-vpn",
+    ),
+    "dns-tor-vpn": ({**_DNS, "sys-dns": GATEWAY, GATEWAY: "sys-vpn"}, "sys-firewall"),
+    "mixed": ({**_DNS, **_NOVPN, GATEWAY: "sys-firewall"}, "sys-firewall"),
     "custom": ({}, "keep"),
 }
 
@@ -49,27 +71,34 @@ def _wired(draw, chain):
     upstreams = dict(chain)
     for name in draw(st.permutations([name for name in names if name not in chain])):
         tor = [] if name in TUNNELS else [GATEWAY]  # it would not hold a tunnel to its endpoints
-        upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, *tor, *upstreams]))
+        others = [each for each in upstreams if each != GATEWAY]
+        upstreams[name] = draw(st.sampled_from([UPLINK, UPLINK, *tor, *others]))
     return upstreams
 
 
+def _tor_first(name, upstreams):
+    """Whether Tor is the first thing that hides what *name* sends."""
+    return next((each == GATEWAY for each in way(name, upstreams)[1:] if each in SHELTERS), False)
+
+
 @st.composite
-def pillars(draw):
-    """A valid pillar of any topology, whose service qubes hang together in any way."""
-    topology = draw(st.sampled_from(["custom", "dns", "simple"]))
+def pillars(draw, topologies=("custom", "dns", "simple")):
+    """A valid pillar of any of *topologies*, whose service qubes hang together in any way."""
+    topology = draw(st.sampled_from(topologies))
     chain, head = CHAINS[topology]
     upstreams = _wired(draw, chain)
 
     def wired(names):
         named = [name for name in names if name in upstreams]
-        return {name: {} if name in chain else {"upstream": upstreams[name]} for name in named}
+        return {name: _upstream(name, chain, upstreams) for name in named}
 
-    netvms = [UPLINK, GATEWAY, *upstreams]
+    netvms = list(dict.fromkeys([UPLINK, GATEWAY, *upstreams]))
     closed = [name for name in netvms if not is_clear(name, upstreams)]
     routes = {name: draw(st.sampled_from(["none", *netvms])) for name in _subset(draw, CLIENTS)}
     default = draw(st.sampled_from([None, "none", "keep", *closed]))
     vaults = _subset(draw, VAULTS)
-    listed = [*CLIENTS, GATEWAY, *(name for name in upstreams if name not in TUNNELS)]
+    services = [name for name in upstreams if name not in SHELTERS]
+    listed = [*CLIENTS, GATEWAY, *services]
     listed = [name for name in listed if name in routes or name in upstreams]
     listed = [name for name in listed if GATEWAY not in (routes.get(name), upstreams.get(name))]
     document = {
@@ -78,7 +107,7 @@ def pillars(draw):
             name: {
                 "kind": "openvpn",
                 "profile": "a.ovpn",
-                "endpoints": _subset(draw, _ENDPOINTS, 1),
+                "endpoints": _subset(draw, _TCP if _tor_first(name, upstreams) else _ENDPOINTS, 1),
                 **upstream,
             }
             for name, upstream in wired(TUNNELS).items()
@@ -93,10 +122,31 @@ def pillars(draw):
         "allowlists": {
             name: _subset(draw, _ALLOWED) for name in (_subset(draw, listed) if listed else ())
         },
-        "layout": {name: {"label": "blue"} for name in _subset(draw, CLIENTS + VAULTS)},
+        # A preset's name has a netvm of its own unless the pillar says so elsewhere.
+        "layout": {
+            name: {"label": "blue"} for name in _subset(draw, ("games", "keys", *routes, *vaults))
+        },
         "whonix": draw(st.sampled_from(_whonix(default or head, upstreams))),
     }
+    if GATEWAY in chain:
+        del document["whonix"]
     return {key: document[key] for key in draw(st.permutations(list(document)))}
+
+
+def where_tor_is(document):
+    """What the key `whonix` says, or the topology instead of it."""
+    chain, _ = CHAINS[document["topology"]]
+    if GATEWAY not in chain:
+        return document.get("whonix", "unmanaged")
+    return "direct" if is_clear(chain[GATEWAY], chain) else "behind_vpn"
+
+
+def _upstream(name, chain, upstreams):
+    """What a service's keys say of its upstream: nothing that the topology says."""
+    entry = chain.get("sys-vpn")
+    past = [each for each in TUNNELS if upstreams.get(each) == UPLINK]
+    said = entry in TUNNELS and (name == entry or (name == "sys-vpn" and past != [entry]))
+    return {"upstream": upstreams[name]} if said or name not in chain else {}
 
 
 @st.composite

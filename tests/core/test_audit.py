@@ -2,6 +2,7 @@
 """Each rule of the audit, on a machine that breaks it and on one that does not (R93)."""
 
 import copy
+import datetime
 
 import pytest
 
@@ -9,12 +10,17 @@ import qubes_vpn_audit
 import qubes_vpn_finding
 import qubes_vpn_model
 
-from .audit_machines import ACCEPT, DROP, ENDPOINT, PILLAR, well
+from .audit_machines import ACCEPT, DROP, ENDPOINT, PILLAR, TAKEN, well
 
 
 def novpn(machine, **more):
     """A second firewall, past the VPN."""
     return machine.add("fw-clear", netvm="sys-net", provides_network=True, **more)
+
+
+def _up_for(machine, name, days):
+    taken = datetime.datetime.fromisoformat(TAKEN).timestamp()
+    return machine.set(name, "start_time", f"{taken - days * 86400 - 1:.2f}", inherited=True)
 
 
 #: rule -> (what spoils the machine, whom it is found at).  Each machine breaks more than one rule;
@@ -91,6 +97,7 @@ SPOILT = {
         lambda m: m.policy("qubes-vpn.Switch +x work sys-vpn ask default_target=sys-vpn"),
         ["sys-vpn"],
     ),
+    "A314": (lambda m: m.feature("dom0", "x-qubes-vpn-bypass.work", "1"), ["work"]),
     "A401": (lambda m: m.set("vault", "netvm", "sys-firewall"), ["vault"]),
     "A402": (lambda m: m.set("vault", "default_dispvm", "dvm"), ["vault"]),
     "A308": (lambda m: None, ["sys-whonix"]),
@@ -112,6 +119,13 @@ SPOILT = {
     "A409": (lambda m: m.named("default_dispvm", None), ["dom0"]),
     "A410": (lambda m: m.feature("debian", "updates-available", "1"), ["debian"]),
     "A411": (lambda m: m.set("sys-firewall", "template_for_dispvms", True), ["sys-firewall"]),
+    "A412": (
+        lambda m: m.no_feature("debian", "last-updates-check").feature(
+            "dom0", "last-updates-check", "2026-02-20 12:00:00"
+        ),
+        ["debian", "dom0"],
+    ),
+    "A413": (lambda m: _up_for(m, "sys-net", days=31), ["sys-net"]),
 }
 
 #: Rules that look at the pillar too: rule -> (machine, pillar, whom it is found at).
@@ -130,6 +144,19 @@ SPOILT_WITH_PILLAR = {
         lambda p: p["firewalls"].update({"fw-clear": {"upstream": "sys-net"}}),
         ["fw-clear"],
     ),
+    "A313": (
+        lambda m: m.policy(
+            "qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-net"
+        ).named("updatevm", "sys-net"),
+        lambda p: p.update(
+            updates={
+                "templates": "sys-net",
+                "dom0": "sys-net",
+                "outside_vpn": ["templates", "dom0"],
+            }
+        ),
+        ["sys-net", "sys-net"],
+    ),
     "A201": (lambda m: m.no_feature("sys-vpn", "service.qubes-vpn"), lambda p: None, ["sys-vpn"]),
     "A202": (
         lambda m: m.no_feature("sys-dns", "service.qubes-vpn-dns"),
@@ -142,6 +169,30 @@ SPOILT_WITH_PILLAR = {
         ["sys-other"],
     ),
     "A307": (lambda m: m.set("sys-whonix", "netvm", "sys-net"), lambda p: None, ["sys-whonix"]),
+    "A601": (lambda m: m.set("sys-dns", "netvm", "sys-net"), lambda p: None, ["sys-dns"]),
+    "A602": (lambda m: m.set("work", "netvm", "sys-vpn"), lambda p: None, ["work"]),
+    "A501": (lambda m: None, lambda p: p.update(layout={"mail": {"label": "red"}}), ["mail"]),
+    "A502": (lambda m: None, lambda p: p.update(layout={"work": {"label": "red"}}), ["work"]),
+    "A503": (
+        lambda m: m.set("work", "netvm", "sys-dns"),
+        lambda p: p.update(layout={"work": {}}),
+        ["work"],
+    ),
+    "A504": (
+        lambda m: m.rules("work", DROP),
+        lambda p: p.update(layout={"work": {"allowlist": ["203.0.113.9:443/tcp"]}}),
+        ["work"],
+    ),
+    "A505": (
+        lambda m: m.add("banking", netvm="sys-firewall", label="green"),
+        lambda p: p.update(layout={"banking": {"netvm": "sys-firewall"}}),
+        ["banking"],
+    ),
+    "A506": (
+        lambda m: m.add("comms", netvm="sys-firewall", label="purple"),
+        lambda p: p.update(whonix_gateway="tor-gw", whonix="unmanaged", layout={"comms": {}}),
+        ["comms"],
+    ),
     "A901": (
         lambda m: None,
         lambda p: p.update(audit={"exceptions": [_exception("A101", "work")]}),
@@ -190,6 +241,79 @@ def test_each_rule_about_the_pillar_finds_what_breaks_it(rule):
     assert found(qubes_vpn_audit.audit(machine.data, model(change)), rule) == where
 
 
+def details(machine, promised, rule):
+    report = qubes_vpn_audit.audit(machine.data, promised)
+    return {each.qube: each.detail for each in report.findings if each.rule.id == rule}
+
+
+def multihop():
+    """A machine wired so, and its pillar."""
+    service = {"features": {"service.qubes-vpn": "1"}, "rules": [ENDPOINT, DROP]}
+    machine = well().add("entry", netvm="sys-net", provides_network=True, **service)
+    tunnels = {
+        **PILLAR["tunnels"],
+        "entry": {**PILLAR["tunnels"]["sys-vpn"], "upstream": "sys-net"},
+    }
+    machine.set("sys-vpn", "netvm", "entry")
+    return machine, model(lambda p: p.update(topology="multihop", tunnels=tunnels))
+
+
+def test_who_goes_past_one_of_two_tunnels():
+    """R88: and what somebody sees by that."""
+    machine, promised = multihop()
+    assert details(machine, promised, "A602") == {}
+    assert details(machine, promised, "A601") == {}
+    machine.set("work", "netvm", "entry")
+    way = "entry -> sys-net, past sys-firewall, sys-dns, sys-vpn"
+    more = "the VPN provider of entry: where you go, the names asked for"
+    assert details(machine, promised, "A602") == {"work": f"{way}; {more}"}
+
+
+def test_tunnels_in_another_order_than_the_pillars():
+    """R88: nobody is past one, and each provider sees what is the other's."""
+    machine, promised = multihop()
+    machine.set("entry", "netvm", "sys-vpn").set("sys-vpn", "netvm", "sys-net")
+    machine.set("sys-dns", "netvm", "entry")
+    assert details(machine, promised, "A601") == {
+        "entry": "its netvm is sys-vpn; the pillar says sys-net",
+        "sys-dns": "its netvm is entry; the pillar says sys-vpn",
+        "sys-vpn": "its netvm is sys-net; the pillar says entry",
+    }
+    found = details(machine, promised, "A602")["work"]
+    assert "in another order than the pillar's" in found
+    assert "the VPN provider of sys-vpn: your line's address; " in found
+    assert found.endswith("the VPN provider of entry: where you go")
+
+
+def test_tor_where_the_topology_does_not_have_it():
+    """R88: Whonix' gateway past the VPN; its clients are past it with it."""
+    machine = well().set("sys-whonix", "netvm", "sys-net").set("work", "netvm", "sys-whonix")
+    promised = model(
+        lambda p: (
+            p.pop("whonix")
+            and p.update(topology="tor-over-vpn", routes={"qubes": {"work": "sys-whonix"}})
+        )
+    )
+    assert details(machine, promised, "A601")["sys-whonix"] == (
+        "its netvm is sys-net; the pillar says sys-firewall"
+    )
+    assert details(machine, promised, "A307") == {
+        "sys-whonix": "it is past every VPN qube; by the pillar it is behind them"
+    }
+    assert details(machine, promised, "A602") == {
+        "work": "sys-whonix -> sys-net, past sys-firewall, sys-vpn; "
+        "your line and its provider: that Tor is used; Tor's first relay: your line's address"
+    }
+
+
+def test_who_heeds_no_list_is_not_told_to_have_one():
+    """R88: a firewall between the VPN and Tor; Whonix' gateway heeds no lists."""
+    machine = well().add("fw-tor", netvm="sys-whonix", provides_network=True)
+    machine.set("sys-whonix", "netvm", "sys-net").set("sys-vpn", "netvm", "fw-tor")
+    machine.set("sys-firewall", "netvm", "sys-vpn")
+    assert found(qubes_vpn_audit.audit(machine.data), "A209") == []
+
+
 def test_every_rule_has_its_machine_and_an_id_of_its_own():
     ids = [rule.id for rule in qubes_vpn_audit.RULES]
     assert sorted(ids) == sorted({*SPOILT, *SPOILT_WITH_PILLAR})
@@ -198,6 +322,20 @@ def test_every_rule_has_its_machine_and_an_id_of_its_own():
         assert rule.reason.endswith(".")
         assert rule.fix.endswith(".")
         assert not rule.title.endswith(".")
+
+
+@pytest.mark.parametrize("rule", ["A502", "A503", "A504", "A505", "A506"])
+def test_a_layout_that_is_held_has_no_finding(rule):
+    """R10, R11. The list in qubesd's order of words, and with a comment."""
+    listed = "action=accept proto=tcp dst4=203.0.113.9/32 dstports=443-443 comment=x"
+    machine = well().rules("work", listed, DROP).set("vault", "default_dispvm", None)
+    machine.add("banking", label="green").add("comms", netvm="sys-whonix", label="purple")
+
+    def change(pillar):
+        work = {"allowlist": ["203.0.113.9:443/tcp"]}
+        pillar["layout"] = {"work": work, "banking": {}, "comms": {}, "vault": {}}
+
+    assert found(qubes_vpn_audit.audit(machine.data, model(change)), rule) == []
 
 
 def test_an_uplink_with_the_service_of_a_vpn_qube_is_told():
@@ -277,7 +415,9 @@ def test_an_inventory_that_is_too_old_is_said_and_no_rule_passes_by_it():
     machine = well()
     del machine.data["more"]
     report = qubes_vpn_audit.audit(machine.data)
-    assert {rule.id for rule, _ in report.unknown} == {"A211", "A212", "A312", "A410"}
+    assert {rule.id for rule, _ in report.unknown} == {
+        *("A211", "A212", "A312", "A410", "A412", "A413")
+    }
     assert all("is not in this inventory" in why for _, why in report.unknown)
 
 

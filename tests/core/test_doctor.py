@@ -13,6 +13,8 @@ import qubes_vpn_overview
 import qubes_vpn_policy
 import qubes_vpn_told
 
+from .audit_machines import CHECKED, MORE, TAKEN
+
 PILLAR = {
     "tunnels": {
         "sys-vpn": {"kind": "wireguard", "profile": "se.conf", "endpoints": ["192.0.2.1:51820/udp"]}
@@ -60,9 +62,11 @@ ROWS = {
     "s2 restart of the firewall's service": {"D209"},
     "s3 a bank's list without its DNS": {"D123"},
     "s3 restart after updates": {"D104"},
+    "s3 updates at fixed times": {"D105"},
     "s3 clock of a qube": {"D423"},
     "a qube is off, or hung": {"D102", "D103"},
     "a rule of the user's goes before ours in dom0's policy": {"D124"},
+    "a bypass is open": {"D125"},
 }
 
 
@@ -85,8 +89,9 @@ def healthy(model=MODEL):
     endpoints = ["action=accept proto=udp dst4=192.0.2.1/32 dstports=51820-51820", "action=drop"]
     flags = {"service.qubes-vpn": "1", "service.network-manager": "1"}
     qubes = {
-        "dom0": {**qube(), "class": "AdminVM"},
-        "t": {**qube(None), "class": "TemplateVM", "features": {"qubes-firewall": "1"}},
+        "dom0": {**qube(), "class": "AdminVM", "features": {**CHECKED}},
+        "t": {**qube(None), "class": "TemplateVM", "features": {"qubes-firewall": "1", **CHECKED}},
+        "other": {**qube(None), "class": "TemplateVM"},  # the network does not rest on it
         "sys-net": qube(provides=True),
         "sys-vpn": qube("t", "sys-net", True, features=flags, firewall=endpoints),
         "sys-dns": qube("t", "sys-vpn", True, features={"service.qubes-vpn-dns": "1"}),
@@ -94,7 +99,8 @@ def healthy(model=MODEL):
         "work": qube("t", "sys-firewall", power="Halted"),
         "vault": qube("t"),
     }
-    inventory = {"globals": {"default_netvm": "sys-firewall"}, "qubes": qubes, "policy": {}}
+    globals_ = {"default_netvm": "sys-firewall", "updatevm": "sys-firewall"}
+    inventory = {"globals": globals_, "qubes": qubes, "policy": {}, "taken": TAKEN, "more": MORE}
     told = {"sys-vpn": vpn(), "sys-dns": dns()}
     if model is APP:
         told["sys-vpn"]["tunnel"] |= {"kind": "mullvad", "profiles": []}
@@ -222,6 +228,7 @@ PLANTED = {
     "D102": lambda it: of_qubes(it)["sys-firewall"].update(power="Paused"),
     "D103": lambda it: it.silent.update({it.told.popitem()[0]: "no whole answer"}),
     "D104": lambda it: it._replace(stale=frozenset(["sys-vpn"])),
+    "D105": lambda it: of_qubes(it)["t"]["features"].pop("last-updates-check"),
     "D111": netvm("sys-dns", "sys-net"),
     "D112": lambda it: properties(it, "sys-dns")["provides_network"].update(value=False),
     "D113": netvm("work", "sys-net"),
@@ -236,6 +243,7 @@ PLANTED = {
     "D124": lambda it: it.inventory["policy"].update(
         {"10-a.policy": ["* * dev @anyvm ask"], "30-qubes-vpn-services.policy": DENIED}
     ),
+    "D125": lambda it: of_qubes(it)["dom0"]["features"].update({"x-qubes-vpn-bypass.work": "1"}),
     "D201": lambda it: kill(it).update(state="absent"),
     "D202": lambda it: kill(it).update(state="altered", drift=2),
     "D203": lambda it: kill(it).update(state="closed", problems=1),
@@ -355,6 +363,47 @@ def ways(value, path=()):
         yield from ways(inner, (*path, key))
 
 
+TOR = qubes_vpn_model.build(
+    {**PILLAR, "topology": "dns-tor-vpn", "routes": {"qubes": {"work": "sys-firewall"}}}
+)
+
+
+def findings(subject):
+    return {(each.rule.id, each.qube) for each in qubes_vpn_doctor.examine(subject).findings}
+
+
+def test_whonix_gateway_is_looked_at_where_the_topology_has_it():
+    """R08, R88: whether it is there, and hangs where the topology says."""
+    subject = healthy(TOR)
+    assert findings(subject) == {("D101", "sys-whonix"), ("D111", "sys-dns")}
+    of_qubes(subject)["sys-whonix"] = qube("t", "sys-net", True)
+    netvm("sys-dns", "sys-whonix")(subject)
+    assert findings(subject) == {("D113", "sys-whonix")}
+    netvm("sys-whonix", "sys-vpn")(subject)
+    assert findings(subject) == set()
+
+
+def overview(subject):
+    return qubes_vpn_overview.data(subject, qubes_vpn_doctor.examine(subject), [])
+
+
+def test_the_overview_marks_who_is_in_clear():
+    """R67: past each tunnel, and past Tor; by an uplink that the pillar does not name too."""
+    subject = healthy()
+    of_qubes(subject)["games"] = qube("t", "sys-net")
+    of_qubes(subject)["anon"] = qube("t", "gateway")
+    of_qubes(subject)["gateway"] = {**qube("t", "sys-net", True), "tags": ["anon-gateway"]}
+    of_qubes(subject)["lost"] = qube("t", "modem")
+    of_qubes(subject)["modem"] = qube("t", None, True)
+    lines = qubes_vpn_overview.text(overview(subject)).splitlines()
+    assert lines[:4] == [
+        "anon -> gateway -> sys-net",
+        "lost -> modem  IN CLEAR",
+        "work -> sys-firewall -> sys-dns -> sys-vpn -> sys-net",
+        "games -> sys-net  IN CLEAR",
+    ]
+
+
 #: What may be at one place or another of a form.
 POOL = (
     *(None, True, False, 0, 2**53, [], {}),
@@ -388,6 +437,29 @@ def test_whatever_form_a_qube_sends_it_is_examined_and_shown(name):
             assert (text + qubes_vpn_finding.text(report)).isascii()
             seen += 1
     assert seen > 30
+
+
+def test_the_screen_tells_who_is_to_be_restarted_and_who_fetches_updates():
+    """R07, R14. Upstream first; a choice of the pillar's is told as one."""
+    chosen = {"templates": "sys-net", "outside_vpn": ["templates"]}
+    subject = healthy(qubes_vpn_model.build({**PILLAR, "updates": chosen}))
+    subject = subject._replace(stale=frozenset(["sys-firewall", "sys-vpn", "sys-dns"]))
+    rule = "qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-net"
+    subject.inventory["policy"].update({"30-a.policy": [rule]})
+
+    def lines():
+        report = qubes_vpn_doctor.examine(subject)
+        return qubes_vpn_overview.text(qubes_vpn_overview.data(subject, report, [])).splitlines()
+
+    restarts = "To be restarted: sys-vpn, sys-dns, sys-firewall (sudo qubesctl qubes_vpn.restarts)"
+    assert restarts in lines()
+    assert "Updates: templates by sys-net IN CLEAR, by choice; dom0 by sys-firewall" in lines()
+    subject.inventory["globals"]["updatevm"] = "sys-net"  # which nobody has chosen
+    clear = "Updates: templates by sys-net IN CLEAR, by choice; dom0 by sys-net IN CLEAR"
+    assert clear in lines()
+    subject.inventory["globals"]["updatevm"] = "sys-firewall"
+    subject.inventory["policy"]["30-a.policy"][0] = "!include elsewhere"
+    assert "Updates: templates not known; dom0 by sys-firewall" in lines()
 
 
 def test_fixes_are_whole_sentences_for_the_qube():

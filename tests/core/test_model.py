@@ -225,7 +225,7 @@ def test_whonix_direct_needs_one_way_past_the_vpn():
 
 def test_layout_qubes():
     """R10: what is not written is Qubes' default."""
-    qube = build(layout={"banking": {"label": "green"}}).layout["banking"]
+    qube = build(layout={"mail": {"label": "green"}}).layout["mail"]
     assert (qube.template, qube.memory, qube.maxmem, qube.disposable_template) == (
         None,
         None,
@@ -253,6 +253,31 @@ def test_a_name_may_sound_like_a_secret():
     """A qube may be called `passwords`; a value under such a name is refused where none belongs."""
     assert problems(pillar(routes={"qubes": {"passwords": "none"}}, vaults=["passwords"])) == {}
     assert "secret" in problems(pillar(templates={"password": "hunter2"}))["templates.password"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("netvm", "sys-firewall", "is not past the VPN"),
+        ("netvm", "sys-whonix", "ignores its clients' firewall lists"),
+        ("netvm", "elsewhere", "there is no firewall or uplink 'elsewhere'"),
+        ("name", "work", "is another qube of this pillar"),
+        ("name", "sys-vpn", "is another qube of this pillar"),
+        ("template", "vault", "is a vault"),
+        ("template", "t-vpn", "is a template"),
+        ("template", "sys-vpn", "carries the network"),
+        ("minutes", 61, "not possible here"),
+        ("minutes", 0, "not possible here"),
+    ],
+)
+def test_a_bypass_leads_out_and_is_nobodys_qube(key, value, what):
+    """R05."""
+    right = {"netvm": "sys-firewall-novpn", "template": "default-dvm"}
+    more = {"routes": {"qubes": {"work": "sys-firewall"}}, "vaults": ["vault"]}
+    assert problems(past_vpn(**more, bypass=right)) == {}
+    found = problems(past_vpn(**more, bypass={**right, key: value}))
+    assert [*found] == [f"bypass.{key}"]
+    assert what in found[f"bypass.{key}"]
 
 
 # --- pillar.example
@@ -289,6 +314,7 @@ def test_example_has_every_key_and_no_other(pillar_example):
     known, there = _keys(qubes_vpn_schema.PILLAR, EXAMPLE)
     commented = {("tunnels", "*", "relays"), ("tunnels", "*", "mullvad")}
     commented |= {("resolvers", "*", "dnscrypt", "blocked_names_file")}
+    commented |= {("layout", "*", "firewall")}
     assert known - there == {("firewalls", "*", "template"), *commented}
     assert there - known == set()
     assert "# template: left out, it is dom0's default template" in pillar_example

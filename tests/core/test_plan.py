@@ -358,20 +358,21 @@ def test_layout():
     """R10: made without a netvm, closed, and only then connected."""
     steps = layout(pillar(**LAYOUT))
     assert ids(steps) == [
+        "dvm: present",
+        "dvm: may reach its allowlist only",
+        "dvm -> none",
         "vault: present",
         "vault -> none",
         "banking: present",
         "banking: may reach its allowlist only",
         "banking -> sys-firewall",
-        "dvm: present",
-        "dvm: may reach its allowlist only",
-        "dvm -> none",
     ]
     assert find(steps, "banking: present").args == {
         "name": "banking",
         "label": "green",
         "template": "debian-13-xfce",
         "settings": {"memory": 400},
+        "adopted": True,
     }
     assert find(steps, "dvm: present").args["settings"] == {"template_for_dispvms": True}
 

@@ -10,7 +10,13 @@ import qubes_vpn_model
 import qubes_vpn_plan
 from qubes_vpn_guard import guard_of, opened
 
-from .machines import GATEWAY, is_clear, machines, pillars
+from .machines import CHAINS, GATEWAY, is_clear, machines
+from .machines import pillars as pillars_of
+
+
+def pillars():
+    """Of any topology."""
+    return pillars_of(["custom", *CHAINS])
 
 
 def planned(document):
@@ -63,10 +69,10 @@ def test_services_then_vaults_then_clients_then_the_default(document):
     wired = places(steps, state="netvm")
     services = [wired[name] for name in model.services]
     vaults = [wired[name] for name in model.vaults if name in wired]
+    services += [wired[GATEWAY]] if GATEWAY in wired else []
+    carriers = [*model.services, GATEWAY]
     clients = [
-        place
-        for name, place in wired.items()
-        if name not in model.services and name not in model.vaults
+        place for name, place in wired.items() if name not in carriers and name not in model.vaults
     ]
     order = [*sorted(services), *sorted(vaults), *sorted(clients)]
     assert order == sorted(order)
@@ -76,6 +82,16 @@ def test_services_then_vaults_then_clients_then_the_default(document):
     told = ["leftovers", "stranded"]
     assert rest[last:] == [*told, "management", *["disposables"] * last, "ways_round"]
     assert not last or rest[0] == "default_netvm"
+
+
+@given(document=pillars())
+def test_each_upstream_is_wired_before_what_is_downstream_of_it(document):
+    """R92. Whonix' gateway too, where the pillar says what it hangs on (R08, R88)."""
+    model, steps, _ = planned(document)
+    wired = places(steps, state="netvm")
+    for name in model.services:
+        ways = [wired[each] for each in model.path(name) if each in wired]
+        assert ways == sorted(ways, reverse=True)
 
 
 @given(document=pillars())

@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from qubes_vpn_record import NAME, Record, Unusable, read
+import qubes_vpn_undo
+from qubes_vpn_record import NAME, Record, Unusable, events, read
 
 GUARD = {"uplink": "sys-net", "shelters": ["sys-vpn"], "services": [], "outside_vpn": []}
 
@@ -45,6 +46,21 @@ def test_lines_come_back_as_they_were_written(folder):
         {"making": "sys-vpn"},
         {"made": "sys-vpn", "uuid": "3-4"},
     ]
+
+
+def test_an_event_belongs_to_no_run(folder):
+    """R67. It may come first, and neither begins a run nor ends one."""
+    record = Record(folder)
+    record.event("bypass opened", "disp-portal", "joanna", minutes=15)
+    change(record)
+    Record(folder).event("bypass closed", "disp-portal", "timer")
+    change(record)
+    lines = read(folder)
+    assert [next(iter(line)) for line in lines] == ["event", "run", "change", "event", "change"]
+    first, last = events(lines, "disp-portal")
+    assert (first["by"], first["minutes"], last["by"]) == ("joanna", 15, "timer")
+    assert events(lines, "work") == []
+    assert [len(run.lines) for run in qubes_vpn_undo.runs(lines)] == [2]
 
 
 def test_nothing_is_written_for_a_run_that_changes_nothing(folder):

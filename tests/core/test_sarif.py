@@ -51,7 +51,7 @@ def test_what_is_excepted_is_suppressed_and_what_is_not_known_is_told(document):
     (ran,) = run["invocations"]
     assert not ran["executionSuccessful"]
     told = {each["descriptor"]["id"] for each in ran["toolConfigurationNotifications"]}
-    assert told == {"A211", "A212", "A312", "A410"}
+    assert told == {"A211", "A212", "A312", "A410", "A412", "A413"}
 
 
 def test_it_is_what_the_official_schema_asks_for(document):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import reference
-from reference import pictures, pillar, words
+from reference import observers, pictures, pillar, words
 
 import qubes_vpn_audit
 import qubes_vpn_doctor
@@ -155,6 +155,15 @@ class TestPictures:
         text = PILLAR.replace("  tunnels:", "  topology: round\n  tunnels:")
         with pytest.raises(ValueError, match="round"):
             pictures.write(text)
+
+
+def test_who_sees_what_is_that_of_the_pillar_above():
+    """R70: each way of it has a table."""
+    text = PILLAR.replace("sys-vpn", "sys-other") + "and\n" + PILLAR
+    told = observers.write(text)
+    assert "every other qube → sys-firewall → sys-dns → sys-vpn → sys-net" in told
+    assert "| the VPN provider of sys-vpn | sees | sees | sees |  | sees |  |" in told
+    assert "sys-other" not in told
 
 
 def test_an_unknown_mark_is_an_error():

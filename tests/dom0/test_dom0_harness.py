@@ -211,8 +211,8 @@ FAULTS = {
     ),
     "an undo that undoes nothing": (
         "qubes_vpn_restore.py",
-        "    klass = machine.klass(name)\n    with in_words",
-        "    return None\n    klass = machine.klass(name)\n    with in_words",
+        "    klass = machine.klass(name)\n    if klass ==",
+        "    return None\n    klass = machine.klass(name)\n    if klass ==",
         "test_6",
     ),
     "somebody else's qube": (

@@ -2,6 +2,7 @@
 """`qubes-vpn graph`: nobody is missing, nothing overlaps, and who is in clear is red (R65)."""
 
 import contextlib
+import io
 import json
 import re
 import subprocess
@@ -12,9 +13,10 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from networks import networks
+from rich.console import Console
 
 from qubes_vpn_formula.cli import main
-from qubes_vpn_formula.picture import View, layout, png, svg, tree
+from qubes_vpn_formula.picture import View, layout, png, svg, text, tree
 from qubes_vpn_network import CLEAR, CLIENT, OFFLINE, SHELTERED, UPLINK, Qube
 
 _QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,12 +57,63 @@ def pillar(tmp_path):
     return str(path)
 
 
+def test_the_layouts_qubes_are_drawn_as_their_own_run_would_make_them(tmp_path, capsys):
+    """R10: one that is not there hangs where the pillar says, a vault nowhere."""
+    path = tmp_path / "pillar.sls"
+    path.write_text(PILLAR + "  layout: {mail: {label: green, netvm: sys-firewall}, comms: {}}\n")
+    assert main(["graph", str(path), "--embedded", "fresh", "--before", "--after"]) == 0
+    before, after = capsys.readouterr().out.split("\nAfter a run, and one of qubes.layout\n")
+    assert "mail" not in before
+    assert "                ├── mail  (new)\n" in after
+    assert "                ├── comms  (new)\n" in after
+
+
 def test_text_before_and_after_a_run(pillar, capsys):
     assert main(["graph", pillar, "--embedded", "fresh", "--before", "--after"]) == 0
     before, after = capsys.readouterr().out.split("\nAfter a run\n")
     assert after == AFTER
     assert before.startswith("The machine now\nInternet\n└── sys-net\n    └── sys-firewall\n")
     assert "        └── work  in clear\n" in before
+
+
+WATCHED = """\
+default-dvm, personal, work -> sys-firewall -> sys-dns -> sys-vpn -> sys-net
+  WHO                                       ADDRESS  ACCOUNT  VPN   TOR  DESTINATIONS  NAMES
+  your line and its provider                sees     -        sees  -    -             -
+  the VPN provider of sys-vpn               sees     sees     sees  -    sees          -
+  who runs the resolvers that sys-dns asks  -        -        sees  -    -             sees
+  the servers that you visit                -        -        sees  -    sees          -
+Both who you are and where you go: the VPN provider of sys-vpn.
+
+untrusted -> sys-firewall-novpn -> sys-net
+  WHO                         ADDRESS  ACCOUNT  VPN  TOR  DESTINATIONS  NAMES
+  your line and its provider  sees     -        -    -    sees          sees
+  the servers that you visit  sees     -        -    -    sees          -
+Both who you are and where you go: your line and its provider.
+"""
+
+
+def test_who_sees_what(pillar, capsys):
+    """R70, R88: of the machine as it is drawn, in each form."""
+    words = ["graph", pillar, "--embedded", "fresh", "--after", "--observers"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{AFTER}\n{WATCHED}"
+    assert main([*words, "--json"]) == 0
+    (view,) = json.loads(capsys.readouterr().out)
+    inside, clear = view["observers"]
+    assert clear["clients"] == ["untrusted"]
+    assert clear["observers"][0]["sees"] == ["address", "destinations", "names"]
+    assert [each["kind"] for each in inside["observers"]] == [
+        "line",
+        "provider",
+        "operator",
+        "destination",
+    ]
+    assert main([*words, "--format", "svg"]) == 0
+    root = ElementTree.fromstring(capsys.readouterr().out)  # noqa: S314 - ours
+    dots = [each.get("fill") for each in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(dots) == WATCHED.count("sees")
+    assert dots.count(_RED) == 4 + 3  # of the VPN's provider, and of the line in clear
 
 
 def test_the_machine_itself_is_not_written_to(pillar, embedded):
@@ -245,6 +298,39 @@ _CHAIN = [
     Qube("work", "AppVM", "blue", "sys-vpn", None, True, CLIENT, SHELTERED, "sys-vpn"),
     Qube("games", "AppVM", "blue", "sys-firewall", None, True, CLIENT, CLEAR),
 ]
+
+
+def _carrier(name, netvm, role):
+    return Qube(name, "AppVM", "red", netvm, None, True, role, SHELTERED, name, limited=True)
+
+
+def test_what_is_inside_of_what():
+    """R88: tunnels in tunnels and in Tor, in the edges, the legend and the words."""
+    qubes = [
+        Qube("sys-net", "AppVM", "red", None, None, True, "uplink", UPLINK),
+        _carrier("outer", "sys-net", "tunnel"),
+        _carrier("tor", "outer", "tor"),
+        Qube("between", "AppVM", "red", "tor", None, True, "firewall", SHELTERED, "tor"),
+        _carrier("inner", "between", "tunnel"),
+        Qube("work", "AppVM", "blue", "inner", None, True, CLIENT, SHELTERED, "inner"),
+    ]
+    flows = dict(_flows(tree.grow(qubes)))
+    assert flows == {
+        "sys-net": ("Tor in a tunnel",),
+        "outer": ("Tor in a tunnel",),
+        "tor": ("tunnel in Tor",),
+        "between": ("tunnel",),
+        "inner": ("tunnel",),
+    }
+    legend = {each.text for each in _elements(qubes, "text")}
+    assert {"Tor in a tunnel", "tunnel in Tor", "tunnel"} <= legend
+    assert "tunnel in a tunnel" not in legend
+    console = Console(file=io.StringIO(), width=120)
+    text.draw(console, View("", qubes))
+    shown = console.file.getvalue()
+    assert "outer  tunnel, Tor inside it\n" in shown
+    assert "tor  Tor, a tunnel inside it\n" in shown
+    assert "inner  tunnel\n" in shown
 
 
 @_QUICK

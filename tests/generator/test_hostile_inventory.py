@@ -114,6 +114,10 @@ SPOILT = {
     "a mapping as a power": lambda taken: taken["qubes"]["work"].update(power={"a": 1}),
     "a list as a release": lambda taken: taken.update(release=["4.3"]),
     "a release of its own": lambda taken: taken.update(release=ESCAPE),
+    "no time": lambda taken: taken.pop("taken") and None,
+    "a time of no zone": lambda taken: taken.update(taken="2026-01-31T12:00:00"),
+    "a time of its own": lambda taken: taken.update(taken=ESCAPE),
+    "a time before all": lambda taken: taken.update(taken="0001-01-01T00:00:00+23:59"),
     "a version of its own": lambda taken: taken.update(version=ESCAPE * 1000),
     "a number without end": lambda taken: taken["qubes"]["work"]["properties"].update(
         memory={"value": 10**4000, "inherited": False}

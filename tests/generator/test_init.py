@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.cli import main
+from qubes_vpn_schema import TOPOLOGIES
 
 PINS = {
     "ivpn-sweden.conf": ["--address", "se1.wg.ivpn.net=198.51.100.20"],
@@ -46,6 +47,25 @@ def test_makes_a_clean_pillar_without_secrets(path, topology, tmp_path, capsys):
     assert "sys-vpn:/rw/config/vpn/credentials/" in output.read_text()
     assert "/rw/config/vpn/credentials" in shown.err
     assert f"qvm-copy {path.name}" in shown.err
+
+
+@pytest.mark.parametrize("topology", sorted({*TOPOLOGIES} - {"custom", "multihop"}))
+def test_each_topology_of_one_tunnel(topology, tmp_path, capsys):
+    """R88. Clients go to its head; what Tor does not carry is refused, by the option's name."""
+    output = tmp_path / "pillar.sls"
+    words = ["--topology", topology, "--route", "work", "--output", str(output)]
+    code = init(Path(MULLVAD).name, *words)
+    if topology == "vpn-over-tor":
+        assert (code, output.exists()) == (2, False)
+        assert capsys.readouterr().err.startswith(
+            "--topology: qubes_vpn.tunnels.sys-vpn.kind: Tor "
+        )
+        return
+    assert code == 0
+    model = pillarfile.read(str(output)).model
+    assert (model.topology, model.routes["work"]) == (topology, model.chain[0])
+    upstream = model.services["sys-vpn"].upstream
+    assert f"# upstream: {upstream}\n" in output.read_text(encoding="utf-8")
 
 
 def test_pillar_text(capsys):
@@ -81,6 +101,30 @@ def test_choices(capsys):
     assert found["tunnels"]["vpn-se"]["template"] == "my-vpn"
     assert found["routes"]["qubes"] == {"work": "vpn-se"}
     assert found["vaults"] == ["v1", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "layout"),
+    [
+        (["--layout"], "canonical"),
+        (["--layout", "banking", "vault"], {"banking": {}, "vault": {}}),
+        (["--vault", "vault", "--route", "work", "--layout"], "canonical"),
+    ],
+)
+def test_a_layout(words, layout, tmp_path, capsys):
+    """R10."""
+    assert init("split.conf", *words) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["qubes_vpn"]["layout"] == layout
+    path = tmp_path / "pillar.sls"
+    path.write_text(text)
+    assert main(["check", str(path)]) == 0
+    said = "layout.banking: nothing says what it may reach, so it is offline. Write its allowlist"
+    assert said in capsys.readouterr().out
+    assert init("split.conf", *words, "--output", str(tmp_path / "other.sls")) == 0
+    assert "qubesctl state.sls qubes.layout\n" in capsys.readouterr().err
+    assert init("split.conf", "--layout", "mail") == 2
+    assert "invalid choice: 'mail'" in capsys.readouterr().err
 
 
 def test_a_pillar_with_problems_is_not_written(tmp_path, capsys):

@@ -263,6 +263,8 @@ def test_a_machine_with_much_on_it(tmp_path, pillar, embedded, inventory, capsys
     call("work", "admin.vm.Start")
     call("work", "admin.vm.Pause")
     first = json.loads(Path(inventory()).read_text())
+    started = {"value": "1767225600.25", "inherited": True}  # which the embedded Qubes never has
+    first["qubes"]["work"]["properties"]["start_time"] = started
     path = tmp_path / "copy.json"
     inventory_file.write_state(first, path, "x")
     copy = EmbeddedQubes(path)
@@ -270,4 +272,6 @@ def test_a_machine_with_much_on_it(tmp_path, pillar, embedded, inventory, capsys
     machine = dom0.machine(path, dry=True)
     import qubes_vpn_inventory
 
-    assert qubes_vpn_inventory.take(machine, {}) == first
+    again = qubes_vpn_inventory.take(machine, {})
+    assert again.pop("taken") >= first.pop("taken")
+    assert again == first

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import qubesadmin.app
-from core.machines import CHAINS, GATEWAY, way
+from core.machines import CHAINS, GATEWAY, way, where_tor_is
 
 import qubes_vpn_dom0
 import qubes_vpn_model
@@ -21,6 +21,8 @@ ENDPOINTS = {
     "203.0.113.7:51820/udp": "action=accept dst4=203.0.113.7/32 proto=udp dstports=51820-51820",
     "198.51.100.0/24:443-500/udp": "action=accept dst4=198.51.100.0/24 proto=udp dstports=443-500",
     "[2001:db8::7]:51820/udp": "action=accept dst6=2001:db8::7/128 proto=udp dstports=51820-51820",
+    "203.0.113.7:443/tcp": "action=accept dst4=203.0.113.7/32 proto=tcp dstports=443-443",
+    "[2001:db8::7]:443/tcp": "action=accept dst6=2001:db8::7/128 proto=tcp dstports=443-443",
 }
 ALLOWED = {
     "dns": "action=accept specialtarget=dns",
@@ -97,7 +99,7 @@ class Watch:
         self._before = oracle.netvms(self._state)
         self._rules = {name: [oracle.rules(self._state, name)] for name in self._before}
         self._providers = oracle.providers(self._state)
-        self._behind = {GATEWAY} if document["whonix"] == "behind_vpn" else set()
+        self._behind = behind(document)
         self._may = self._in_clear() | outside(document)
         self._offline = oracle.offline_by_choice(self._state) - routed(document)
         self._listed = {name: ENDPOINTS.values() for name in document["tunnels"]}
@@ -169,9 +171,17 @@ class Watch:
         self.found.append(f"{self._step}: after {call}: {what}")
 
 
+def behind(document):
+    """Shelters that the pillar puts behind another one: what they send themselves counts too."""
+    wiring, shelters = design(document), {GATEWAY, *document["tunnels"]}
+    if where_tor_is(document) == "behind_vpn":  # by the default, which leads through a tunnel
+        wiring.setdefault(GATEWAY, next(iter(document["tunnels"])))
+    return {name for name in shelters if shelters & {*way(name, wiring)[1:]}}
+
+
 def outside(document):
     """Who may be in clear by the pillar; a VPN qube is not in clear as long as it is limited."""
-    gateway = {GATEWAY} if document["whonix"] == "direct" else set()
+    gateway = {GATEWAY} if where_tor_is(document) == "direct" else set()
     wiring, shelters = design(document), {GATEWAY, *document["tunnels"]}
     services = {*document["resolvers"], *document["firewalls"]}
     in_clear = {name for name in services if not shelters & {*way(name, wiring)}}
@@ -180,12 +190,13 @@ def outside(document):
 
 def routed(document):
     """Whose netvm the pillar gives."""
-    gateway = set() if document["whonix"] == "unmanaged" else {GATEWAY}
+    gateway = set() if where_tor_is(document) == "unmanaged" else {GATEWAY}
     return {*design(document), *document["routes"]["qubes"], *gateway}
 
 
 def design(document):
-    """Every service qube's upstream by the pillar."""
+    """Every service qube's upstream by the pillar, and that of the gateway by the topology."""
     chain, _ = CHAINS[document["topology"]]
     services = {**document["tunnels"], **document["resolvers"], **document["firewalls"]}
-    return {name: keys.get("upstream", chain.get(name)) for name, keys in services.items()}
+    wiring = {name: keys.get("upstream", chain.get(name)) for name, keys in services.items()}
+    return wiring | ({GATEWAY: chain[GATEWAY]} if GATEWAY in chain else {})

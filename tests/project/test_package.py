@@ -63,7 +63,10 @@ def test_wheel_has_the_command_the_core_and_the_formula_and_nothing_else(checkou
         {f"{package}/{name}" for name in _files(checkout / package)}
         | _files(checkout / "_utils")
         | trees
-        | {f"{package}/formula/{name}" for name in ("LICENSE", "pillar.example", *INSTALLED_DOCS)}
+        | {
+            f"{package}/formula/{name}"
+            for name in ("LICENSE", "pillar.example", "dom0/qubes-vpn", *INSTALLED_DOCS)
+        }
     )
     about = f"qubes_vpn_formula-{__version__}.dist-info/"
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(about)}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A dom0 in which README.md's commands run as they are written.
 
-It has a /srv, a /var/cache and a /var/lib of its own, by a private mount namespace, a home folder,
-and stand-ins for Qubes' commands (`dom0bin`). Salt and the Admin API's embedded Qubes are real;
-Salt gets the formula's modules only as they are installed and synced. Other qubes that Salt works
-in are the lab's (`targets`).
+It has a /srv, a /usr/local/bin, a /var/cache and a /var/lib of its own, by a private mount
+namespace, an /etc over this machine's, a home folder, and stand-ins for Qubes' commands
+(`dom0bin`). Salt and the Admin API's embedded Qubes are real; Salt gets the formula's modules only
+as they are installed and synced. Other qubes that Salt works in are the lab's (`targets`).
 """
 
 import os
@@ -25,7 +25,13 @@ from qubes_vpn_formula.lab.booted.dom0 import MINION
 
 STAND_INS = Path(__file__).resolve().parent / "dom0bin"
 _PACKAGE = Path(qubes_vpn_formula.__file__).parent
-_MOUNT = 'for one in srv var/cache var/lib; do mount --bind "$1/$one" "/$one" || exit 1; done'
+_PLACES = "srv usr/local/bin var/cache var/lib"
+#: dom0's qrexec policy is written below /etc, of which programs here need the rest.
+_OVER_ETC = "lowerdir=/etc,upperdir=$1/etc-upper,workdir=$1/etc-work"
+_MOUNT = (
+    f'for one in {_PLACES}; do mount --bind "$1/$one" "/$one" || exit 1; done; '
+    f'mount -t overlay etc -o "{_OVER_ETC}" /etc || exit 1'
+)
 _RUN = f'{_MOUNT}; cd "$1/home" && exec sh -c "$2"'
 
 
@@ -41,7 +47,7 @@ class Ran:
 
 
 class Dom0:
-    """One dom0 whose /srv, /var and home are the folders `srv`, `var` and `home` of `folder`.
+    """One dom0 whose /srv, /usr/local/bin, /var and home are folders of `folder`.
 
     qubes: the folder with the home folders of its qubes.
     """
@@ -50,7 +56,16 @@ class Dom0:
         self.folder = folder
         # What Qubes' packages have put there.
         salt = ("srv/salt", "srv/pillar", "var/cache/salt/minion")
-        for made in ("home", "etc", "off", "var/lib", *salt):
+        for made in (
+            "home",
+            "etc",
+            "etc-upper",
+            "etc-work",
+            "off",
+            "usr/local/bin",
+            "var/lib",
+            *salt,
+        ):
             (folder / made).mkdir(parents=True)
         self.machine = EmbeddedQubes(folder / "qubes.json")
         # The embedded Qubes away from the checkout, whose `_utils` it would make importable.
@@ -62,7 +77,7 @@ class Dom0:
             self.machine.path,
             {
                 "HOME": str(folder / "home"),
-                "PATH": f"{STAND_INS}:{os.environ['PATH']}",
+                "PATH": f"{STAND_INS}:/usr/local/bin:{os.environ['PATH']}",
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": os.pathsep.join(map(str, python_path)),
                 "DOM0_CONFIG": str(folder / "etc"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every command of docs/delivery.md, in a dom0 with real Salt (R86)."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -78,6 +79,24 @@ def test_a_bundle_is_looked_at_signed_installed_and_taken_away(
     assert dom0.machine.snapshot() == before
     assert (dom0.folder / "srv/pillar/qubes_vpn/init.sls").read_bytes() == pillar
     assert [path for path in (dom0.folder / "srv/salt").rglob("*") if path.is_file()] == []
+
+
+def test_the_command_asks_salt(dom0, readme):
+    """R15, R67. What it says, and with which code it ends, are the function's."""
+    install, enable = readme.commands("Install it in dom0")[2:4]
+    went(dom0, install, enable)
+    for words in ("events", "bypass"):
+        plain = dom0.run(f"sudo qubesctl qubes_vpn.{words}")
+        short = dom0.run(f"sudo qubes-vpn {words}")
+        assert (short.code, short.stderr, short.writes) == (plain.code, "", 0) == (0, "", 0)
+        lines = [line.strip() for line in plain.stdout.splitlines()]
+        assert lines == ["local:", *short.stdout.splitlines()]
+    assert json.loads(dom0.run("sudo qubes-vpn events --json").stdout) == {"local": []}
+    # Nothing of the pillar is there yet.
+    assert dom0.run("sudo qubes-vpn doctor").code == 1
+    refused = dom0.run("sudo qubes-vpn switch sys-vpn 1e5")
+    assert (refused.code, refused.stdout, refused.writes) == (1, "", 0)
+    assert "1e5 is no profile of sys-vpn in the pillar, which has: wg-se.conf" in refused.stderr
 
 
 def test_the_package_takes_the_place_of_a_bundle(dom0, qubes, text, readme, monkeypatch):

@@ -28,6 +28,7 @@ DOCS = "qubes/network/docs/"
 UNDO = "Take it back"
 DAILY = "Every day"
 SEE = "See that it works"
+COMMAND = "The command in dom0"
 IN_SYS_VPN = "sudo qubesctl --skip-dom0 --show-output --targets=sys-vpn"
 #: As nft writes the one endpoint of the profile.
 ENDPOINT = "203.0.113.68 . udp . 51820"
@@ -48,6 +49,7 @@ def test_no_command_without_a_test(readme, checkout):
     commands = [block for block in readme.blocks if block.kind != "text"]
     assert {block.section for block in commands} == {
         TOP, TRY, LAB, PILLAR, RELAYS, DOM0, LOGIN, NAMES, DAILY, SEE, ASK, AUDIT, UNDO, FETCH,
+        COMMAND,
     }  # fmt: skip
     assert {block.kind for block in commands} == {"sh", "indented"}
     assert readme.commands(TRY) == ["make demo", "make test"]
@@ -76,7 +78,7 @@ def test_make_test_is_what_runs_in_continuous_integration(checkout):
     """Shows which commands `make test` stands for, not that they pass: this is one of them."""
     said = output("make --dry-run test", checkout).splitlines()
     assert ".venv/bin/pytest --ignore=tests/salt --ignore=tests/booted" in said
-    assert '.venv/bin/pytest -m "not slow or finding" tests/booted' in said
+    assert '.venv/bin/pytest -n 2 --dist loadfile -m "not slow or finding" tests/booted' in said
     assert ".venv/bin/pytest tests/salt" in said
     assert 'PYTHONPATH=. .venv-3006/bin/pytest -m "not slow and not one_salt" tests/salt' in said
     assert (checkout / ".ci/run").read_text().splitlines()[-1] == "exec make test"
@@ -296,6 +298,16 @@ class TestDom0:
             assert ran.code != 0
             assert "sys-vpn: does not run (Halted). In dom0: qvm-start sys-vpn." in ran.stderr
         assert {ran.writes for ran in (status, doctor, *switches)} == {0}
+
+    def test_the_command_says_the_same_in_fewer_words(self, installed, dom0, readme):
+        """R15, R67. tests/delivery/test_command.py has what it hands on, word by word."""
+        status, switch, bypass, events = (dom0.run(line) for line in readme.commands(COMMAND))
+        assert (status.code, status.stderr) == (1, "")
+        assert "\nsys-vpn  halted" in status.stdout
+        assert (switch.code, bypass.code, events.code) == (1, 1, 0)
+        assert "wg-de.conf is no profile of sys-vpn in the pillar" in switch.stderr
+        assert "bypass" in bypass.stderr
+        assert {ran.writes for ran in (status, switch, bypass, events)} == {0}
 
     def test_a_second_run_changes_nothing(self, installed, dom0, readme):
         """And it is the one command that the README begins with."""

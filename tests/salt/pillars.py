@@ -82,7 +82,16 @@ LAYOUT: dict[str, Any] = {
     "layout": {
         "banking": {"template": "debian-13-xfce", "label": "green", "memory": 500},
         "papers": {"label": "black"},
-        "comms": {"label": "blue", "disposable_template": True},
+        "chats": {"label": "blue", "disposable_template": True},
         "work": {"label": "gray", "memory": 900},
+    },
+}
+
+# the canonical ones, banking with its bank and a firewall qube of its own (R10, R11)
+CANONICAL: dict[str, Any] = {
+    "tunnels": {"sys-vpn": WIREGUARD},
+    "layout": {
+        **{name: {} for name in ("vault", "personal", "work", "comms", "untrusted")},
+        "banking": {"allowlist": ["bank.example:443/tcp", "dns"], "firewall": "sys-firewall-bank"},
     },
 }

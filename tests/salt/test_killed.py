@@ -278,15 +278,15 @@ def test_interrupted_templates_are_known_apart(states, embedded, killed):
 
 @pytest.fixture
 def half_qube(states, embedded, killed):
-    """comms of the layout, with the netvm that qubesd gave it."""
+    """chats of the layout, with the netvm that qubesd gave it."""
     states.run(LAYOUT)
-    killed(LAYOUT, "layout", dest="comms", method="admin.vm.property.Set", arg="netvm")
-    return {"name": "comms", "label": "blue", "settings": {"template_for_dispvms": True}}
+    killed(LAYOUT, "layout", dest="chats", method="admin.vm.property.Set", arg="netvm")
+    return {"name": "chats", "label": "blue", "settings": {"template_for_dispvms": True}}
 
 
 def test_half_made_qube_is_taken_offline_and_completed(states, embedded, half_qube):
     """R10."""
-    assert netvms(embedded.snapshot())["comms"] == "sys-firewall"
+    assert netvms(embedded.snapshot())["chats"] == "sys-firewall"
     assert both(states, embedded, "present", **half_qube).changes == {
         "netvm": {"old": "sys-firewall (inherited)", "new": "none"},
         "template_for_dispvms": {"old": False, "new": True},
@@ -309,27 +309,27 @@ def test_qube_made_just_before_the_kill_is_ours_to_an_undo(states, embedded, kil
 
 
 def test_half_made_qube_keeps_what_was_chosen_since(states, embedded, half_qube):
-    embedded.call("comms", "admin.vm.property.Set", "netvm", b"sys-net")
-    embedded.call("comms", "admin.vm.property.Set", "template_for_dispvms", b"False")
+    embedded.call("chats", "admin.vm.property.Set", "netvm", b"sys-net")
+    embedded.call("chats", "admin.vm.property.Set", "template_for_dispvms", b"False")
     assert both(states, embedded, "present", **half_qube).changes == COMPLETED
-    assert own(embedded.snapshot(), "comms")["netvm"] == "sys-net"
+    assert own(embedded.snapshot(), "chats")["netvm"] == "sys-net"
 
 
 def test_half_made_qube_that_runs_is_refused(states, embedded, half_qube):
-    embedded.call("comms", "admin.vm.Start")
+    embedded.call("chats", "admin.vm.Start")
     assert refused(states, embedded, "present", **half_qube) == (
-        "'comms' runs, and an earlier run was interrupted while it made it: netvm, "
-        "template_for_dispvms still as qubesd makes every qube. Shut it down (qvm-shutdown comms), "
+        "'chats' runs, and an earlier run was interrupted while it made it: netvm, "
+        "template_for_dispvms still as qubesd makes every qube. Shut it down (qvm-shutdown chats), "
         "then run this again."
     )
 
 
 def test_qube_of_another_class_is_somebodys_own(states, embedded, half_qube):
-    embedded.call("comms", "admin.vm.Remove")
-    embedded.call("dom0", "admin.vm.Create.StandaloneVM", "", b"name=comms label=red")
-    before = embedded.snapshot()["qubes"]["comms"]
+    embedded.call("chats", "admin.vm.Remove")
+    embedded.call("dom0", "admin.vm.Create.StandaloneVM", "", b"name=chats label=red")
+    before = embedded.snapshot()["qubes"]["chats"]
     assert both(states, embedded, "present", **half_qube).changes == COMPLETED
-    assert embedded.snapshot()["qubes"]["comms"] == before
+    assert embedded.snapshot()["qubes"]["chats"] == before
 
 
 def test_what_the_pillar_does_not_name_any_more_is_told_and_kept(states, embedded, half_clone):

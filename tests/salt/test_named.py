@@ -66,7 +66,7 @@ def test_all_that_is_missing_is_named_at_once(states, embedded):
         *("debian-13-xfce", "sys-clock", "sys-whonix", "sys-wifi", "valut", "work", "wrok")
     ]
     assert by_name["sys-wifi"].endswith("Name the one that there is (pillar: uplink).")
-    assert by_name["sys-whonix"].endswith("or write whonix: unmanaged.")
+    assert by_name["sys-whonix"].endswith("or take Tor out of the pillar (whonix, topology).")
 
 
 def test_an_uplink_that_provides_no_network(states, embedded):

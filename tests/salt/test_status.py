@@ -5,6 +5,7 @@ Qubes' answers are played; those of real ones: tests/lab/test_services.py.
 """
 
 import json
+import time
 
 import pytest
 from pillars import PILLARS
@@ -110,6 +111,9 @@ def qubes(answers, embedded, salt_call):
     made = answers
     assert salt_call("state.sls", SLS, pillar=PILLAR).returncode == 0
     embedded.call("sys-firewall", "admin.vm.Start")  # and with it all that is upstream
+    for name in ("dom0", "fedora-42-xfce", "t-vpn", "t-dns"):
+        now = time.strftime("%Y-%m-%d %H:%M:%S").encode()
+        embedded.call(name, "admin.vm.feature.Set", "last-updates-check", now)
     made.answer("sys-vpn", "Status", VPN)
     made.answer("sys-dns", "Status", DNS)
     embedded.forget_calls()
@@ -130,7 +134,10 @@ def test_one_screen_of_a_machine_that_is_well(qubes, salt_call, embedded):
     assert "  killswitch open, dropped 17, refused 2" in lines
     assert "  clients' DNS: 10.2.0.1" in lines
     assert "sys-dns  answers, rules open, dropped 0, refused 0" in lines
-    assert lines[-2:] == ["Drift from the pillar (0): none", "Problems (0): none"]
+    assert lines[-3:] == [
+        "Updates: templates by sys-net IN CLEAR; dom0 by sys-firewall",
+        *("Drift from the pillar (0): none", "Problems (0): none"),
+    ]
     assert len(lines) <= 24
     assert embedded.writes() == []
     assert salt_call("qubes_vpn.doctor").data == "Found: nothing."
@@ -232,3 +239,12 @@ def test_connect_disconnect_and_switch(qubes, salt_call, embedded):
         failed.stderr
     )
     assert embedded.writes() == []
+    # R67: who did what, and nothing of what was not done.
+    told = [line.partition("  ")[2] for line in salt_call("qubes_vpn.events").data.splitlines()]
+    assert [each.partition(" by ")[0] for each in told[:2]] == [
+        "sys-vpn: connected",
+        "sys-vpn: disconnected",
+    ]
+    assert len(told) == 3
+    assert told[2].startswith("sys-vpn: switched by ")
+    assert told[2].endswith(" (profile wg-de.conf)")

@@ -321,11 +321,11 @@ def test_layout_makes_missing_qubes_offline_and_then_routes_them(salt_call, stat
     assert {name: netvms(machine)[name] for name in LAYOUT["layout"]} == {
         "banking": "sys-firewall",
         "papers": None,
-        "comms": None,
+        "chats": None,
         "work": "sys-firewall",
     }
     assert own(machine, "banking").items() >= {"template": "debian-13-xfce", "memory": 500}.items()
-    assert own(machine, "comms")["template_for_dispvms"] is True
+    assert own(machine, "chats")["template_for_dispvms"] is True
     work["properties"]["netvm"] = "sys-firewall"
     assert machine["qubes"]["work"] == work
     banking = [(call.method, call.arg) for call in embedded.writes() if call.dest == "banking"]

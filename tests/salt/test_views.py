@@ -85,6 +85,17 @@ def test_the_table(modules, embedded, vpn):
     assert embedded.writes() == []
 
 
+def test_who_sees_what(modules, vpn):
+    """R70, R88: by the machine's wiring, without a pillar."""
+    shown = modules.qubes_vpn.observers()
+    assert "work -> sys-vpn -> sys-net\n" in shown
+    assert "Both who you are and where you go: the VPN provider of sys-vpn." in shown
+    ways = {tuple(way["clients"]): way for way in modules.qubes_vpn.observers(form="data")}
+    line, provider, _ = ways["work",]["observers"]
+    assert line["sees"] == ["address", "vpn"]
+    assert provider["sees"] == ["address", "account", "vpn", "destinations", "names"]
+
+
 def test_the_rules_of_dom0_and_of_the_qubes(modules, answers, tmp_path):
     answers(Rules=plain(NFT))
     path = tmp_path / "rules.json"

@@ -243,6 +243,23 @@ def test_templates_update_by_a_qube_behind_the_tunnel(states, policy, embedded):
     assert not [line for line in told if "templates" in line]
 
 
+def test_updates_outside_the_vpn_by_choice_and_back(states, policy, embedded):
+    """R05, R07. As the machine came; told as a choice; the uplink is not changed."""
+    uplink = embedded.snapshot()["qubes"]["sys-net"]
+    chosen = {"templates": "sys-net", "dom0": "sys-net", "outside_vpn": ["templates", "dom0"]}
+    done, told = run(states, embedded, updates=chosen)
+    assert done["updatevm: sys-net"].changes == {
+        "updatevm": {"old": "sys-firewall", "new": "sys-net"}
+    }
+    for what in ("templates' updates", "dom0's updates"):
+        assert f"- {what}, by sys-net (pillar: updates.outside_vpn, by choice)" in told
+    written = (policy / "30-qubes-vpn.policy").read_text()
+    assert "qubes.UpdatesProxy * @type:TemplateVM @default allow target=sys-net\n" in written
+    assert embedded.snapshot()["qubes"]["sys-net"] == uplink
+    _, told = run(states, embedded, updates=dict.fromkeys(("templates", "dom0"), "sys-firewall"))
+    assert not [line for line in told if "updates" in line]
+
+
 def test_a_proxy_that_runs_is_to_be_restarted(states, policy, embedded):
     embedded.call("sys-firewall", "admin.vm.Start")
     done, _ = run(states, embedded, updates={"templates": "sys-firewall"})

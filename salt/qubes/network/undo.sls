@@ -9,7 +9,8 @@
 # It looks at no other pillar; one that Salt cannot read stops every state, this one too, unless you add
 # force=True. The options are those of qubes_vpn_undo:
 #   to      first (default): to before the first run; last: to before the last one
-#   remove  true: also remove the qubes and templates that these runs made
+#   remove  true: also remove the qubes and templates that these runs made; not one of the layout
+#           that has been used, because your files are in it
 #
 # Execute:
 #   sudo qubesctl state.sls qubes.network.undo test=True   what it would put back, and who is in clear again

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who has which place in a ready-made topology, and whether the pillar says otherwise.
+
+A place belongs to the qube that leaves its upstream to the topology, or says the same.  Where a
+role has several places, the one next to the uplink says so by its `upstream`, or has the default
+name; the order of a pillar's keys says nothing.
+"""
+
+from qubes_vpn_problem import Problem
+from qubes_vpn_schema import TOPOLOGIES, TOR
+
+_TOP = "qubes_vpn"
+_CUSTOM = "or write 'topology: custom'"
+
+
+def place(values, services, problems):
+    """Gives *services* the upstreams that the topology has for them.
+
+    values: the pillar's.  Returns ``(chain, netvm)``: the names from the clients' side to the
+    uplink's, None where there is nobody, and what Whonix' gateway hangs on by this topology.
+    """
+    topology = TOPOLOGIES[values["topology"]]
+    upstream, chain, netvm, said = values["uplink"], [], None, set()
+    for number in reversed(range(len(topology.chain))):
+        role, _ = topology.chain[number]
+        if role == TOR:
+            name, netvm = values["whonix_gateway"], upstream
+        else:
+            candidates, what, fix = _candidates(number, services, chain, upstream, values)
+            name = candidates[0] if len(candidates) == 1 else None
+            if name:
+                _hang(services, name, upstream)
+            elif what and role not in said:
+                problems.append(Problem((_TOP, "topology"), what, fix))
+            if not name:
+                said.add(role)
+        chain.insert(0, name)
+        upstream = name
+    for default in topology.beside:
+        _beside(default, services, chain, values, problems)
+    return chain, chain[0] if topology.tor_beside else netvm
+
+
+def with_gateway(model):
+    """*model*, in which it is said what Whonix' gateway hangs on, and what that is called (R08)."""
+    if TOPOLOGIES[model.topology].has_tor():
+        if model.gateway_netvm is None:
+            return model
+        whonix = "direct" if model.in_clear(model.gateway_netvm) else "behind_vpn"
+        return model._replace(whonix=whonix)
+    if model.whonix == "behind_vpn":
+        netvm = None if model.default == "keep" else model.default
+        return model._replace(gateway_netvm=netvm)
+    if model.whonix == "direct":
+        clear = clear_firewalls(model)
+        return model._replace(gateway_netvm=clear[0] if len(clear) == 1 else None)
+    return model
+
+
+def clear_firewalls(model):
+    """Firewalls that lead clients out in clear (R05), by name; none that a service is behind."""
+    upstreams = {service.upstream for service in model.services.values()}
+    return [
+        name
+        for name, service in model.services.items()
+        if service.role == "firewall" and name not in upstreams and model.in_clear(name)
+    ]
+
+
+def twice(values):
+    """The key `whonix`, where the topology says the same or something else."""
+    if values["whonix"] is None or not TOPOLOGIES[values["topology"]].has_tor():
+        return []
+    what = f"topology '{values['topology']}' says where {values['whonix_gateway']} is"
+    return [Problem((_TOP, "whonix"), what, "Remove it, or choose another topology.")]
+
+
+def broken(model):
+    """Members of the chain whose way passes the next one by: it is another topology then."""
+    for name, following in zip(model.chain, model.chain[1:], strict=False):
+        if name in model.services and following not in model.path(name):
+            service = model.services[name]
+            what = f"topology '{model.topology}' has {name} behind {following}"
+            path = (_TOP, f"{service.role}s", name, "upstream")
+            yield Problem(path, what, f"Remove it, {_CUSTOM}.")
+
+
+def _hang(services, name, upstream):
+    if not services[name].upstream:
+        services[name] = services[name]._replace(upstream=upstream)
+
+
+def _candidates(number, services, taken, upstream, values):
+    """``(names, what, fix)``: who may have a place, and what is wrong if that is not one."""
+    topology = TOPOLOGIES[values["topology"]]
+    role, default = topology.chain[number]
+    roles = [each for each, _ in topology.chain]
+    left = roles[: number + 1].count(role)
+    others = {name for _, name in topology.chain} | {*topology.beside} - {default}
+    every = [
+        service
+        for service in services.values()
+        if service.role == role
+        and service.name not in taken
+        and (
+            role == "tunnel" or upstream == values["uplink"] or service.upstream != values["uplink"]
+        )
+    ]
+    open_ones = [service for service in every if not service.upstream]
+    open_ones = [each for each in open_ones if each.name not in others - {default}]
+    fitting = [service for service in every if service.upstream and service.upstream == upstream]
+    by_name = [service for service in (*open_ones, *fitting) if service.name == default]
+    before = roles[number - 1] if number else None
+    used = {service.upstream for service in services.values() if service.role == before}
+    if left > 1:
+        named = [service for service in (*fitting, *open_ones) if service.name in used]
+        turns = (by_name, named, fitting, open_ones)
+    else:
+        turns = (by_name, open_ones, fitting, every)
+    names = next(([each.name for each in turn] for turn in turns if turn), [])
+    if len(names) == 1:
+        return names, None, None
+    if names and left > 1:
+        which = f"which of {', '.join(names)} is the {role} on {upstream} is not said"
+        what = f"topology '{values['topology']}' has {roles.count(role)} {role}s, and {which}"
+        return names, what, f"Name it as the 'upstream' of the {before} that hangs on it."
+    return (names, *_wrong(role, default, roles.count(role), left, names, every, upstream, values))
+
+
+def _wrong(role, default, places, left, names, every, upstream, values):
+    """``(what, fix)`` where not one, but several or none have a place; None: reported elsewhere."""
+    topology = f"topology '{values['topology']}'"
+    if names:
+        what = f"{topology} has one {role}, and here are {len(every)}"
+        return what, f"Give all but one an 'upstream', {_CUSTOM} and give it to all."
+    if role == "tunnel" and left == places:
+        return None, None  # a pillar without any tunnel has been reported already
+    if places > 1:
+        what = f"{topology} needs {places} {role}s in a row, and there is one too few"
+        example = f"'{default}: {{}}'" if default else "one"
+        return what, f"Add {example} under {role}s, {_CUSTOM}."
+    behind = f" behind {upstream}" if upstream else ""
+    what = f"{topology} needs a {role}{behind}, and there is none"
+    return what, f"Add one under {role}s, {_CUSTOM}."
+
+
+def _beside(default, services, chain, values, problems):
+    """The firewall past the VPN."""
+    uplink = values["uplink"]
+    firewalls = [each for each in services.values() if each.role == "firewall"]
+    firewalls = [each for each in firewalls if each.name not in chain]
+    open_ones = [each.name for each in firewalls if not each.upstream]
+    past = [each.name for each in firewalls if each.upstream == uplink]
+    for names in ({default} & {*open_ones}, past[:1], open_ones):
+        if len(names) == 1:
+            _hang(services, *names, uplink)
+            return
+    what = f"topology '{values['topology']}' needs a firewall past the VPN, on {uplink}"
+    fix = f"Add '{default}: {{upstream: {uplink}}}' under firewalls, {_CUSTOM}."
+    problems.append(Problem((_TOP, "topology"), what, fix))

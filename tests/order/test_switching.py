@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From each named topology to each other on one machine (R88, R92).
+
+Nobody who was not in clear is in clear after any single write, judged by `oracle`; the dry run
+tells the truth; the second run is silent; a killed run is continued; and the undo goes back.
+"""
+
+import os
+import tempfile
+
+import pytest
+
+import qubes_vpn_undo
+from qubes_vpn_record import Record, read
+
+from . import mutants, oracle
+from .runs import Part, Watch, run, steps
+from .switching import NAMED, PAIRS, document, like, machine
+
+pytestmark = pytest.mark.timeout(900)
+#: Two ways out of each topology and two into each; then those that turn a chain inside out.
+SAMPLE = [
+    (one, NAMED[(place + step) % len(NAMED)]) for place, one in enumerate(NAMED) for step in (1, 5)
+]
+INSIDE_OUT = [("multihop", "simple"), ("vpn-over-tor", "dns-tor-vpn"), ("tor-over-vpn", "dns")]
+
+
+class Killed(BaseException):
+    """The run ends here."""
+
+
+@pytest.fixture(autouse=True)
+def no_disk(monkeypatch):
+    """Nobody pulls the plug here: waiting for the disk would take most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def at(topology, folder):
+    """A machine with this topology, whose run is recorded in the folder."""
+    found, wanted = machine(), document(topology)
+    oracle.described(found.qubes.state, found.truth, wanted["tunnels"])
+    assert refused(run(found, plan(topology), record=Record(folder))) == []
+    return found
+
+
+def plan(topology):
+    return steps(Part(document(topology), "plan"))
+
+
+def refused(done):
+    return [step for step in done if step.refused]
+
+
+def switched(world, topology, record=None, look=None):
+    """Runs its steps, watched by the oracle and by *look*: what they said."""
+    oracle.described(world.qubes.state, world.truth, document(topology)["tunnels"])
+    watch = Watch(world, document(topology))
+    world.qubes.looks[:] = [watch.look, *([look] if look else [])]
+    try:
+        done = run(world, plan(topology), watch=watch, record=record)
+        watch.told(done)
+    finally:
+        world.qubes.looks.clear()
+        assert watch.found == [], "\n".join(watch.found)
+    return done
+
+
+def switches(one, two):
+    """R69, R92. The whole story of one pair."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = at(one, folder)
+        state = world.qubes.state
+        before, clear = oracle.everything(state), oracle.in_clear(state, world.truth)
+        dry = run(world, plan(two), dry=True)
+        assert oracle.everything(state) == before, "the dry run changed something"
+        real = switched(world, two, Record(folder))
+        assert refused(real) == []
+        assert dry == real
+        calls = []
+        world.qubes.looks[:] = [calls.append]
+        again = run(world, plan(two))
+        assert ([step for step in again if step.changes], calls) == ([], [])
+        if any(step.changes for step in real):  # mixed is parallel, where Tor was behind it before
+            undone(world, folder, clear | oracle.in_clear(state, world.truth))
+            back = oracle.everything(state)  # what was made stays, and nobody hangs on it
+            assert {name: back[name] for name in before} == before
+
+
+def undone(world, folder, may):
+    """The undo of the last run: in clear are those who *may*, those before it or after."""
+    found = []
+
+    def look(call):
+        clear = oracle.in_clear(world.qubes.state, world.truth)
+        found.extend(f"after {call}: {name}" for name in sorted(clear - may))
+
+    world.qubes.looks[:] = [look]
+    done = run(world, qubes_vpn_undo.plan(read(folder), "last", False), record=Record(folder))
+    world.qubes.looks.clear()
+    assert (found, refused(done)) == ([], [])
+
+
+def continued(one, two, every):
+    """R92. Killed after every so many writes, and run again: nobody out, and as if it never was."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = at(one, folder)
+    whole, writes = like(start.qubes, start.truth), []
+    switched(whole, two, look=writes.append)
+    goal = oracle.everything(whole.qubes.state)
+    for number in range(1, len(writes), every):
+        world, seen = like(start.qubes, start.truth), []
+
+        def kill(call, seen=seen, number=number):
+            seen.append(call)
+            if len(seen) == number:
+                raise Killed
+
+        with pytest.raises(Killed):
+            switched(world, two, look=kill)
+        assert refused(switched(world, two)) == []
+        assert wiring(oracle.everything(world.qubes.state)) == wiring(goal), writes[number - 1]
+    return len(writes)
+
+
+def wiring(everything):
+    """Netvms and firewall lists: a client that was taken off is off until then, not later."""
+    return {
+        name: (found["properties"].get("netvm", "inherited"), found["rules"])
+        for name, found in everything.items()
+        if name != "globals"
+    } | {"default": everything["globals"].get("default_netvm")}
+
+
+@pytest.mark.parametrize("pair", dict.fromkeys([*SAMPLE, *INSIDE_OUT]), ids=" to ".join)
+def test_switches(pair):
+    """R88, R92."""
+    switches(*pair)
+
+
+@pytest.mark.parametrize("pair", INSIDE_OUT, ids=" to ".join)
+def test_a_killed_switch_is_continued(pair):
+    """R92."""
+    assert continued(*pair, every=5) > 5
+
+
+def test_a_restart_that_was_killed_is_made_again_and_its_note_removed_once():
+    """R92. Killed when `work` is noted, and still runs: the next run restarts it as any other."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = at("dns", folder)
+        todo = steps(Part(document("vpn-over-tor", restart_clients="yes"), "plan"))
+
+        def kill(call):
+            if "x-qubes-vpn-stopped.work 1" in call:
+                raise Killed
+
+        world.qubes.looks[:] = [kill]
+        with pytest.raises(Killed):
+            run(world, todo, record=Record(folder))
+        world.qubes.looks.clear()
+        dry = run(world, todo, dry=True, record=Record(folder))
+        real = run(world, todo, record=Record(folder))
+        assert (refused(real), dry) == ([], real)
+        assert "x-qubes-vpn-stopped.work" not in world.qubes.state["qubes"]["dom0"]["features"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        ("tor-over-vpn", "simple", True),  # on sys-firewall, which is before the tunnel there
+        ("tor-over-vpn", "multihop", False),
+        ("dns-tor-vpn", "vpn-over-tor", False),  # as its name says
+    ],
+)
+def test_tor_that_comes_out_of_the_tunnel_is_told(one, two, told):
+    """R08, R88. Of the gateway that the new pillar leaves alone: the line sees Tor by that."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = switched(at(one, folder), two)
+    said = [remark for step in done for remark in step.remarks if "sees that Tor" in remark]
+    assert bool(said) == told
+    if told:
+        assert "sys-whonix -> sys-firewall -> sys-net passes no tunnel now" in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
+def test_every_switch(pair):
+    """R88, R92. All 72, killed after each write: `pytest -m slow tests/order`."""
+    switches(*pair)
+    continued(*pair, every=1)
+
+
+def test_a_switch_that_lets_somebody_out_is_found(monkeypatch):
+    """The look at each write can fail."""
+    mutants.no_guard(monkeypatch)
+    with pytest.raises(AssertionError, match="in clear: "):
+        [switches(*pair) for pair in PAIRS]
