@@ -27,7 +27,10 @@ from qubes_vpn_formula.lab.tornet import TorNetwork
 from qubes_vpn_formula.lab.tunnels import Kind, Tunnel, tunnel
 from qubes_vpn_model import Model, Service
 
-_PATIENCE = 20.0 * SLOWNESS
+#: Three tries of a dnscrypt-proxy that has no server yet, which are about 15 seconds apart.
+_PATIENCE = 50.0 * SLOWNESS
+#: dnscrypt-proxy's name for the server that it asks.
+_SERVER = "lab"
 _DNS = f"{LIBRARY}/dns"
 _OPEN = (
     "import sys; sys.path.insert(0, '/usr/lib/qubes-vpn'); import qubes_vpn_resolver;"
@@ -179,7 +182,7 @@ class Topology:
         qube.popen([_DNS, "follow"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._until(
             lambda: '"state": "open"' in qube.run([_DNS, "status", "--json"], check=False).stdout,
-            f"{name}: clients' DNS does not follow the tunnel",
+            lambda: f"{name}: clients' DNS does not follow the tunnel",
         )
 
     def _boot_resolver(self, name: str, qube: Qube) -> None:
@@ -200,22 +203,26 @@ class Topology:
         log = self._folder / f"{name}.log"
         with log.open("w") as output:
             qube.popen(words, stdout=output, stderr=subprocess.STDOUT)
-        said = "is ready - live servers"
-        self._until(lambda: said in log.read_text(), f"{name}: dnscrypt-proxy has no server")
+        # Not "is ready", which it says after its first try alone (proxy.go, StartProxy).
+        said = f"[{_SERVER}] OK ("
+        self._until(
+            lambda: said in log.read_text(),
+            lambda: f"{name}: dnscrypt-proxy has no server: {log.read_text()[-1000:]}",
+        )
         qube.run(["/usr/bin/python3", "-IBc", _OPEN])
 
     def _settings(self, name: str) -> dict[str, str]:
         """What the formula writes of the pillar, with a server of the lab's."""
-        dnscrypt = {"servers": {"lab": self._nameservers.stamps[self.upstream(name)]}}
+        dnscrypt = {"servers": {_SERVER: self._nameservers.stamps[self.upstream(name)]}}
         document = {**self._document, "resolvers": {name: {"dnscrypt": dnscrypt}}}
         return qubes_vpn_dnscrypt.files(qubes_vpn_model.build(document).services[name].dnscrypt)
 
     @staticmethod
-    def _until(done: Callable[[], bool], otherwise: str) -> None:
+    def _until(done: Callable[[], bool], otherwise: Callable[[], str]) -> None:
         end = time.monotonic() + _PATIENCE
         while not done():
             if time.monotonic() > end:
-                raise CommandFailed(otherwise)
+                raise CommandFailed(otherwise())
             time.sleep(0.1)
 
 
