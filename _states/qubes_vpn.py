@@ -36,13 +36,16 @@ def __virtual__():
     return __virtualname__
 
 
-def named(name, qubes, templates, netvms):
+def named(name, qubes, templates, netvms, dispvms):
     """Changes nothing.  Refused when a qube that the pillar names cannot be what it is to be.
 
-    *qubes*: a mapping of names to what each is to be.  *templates*: of service qubes, which one
-    each is to have.  *netvms*: which of *qubes* carry others and are not made by a run.
+    *qubes*: a mapping of names to what each is to be.  *templates*: of qubes that a run makes,
+    which one each is to have.  *netvms*: which of *qubes* carry others and are not made by a run.
+    *dispvms*: of dom0 and of qubes that a run makes, the template of the disposables in which they
+    open links and files.
     """
-    return _state("named", name, qubes=qubes, templates=templates, netvms=netvms)
+    args = {"qubes": qubes, "templates": templates, "netvms": netvms, "dispvms": dispvms}
+    return _state("named", name, **args)
 
 
 def bypass_closed(name):

@@ -10,6 +10,7 @@ import qubes_vpn_policy
 import qubes_vpn_ways
 from qubes_vpn_machine import Refused, meant, shown
 from qubes_vpn_moves import need, netvm
+from qubes_vpn_named import no_dispvm_template
 
 _PROXY = "qubes-updates-proxy"
 
@@ -72,10 +73,7 @@ def served_by(machine, changes, name, qube, guard, outside=False):
         makes_disposables = name == "default_dispvm"
         _need_way(machine, qube, guard, offline=makes_disposables, outside=outside)
         if makes_disposables and machine.value(qube, "template_for_dispvms") is not True:
-            raise Refused(
-                f"'{qube}' is no template for disposables: qvm-prefs {qube} template_for_dispvms "
-                "true."
-            )
+            raise Refused(no_dispvm_template(qube))
     if machine.named(name) != qube:
         machine.set_named(name, qube, changes)
 

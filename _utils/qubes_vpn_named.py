@@ -26,11 +26,13 @@ _FORMER = {
 }
 
 
-def named(machine, changes, name, qubes, templates, netvms):
+def named(machine, changes, name, qubes, templates, netvms, dispvms):
     """Changes nothing.  Refused when one of *qubes* is missing, of a wrong class or in use.
 
     name: of the step.  qubes: ``{name: role}``, the roles those of :data:`_ROLES`.  templates: of
-    service qubes, ``{name: template}``.  netvms: who of *qubes* carries others, and is not made.
+    qubes that a run makes, ``{name: template}``.  netvms: who of *qubes* carries others, and is not
+    made.  dispvms: in what is opened what a qube opens in a disposable, ``{name: template for
+    disposables}``, of those that are made, and of dom0.
     """
     problems = [
         f"{each} may go past the VPN, by a bypass that the pillar does not have. Close it first: "
@@ -48,6 +50,11 @@ def named(machine, changes, name, qubes, templates, netvms):
     for qube, template in templates.items():
         if problem := _of_template(machine, qube, qubes[qube], template, qubes):
             problems.append(problem)
+    problems += [
+        problem
+        for opener, dispvm in dispvms.items()
+        if (problem := _dispvm(machine, qubes, opener, dispvm))
+    ]
     if problems:
         raise Refused("\n".join(dict.fromkeys(problems)))
 
@@ -104,19 +111,39 @@ def _there(machine, name, fix):
     return None
 
 
-def _dispvm(machine, name):
+def _made_before(machine, name):
+    """By qubes.network.sys-vpn."""
     if machine.klass(name) is None:
-        fix = "Create it, or name another one (pillar: default_dispvm)."
-        return f"there is no qube '{name}'. {fix}"
-    if machine.value(name, "template_for_dispvms") is not True:
-        fix = f"qvm-prefs {name} template_for_dispvms true."
-        return f"'{name}' is no template for disposables: {fix}"
+        return f"'{name}' is not there yet: qubes.network.sys-vpn makes it. Run that first."
     return None
 
 
-def _new_dispvm(machine, name):
-    """Of the layout, which makes it later, and changes none that is there."""
-    return _new_client(machine, name) or (_dispvm(machine, name) if machine.klass(name) else None)
+def _service_made_before(machine, name):
+    if problem := _made_before(machine, name):
+        return problem
+    if machine.value(name, "provides_network") is not True:
+        return f"'{name}' is not ready yet: qubes.network.sys-vpn sees to it. Run that first."
+    return None
+
+
+def _dispvm(machine, qubes, opener, name):
+    """In a disposable of *name* things are opened.  A layout sets it where it makes a qube only."""
+    key = "default_dispvm" if opener == "dom0" else f"layout.{opener}.default_dispvm"
+    if opener != "dom0" and machine.klass(opener) and opener not in machine.unfinished():
+        return None
+    if machine.klass(name) is None and qubes.get(name) == "new client":
+        return None  # the layout makes it so
+    if machine.klass(name) is None:
+        return f"there is no qube '{name}'. Create it, or name another one (pillar: {key})."
+    if machine.value(name, "template_for_dispvms") is not True:
+        return no_dispvm_template(name)
+    return None
+
+
+def no_dispvm_template(name):
+    """Why a qube cannot be what disposables are made from."""
+    fix = f"qvm-prefs {name} template_for_dispvms true."
+    return f"'{name}' is no template for disposables: {fix}"
 
 
 def _tunnel(machine, name):
@@ -148,7 +175,7 @@ def _template(machine, name):
 def _of_template(machine, name, role, template, qubes):
     """What is wrong with a service qube's template, or with changing it now; None: nothing."""
     is_there = machine.klass(name) is not None
-    if role == "firewall" and is_there:
+    if role in ("firewall", "new client") and is_there:
         return None  # it keeps what it has
     klass = machine.klass(template)
     if klass is None and template not in qubes:
@@ -205,8 +232,8 @@ _ROLES = {
     "firewall": _firewall,
     "client": _client,
     "new client": _new_client,
+    "service made before": _service_made_before,
+    "template made before": _made_before,
     "server": _server,
-    "default_dispvm": _dispvm,
-    "new default_dispvm": _new_dispvm,
     "template": _template,
 }

@@ -85,6 +85,8 @@ def layout(model):
     """The steps of ``qubes.layout`` in dom0: the user's own qubes, created when missing (R10)."""
     promise = guard(model)
     steps = [*_bypass_closed(model), *_templates_offline(model)]
+    if model.layout:
+        steps.append(_names_of_layout(model))
     # What others open things in comes before them.
     for name, qube in sorted(
         model.layout.items(), key=lambda each: not each[1].disposable_template
@@ -128,7 +130,6 @@ def _names(model, routes):
         qubes.setdefault(name, "netvm")
     if model.whonix != "unmanaged":
         qubes[model.whonix_gateway] = "gateway"
-    qubes |= dict.fromkeys({model.default_dispvm} & {*model.layout}, "new default_dispvm")
     for name in (*model.vaults, *routes):
         qubes.setdefault(name, "new client" if name in model.layout else "client")
     templates = {}
@@ -139,15 +140,39 @@ def _names(model, routes):
             templates |= {service.home(): service.template, service.name: service.home()}
         elif service.template:
             templates[service.name] = service.template
-    for role, names in (
-        ("server", (*model.updates.values(), model.clock)),
-        ("default_dispvm", (model.default_dispvm,)),
-    ):
-        for name in names:
-            if name not in ("keep", "none") and name not in model.layout:
-                qubes.setdefault(name, role)
+    for name in (*model.updates.values(), model.clock):
+        if name not in ("keep", "none") and name not in model.layout:
+            qubes.setdefault(name, "server")
+    return _named_first(qubes, templates, outside, _dispvms(model))
+
+
+def _names_of_layout(model):
+    """The same of `qubes.layout`, for which the service qubes and templates have to be there."""
+    qubes = dict.fromkeys(model.layout, "new client")
+    routes = {name: model.routes[name] for name in model.layout if name in model.routes}
+    netvms = {netvm for name, netvm in routes.items() if name not in model.otherwise}
+    netvms |= {model.otherwise[name] for name in model.layout if name in model.otherwise}
+    outside = sorted(netvms - {"none", *model.services})
+    qubes |= dict.fromkeys(sorted(netvms & {*model.services}), "service made before")
+    qubes |= dict.fromkeys(outside, "netvm")
+    templates = {name: each.template for name, each in model.layout.items() if each.template}
+    made = {*templates.values()} & {*model.templates}
+    qubes |= dict.fromkeys(sorted(made), "template made before")
+    dispvms = {name: each.default_dispvm for name, each in model.layout.items()}
+    dispvms = {name: dispvm for name, dispvm in dispvms.items() if dispvm not in (None, "none")}
+    if model.default_dispvm in model.layout:
+        dispvms |= _dispvms(model)
+    return _named_first(qubes, templates, outside, dispvms)
+
+
+def _dispvms(model):
+    return {} if model.default_dispvm in ("keep", "none") else {"dom0": model.default_dispvm}
+
+
+def _named_first(qubes, templates, netvms, dispvms):
     step = "the qubes that the pillar names"
-    args = {"name": step, "qubes": qubes, "templates": templates, "netvms": outside}
+    args = {"name": step, "qubes": qubes, "templates": templates, "netvms": netvms}
+    args["dispvms"] = dispvms
     why = "what cannot be as the pillar says is refused before anything is written"
     return Step(step, "named", args, why)
 

@@ -358,6 +358,7 @@ def test_layout():
     """R10: made without a netvm, closed, and only then connected."""
     steps = layout(pillar(**LAYOUT))
     assert ids(steps) == [
+        "the qubes that the pillar names",
         "dvm: present",
         "dvm: may reach its allowlist only",
         "dvm -> none",

@@ -197,3 +197,50 @@ def test_a_netvm_that_would_not_hold_the_list_is_refused(states, embedded):
     (said,) = refused(states.run(CANONICAL, "layout"))
     assert "sys-firewall-bank would not enforce the list" in said
     assert netvms(embedded.snapshot())["banking"] is None
+
+
+def stopped_first(states, embedded, pillar) -> list[str]:
+    """The problems by which a dry qubes.layout and a real one stop alike, writing nothing."""
+    before = embedded.snapshot()
+    answers = [states.run(pillar, "layout", test=test) for test in (True, False)]
+    assert list(answers[0].items()) == list(answers[1].items())
+    assert list(answers[0]) == ["the qubes that the pillar names"]
+    assert embedded.snapshot() == before
+    return refused(answers[0])[0].splitlines()
+
+
+def test_in_what_a_new_qube_opens_things(states, embedded):
+    """R10, R14, R69. Whoever is there keeps his own, so it need not be right for him."""
+    layout = {name: {"label": "red", "default_dispvm": "untrusted"} for name in ("mail", "work")}
+    pillar = {**CANONICAL, "layout": {"notes": {"label": "red", "netvm": "none"}, **layout}}
+    assert refused(states.run(pillar)) == []
+    assert stopped_first(states, embedded, pillar) == [
+        "'untrusted' is no template for disposables: qvm-prefs untrusted template_for_dispvms true."
+    ]
+    layout["mail"]["default_dispvm"] = "gone"
+    assert stopped_first(states, embedded, {**pillar, "layout": layout}) == [
+        "there is no qube 'gone'. Create it, or name another one (pillar: "
+        "layout.mail.default_dispvm)."
+    ]
+    layout = {"mail": {"label": "red", "default_dispvm": "scratch"}}
+    scratch = {"scratch": {"label": "red", "netvm": "none", "disposable_template": True}}
+    assert refused(states.run({**pillar, "layout": {**layout, **scratch}}, "layout")) == []
+    assert own(embedded.snapshot(), "mail")["default_dispvm"] == "scratch"
+
+
+def test_what_the_layout_needs_is_there_first(states, embedded):
+    """R69. The pillar's netvms and templates, and other templates, before the first write."""
+    layout = {
+        "banking": {**CANONICAL["layout"]["banking"], "template": "t-bank"},
+        "comms": {"template": "gone", "netvm": "sys-whonix"},
+        "work": {"template": "gone-too"},
+    }
+    pillar = {**CANONICAL, "layout": layout, "templates": {"t-bank": {"clone_of": "debian-13"}}}
+    before = "is not there yet: qubes.network.sys-vpn makes it. Run that first."
+    assert stopped_first(states, embedded, pillar) == [
+        f"'sys-firewall-bank' {before}",
+        "there is no qube 'sys-whonix'. Create it, or route nobody to it.",
+        f"'t-bank' {before}",
+        "there is no template 'gone', of comms. Install it (qvm-template install gone), or name "
+        "another one in the pillar.",
+    ]

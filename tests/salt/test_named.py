@@ -274,3 +274,10 @@ def test_an_undo_takes_the_flag_from_a_qube_that_was_there(states, embedded):
     states.run(DNS)
     assert all(state.result for state in states.undo().values())
     assert "service.qubes-vpn-dns" not in embedded.snapshot()["qubes"]["sys-dns"]["features"]
+
+
+def test_a_client_of_whom_no_disposables_can_be_made(states, embedded):
+    """R14. A name may have two parts in a pillar: each is looked at."""
+    assert refused_first(states, embedded, {**DNS, "default_dispvm": "work"}) == [
+        "'work' is no template for disposables: qvm-prefs work template_for_dispvms true."
+    ]
