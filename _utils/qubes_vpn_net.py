@@ -11,6 +11,7 @@ they can be compared as text.  Grammar and limits: qubes-core-admin ``qubes/fire
 ``qubes/api/admin.py``; every syntax error is answered there with silence, hence the checks here.
 """
 
+import contextlib
 import ipaddress
 import re
 from typing import NamedTuple
@@ -60,7 +61,19 @@ _FORM = re.compile(
 )
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\Z")
-_EXAMPLE = '185.65.135.68:51820/udp, "[2001:db8::1]:443/tcp"'
+
+
+class Words(NamedTuple):
+    """How one kind of destination is written: its *form*, and examples of it."""
+
+    form: str
+    example: str
+
+
+ENDPOINT = Words("ADDRESS:PORT/PROTOCOL", '185.65.135.68:51820/udp, "[2001:db8::1]:443/tcp"')
+LISTED = Words(
+    "HOST:PORT/PROTOCOL", 'www.bank.example:443/tcp, 203.0.113.9:443/tcp, "[2001:db8::9]:443/tcp"'
+)
 
 
 class Destination(NamedTuple):
@@ -112,8 +125,8 @@ def endpoint(text):
     not resolve blocks all traffic of its qube, and one that does is looked up in clear.
     """
     if text in ("dns", "icmp"):
-        raise NotADestination(f"'{text}' is not an endpoint", f"Write numbers: {_EXAMPLE}.")
-    found = _parse(text)
+        raise NotADestination(f"'{text}' is not an endpoint", f"Write numbers: {ENDPOINT.example}.")
+    found = _parse(text, ENDPOINT)
     if not found.version:
         raise NotADestination(
             f"'{found.host}' is a host name",
@@ -132,7 +145,7 @@ def endpoint(text):
         if network.version == version and low <= last and first <= high:
             raise NotADestination(
                 f"'{text}' cannot be a VPN server, because of {other}: {why}",
-                f"Write the server's own address, as in {_EXAMPLE}.",
+                f"Write the server's own address, as in {ENDPOINT.example}.",
             )
     return found
 
@@ -152,7 +165,7 @@ def destination(text):
     """A :class:`Destination` from one allowlist entry; raises :class:`NotADestination`."""
     if text in ("dns", "icmp"):
         return Destination(0, text)
-    return _parse(text)
+    return _parse(text, LISTED)
 
 
 def rules(destinations):
@@ -165,17 +178,10 @@ def rules_size(lines):
     return sum(len(line) + 1 for line in lines)
 
 
-def _parse(text):
+def _parse(text, words):
     form = _FORM.match(text)
     if not form:
-        if text.count(":") > 2 and "[" not in text:
-            raise NotADestination(
-                f"{show(text)} is an IPv6 address without brackets",
-                'Write it in brackets and in quotes: "[2001:db8::1]:443/tcp".',
-            )
-        raise NotADestination(
-            f"{show(text)} is not ADDRESS:PORT/PROTOCOL", f"Write it as in {_EXAMPLE}."
-        )
+        raise _malformed(text, words)
     host, proto = form["host"], form["proto"]
     first = int(form["first"])
     last = int(form["last"] or first)
@@ -184,11 +190,51 @@ def _parse(text):
     if not 1 <= first <= last <= 65535:
         what = f"ports {first}-{last} are" if form["last"] else f"port {first} is"
         raise NotADestination(f"{what} not possible", "Ports are 1 to 65535, the lower one first.")
-    version, host = _host(host.strip("[]"), bracketed=host.startswith("["))
+    version, host = _host(host.strip("[]"), host.startswith("["), words)
     return Destination(version, host, first, last, proto)
 
 
-def _host(host, bracketed):
+def _malformed(text, words):
+    """The error of what has not the form of a destination, with what was probably meant."""
+    if "*" in text:
+        return _wildcard(text)
+    if text.count(":") > 2 and "[" not in text:
+        return NotADestination(
+            f"{show(text)} is an IPv6 address without brackets",
+            'Write it in brackets and in quotes: "[2001:db8::1]:443/tcp".',
+        )
+    meant = _meant(text) if words is LISTED else None
+    fix = f"Write {meant}." if meant else f"Write it as in {words.example}."
+    return NotADestination(f"{show(text)} is not {words.form}", fix)
+
+
+def _meant(text):
+    """What was probably meant by *text*, in words, or None."""
+    host = re.sub(r"^[a-z]+://|/(?!\d+\Z).*|\.\Z", "", text.lower())
+    if host in ("dns", "icmp"):
+        return host
+    for whole in (f"{host}/tcp", f"{host}:443/tcp"):
+        if _FORM.match(whole) and {*".["} & {*host}:
+            with contextlib.suppress(NotADestination):
+                found = _parse(whole, LISTED)
+                return f"{_quoted(found)}, or another port"
+    return None
+
+
+def _quoted(found):
+    """For YAML, in which a bracket begins a list."""
+    return f'"{found.text}"' if found.version == 6 else found.text
+
+
+def _wildcard(text):
+    return NotADestination(
+        f"{show(text)} has a wildcard, and the Qubes firewall knows none: it looks up each name",
+        "List every host by itself, as in www.bank.example:443/tcp; the browser's network view has "
+        "those that a page loads from.",
+    )
+
+
+def _host(host, bracketed, words):
     if bracketed or re.fullmatch(r"[0-9./]+", host):
         try:
             if "%" in host:  # an IPv6 zone, which Python takes and qubesd does not
@@ -196,7 +242,7 @@ def _host(host, bracketed):
             network = ipaddress.ip_network(host, strict=False)
         except ValueError:
             raise NotADestination(
-                f"{show(host)} is not an IP address", f"Write it as in {_EXAMPLE}."
+                f"{show(host)} is not an IP address", f"Write it as in {words.example}."
             ) from None
         if bracketed != (network.version == 6):
             raise NotADestination(
@@ -209,13 +255,11 @@ def _host(host, bracketed):
             )
         return network.version, str(network)
     if "*" in host:
-        raise NotADestination(
-            f"{show(host)} has a wildcard, and the Qubes firewall knows none",
-            "List every host name by itself.",
-        )
+        raise _wildcard(host)
     if host != host.lower() and _HOST.match(host.lower()):
         raise NotADestination(f"'{host}' has capital letters", f"Write {host.lower()}.")
-    if not _HOST.match(host):
-        fix = "Names hold letters, digits and '-', at most 63 between dots; addresses are as in"
-        raise NotADestination(f"{show(host)} is not a host name", f"{fix} {_EXAMPLE}.")
+    # A name whose last part is a number is none (RFC 3696, 2), and a range of addresses, perhaps.
+    if not _HOST.match(host) or host.rpartition(".")[2].isdigit():
+        fix = "Names hold a to z, digits and '-', at most 63 between dots; addresses are as in"
+        raise NotADestination(f"{show(host)} is not a host name", f"{fix} {words.example}.")
     return 0, host

@@ -17,7 +17,7 @@ from qubes_vpn_types import Address, Choice, Day, Keys, ListOf, Pattern, Port, S
 STALE_DAYS = 30
 
 _WORDS = ListOf(Word())
-_ADDRESSES = ListOf(Address(qubes_vpn_net.endpoint))
+_ADDRESSES = ListOf(Address(qubes_vpn_net.endpoint, qubes_vpn_net.ENDPOINT))
 
 
 class _Whole(Keys):

@@ -75,6 +75,7 @@ TOPOLOGIES = {
 }
 
 _MEMORY = Whole(64, 1048576, "megabytes")
+_LISTED = Address(qubes_vpn_net.destination, qubes_vpn_net.LISTED)
 _DAYS = Whole(1, 366, "days")
 
 
@@ -95,7 +96,10 @@ TUNNEL = Keys(
         "kind": (Choice("wireguard", "openvpn", "mullvad"), ...),
         "profile": (File(), None),
         "profiles": (ListOf(File()), ()),
-        "endpoints": (ListOf(Address(qubes_vpn_net.endpoint), least=1), ...),
+        "endpoints": (
+            ListOf(Address(qubes_vpn_net.endpoint, qubes_vpn_net.ENDPOINT), least=1),
+            ...,
+        ),
         "relays": (qubes_vpn_relays.RELAYS, None),
         "interface": (Interface(), None),
         "log_drops": (Switch(), False),
@@ -117,7 +121,7 @@ LAYOUT_QUBE = Keys(
         "default_dispvm": (Name("none"), None),
         "netvm": (Name("none", DEFAULT, TOR_OR_DEFAULT), None),
         "vault": (Switch(), None),
-        "allowlist": (ListOf(Address(qubes_vpn_net.destination)), None),
+        "allowlist": (ListOf(_LISTED), None),
         "firewall": (Name(new=True), None),
     }
 )
@@ -172,9 +176,7 @@ PILLAR = Keys(
         "vaults": (ListOf(Name()), ()),
         "bypass": (BYPASS, None),
         "allowlists": (
-            MapOf(
-                ListOf(Address(qubes_vpn_net.destination)), "banking: [bank.example:443/tcp, dns]"
-            ),
+            MapOf(ListOf(_LISTED), "banking: [bank.example:443/tcp, dns]"),
             {},
         ),
         "disposables": (Name("none", "keep"), None),

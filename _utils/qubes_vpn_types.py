@@ -233,18 +233,17 @@ class Switch:
 
 
 class Address:
-    """An endpoint or an allowlist entry, by *parse* of :mod:`qubes_vpn_net`."""
+    """An endpoint or an allowlist entry, by *parse* and *words* of :mod:`qubes_vpn_net`."""
 
-    def __init__(self, parse):
-        self.parse = parse
+    def __init__(self, parse, words):
+        self.parse, self.words = parse, words
 
     def read(self, value, path, problems):
         if not isinstance(value, str):
-            form = "ADDRESS:PORT/PROTOCOL"
-            hint = "Write it as in 185.65.135.68:51820/udp."
+            hint = f"Write it as in {self.words.example}."
             if isinstance(value, list):
                 hint = "Put it in quotes."
-            refuse(value, path, problems, f"{show(value)} is not {form}", hint)
+            refuse(value, path, problems, f"{show(value)} is not {self.words.form}", hint)
             return None
         try:
             return self.parse(value)

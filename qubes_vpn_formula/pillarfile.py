@@ -164,6 +164,9 @@ def _syntax_error(path, text, error):
     elif address:
         number = address
         what, fix = "not YAML: an IPv6 endpoint without quotes", 'Write "[ADDRESS]:PORT/PROTOCOL".'
+    elif error.context == "while scanning an alias":
+        what = "not YAML: a text that begins with '*' has to be in quotes"
+        fix = "Of a host, list every name by itself: the Qubes firewall knows no wildcards."
     elif "alias" in (error.problem or ""):
         fix = "Define the anchor ('&name') above its use."
     return UserError(what, fix, file=path, line=number)

@@ -25,6 +25,7 @@ YAML_IS_WRONG = {
     "no-qubes-vpn",
     "tab",
     "yaml-syntax",
+    "wildcard-without-quotes",
 }
 
 

@@ -92,7 +92,7 @@ label = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 names = (
     st.lists(label, min_size=1, max_size=3)
     .map(".".join)
-    .filter(lambda name: name.strip("0123456789."))
+    .filter(lambda name: not name.rpartition(".")[2].isdigit())
 )
 port = st.integers(1, 65535)
 ports = (
@@ -198,3 +198,42 @@ def test_the_grammar_above_refuses(bad):
     """Otherwise the tests above would prove nothing."""
     with pytest.raises(ValueError, match=r"no action|ports without|bad host"):
         taken_as(bad)
+
+
+#: What is written for an allowlist, and what the error says to write.
+MEANT = {
+    "www.bank.example": "Write www.bank.example:443/tcp, or another port.",
+    "www.bank.example.": "Write www.bank.example:443/tcp, or another port.",
+    "www.bank.example:8443": "Write www.bank.example:8443/tcp, or another port.",
+    "https://www.Bank.example/login?a=b": "Write www.bank.example:443/tcp, or another port.",
+    "203.0.113.0/24": "Write 203.0.113.0/24:443/tcp, or another port.",
+    "[2001:db8::9]": 'Write "[2001:db8::9]:443/tcp", or another port.',
+    "DNS": "Write dns.",
+    "bank": 'Write it as in www.bank.example:443/tcp, 203.0.113.9:443/tcp, "[2001:',
+    "": "Write it as in www.bank.example:443/tcp",
+    "*.bank.example": "List every host by itself, as in www.bank.example:443/tcp;",
+    "*.bank.example:443/tcp": "List every host by itself, as in www.bank.example:443/tcp;",
+    "192.0.2.1-192.0.2.9:443/tcp": "addresses are as in www.bank.example:443/tcp, 203.0.113.9",
+}
+
+
+@pytest.mark.parametrize("text", MEANT)
+def test_an_entry_that_is_none_comes_with_the_text_to_write(text):
+    """R11. A name whose last part is a number would never resolve, which blocks all of the qube."""
+    with pytest.raises(NotADestination) as refused:
+        qubes_vpn_net.destination(text)
+    assert refused.value.fix.startswith(MEANT[text]) or MEANT[text] in refused.value.fix
+    with pytest.raises(NotADestination, match=r"ADDRESS:PORT|a wildcard|host name|not an endpoint"):
+        qubes_vpn_net.endpoint(text)
+
+
+@given(text=st.one_of(near_misses, names, networks()))
+def test_what_is_said_to_be_meant_is_right(text):
+    fix = ""
+    try:
+        qubes_vpn_net.destination(text)
+    except NotADestination as refused:
+        fix = refused.fix
+    if fix.endswith(", or another port."):
+        meant = fix.removeprefix("Write ").removesuffix(", or another port.").strip('"')
+        assert qubes_vpn_net.destination(meant)
