@@ -62,6 +62,11 @@ def put_list(text, path, items):
     return _Edit(text, path).put_list(items)
 
 
+def spell_out(text, path, value):
+    """*text* with the mapping *value* where a word at *path* stands for it, a line for each key."""
+    return _Edit(text, path).spell_out(value)
+
+
 def delete(text, path):
     """*text* without the key or item at *path*."""
     return _Edit(text, path).delete()
@@ -139,6 +144,18 @@ class _Edit:
         before = self.text[:begin] if block else self.text[:begin].rstrip(" ") + self.newline
         end = self._line_end(self._end(node)) if block else self._end(node)
         return self._done(before + text + self.text[end:])
+
+    def spell_out(self, value):
+        node, parent = self.nodes[-1], self.nodes[-2]
+        self._data(self.path[:-1])[self.path[-1]] = value
+        start, end = node.start_mark.index, self._end(node)
+        before = self.text[:start].rstrip(" ")
+        if parent.flow_style or not before.endswith(":"):
+            return self._done(self._replaced(node, value, parent))
+        beside = self._line_end(end)  # a comment stays beside the key
+        lines = _block(value, _start_column(parent, self.places[-1]) + 2, self.newline)
+        text = before + self.text[end:beside] + self.newline + lines + self.text[beside:]
+        return self._done(text)
 
     def _item_lines(self, node):
         """Where a block list's lines begin, and ``(value, comment lines above, line)`` of each."""

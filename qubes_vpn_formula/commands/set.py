@@ -11,6 +11,7 @@ from qubes_vpn_formula import files, pillaredit, pillarfile
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError, read_bytes
+from qubes_vpn_layout import CANONICAL, PRESETS
 from qubes_vpn_problem import looks_secret, names_a_secret, path_text
 
 _EPILOG = """\
@@ -20,7 +21,8 @@ be left out. VALUE is YAML: 500, true, none, sys-firewall, [a, b], "{label: red}
 as [2001:db8::7]:51820/udp needs no quotes here.
 
 Comments, quotes, order and indentation stay. The result is checked first: an edit that makes a
-new problem is refused, and the file is not touched. Secrets are refused always.
+new problem is refused, and the file is not touched. Secrets are refused always. Where the layout
+is the word canonical, a key of one of its qubes has all of their names written instead.
 
 exit codes: 0 done, or no change needed; 2 refused
 
@@ -29,6 +31,7 @@ examples:
   qubes-vpn set pillar.sls routes.qubes.work sys-firewall
   qubes-vpn set pillar.sls tunnels.sys-vpn.endpoints --append 198.51.100.7:51820/udp
   qubes-vpn set pillar.sls 'allowlists."my.qube"' '[bank.example:443/tcp, dns]'
+  qubes-vpn set pillar.sls layout.banking.allowlist '[www.bank.example:443/tcp, dns]'
   qubes-vpn set pillar.sls 'tunnels.sys-vpn.endpoints[0]' --delete --dry-run
 """
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:./]+\]:")
@@ -58,7 +61,7 @@ def run(args):
     raw = read_bytes(args.file).decode()
     old = raw.removeprefix(BOM)
     path = pillaredit.keys(args.key)
-    new = _edited(args, old, path)
+    new = _edited(args, before.document, old, path)
     after = pillarfile.PillarFile(args.file, new)
     worse = new_problems(before, after)
     if worse:
@@ -73,9 +76,10 @@ def run(args):
     return 0
 
 
-def _edited(args, old, path):
+def _edited(args, document, old, path):
     """The new text; raises :class:`UserError` with the file's name."""
     try:
+        old = _spelled_out(document, old, path)
         if args.delete:
             return pillaredit.delete(old, path)
         text = args.append if args.append is not None else args.value
@@ -95,6 +99,17 @@ def _edited(args, old, path):
         ) from None
     except UserError as error:
         raise UserError(error.what, error.fix, file=args.file, key=error.key) from None
+
+
+def _spelled_out(document, old, path):
+    """*old* with the names that the layout's one word stands for, if *path* leads to one of them.
+
+    document: of the pillar.
+    """
+    word = document.get("layout") if isinstance(document, dict) else None
+    if word != CANONICAL or path[1] != "layout" or len(path) == 2:
+        return old
+    return pillaredit.spell_out(old, path[:2], {name: {} for name in PRESETS})
 
 
 def _yaml(text):

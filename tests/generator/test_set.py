@@ -320,3 +320,66 @@ def test_paths_round_trip(keys):
     from qubes_vpn_problem import path_text
 
     assert pillaredit.keys(path_text(("qubes_vpn", *keys))) == ("qubes_vpn", *keys)
+
+
+SIX = {name: {} for name in ("vault", "personal", "work", "banking", "comms", "untrusted")}
+#: How the word stands there, and what is left of its line.
+WORDS = {
+    "plain": ("  layout: canonical\n", "  layout:"),
+    "with a comment": ("  layout:   canonical   # all six\n", "  layout:   # all six"),
+    "in quotes": ("  layout: 'canonical'\n  vaults: []\n", "  layout:"),
+    "windows": ("  layout: canonical\r\n", "  layout:"),
+    "last": ("  layout: canonical", "  layout:"),
+}
+TUNNEL = "tunnels: {v: {kind: wireguard, profile: a.conf, endpoints: [203.0.113.7:51820/udp]}}"
+
+
+def layout_of(file):
+    return yaml.safe_load(file.read_text())["qubes_vpn"]["layout"]
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_a_key_of_a_canonical_qube_spells_the_word_out(how, tmp_path):
+    """R10, R11. The six as before, a line each, so that the next edit has a place."""
+    file, (text, head) = tmp_path / "pillar.sls", WORDS[how]
+    newline = "\r\n" if how == "windows" else "\n"
+    old = f"# mine{newline}qubes_vpn:{newline}  {TUNNEL}{newline}  # above{newline}{text}"
+    file.write_bytes(old.encode())
+    assert main(["set", str(file), "layout.work.label", "gray"]) == 0
+    assert layout_of(file) == {**SIX, "work": {"label": "gray"}}
+    lines = file.read_bytes().decode().split(newline)
+    assert [line for line in lines if line not in [*old.split(newline), ""]] == [
+        head,
+        *[f"    {name}: {'{label: gray}' if name == 'work' else '{}'}" for name in SIX],
+    ]
+    assert lines[3] == "  # above"
+    assert main(["set", str(file), "layout.banking.allowlist", "--append", "dns"]) == 0
+    assert layout_of(file)["banking"] == {"allowlist": ["dns"]}
+    assert main(["set", str(file), "layout.vault", "--delete"]) == 0
+    assert [*layout_of(file)] == [*SIX][1:]
+
+
+def test_the_word_in_brackets_or_on_a_line_of_its_own(tmp_path):
+    file = tmp_path / "pillar.sls"
+    for text in (
+        f"qubes_vpn: {{{TUNNEL}, layout: canonical}}",
+        f"qubes_vpn:\n  {TUNNEL}\n  layout:\n    canonical\n",
+    ):
+        file.write_text(text)
+        assert main(["set", str(file), "layout.vault", "--delete"]) == 0
+        assert "vault" not in layout_of(file)
+        assert {"vault": {}, **layout_of(file)} == SIX
+
+
+def test_the_word_stays_for_other_edits(tmp_path, capsys):
+    file = tmp_path / "pillar.sls"
+    file.write_text(f"qubes_vpn:\n  {TUNNEL}\n  layout: canonical\n")
+    assert main(["set", str(file), "topology", "simple"]) == 0
+    assert layout_of(file) == "canonical"
+    before = file.read_text()
+    assert main(["set", str(file), "layout.work.label", "pink"]) == 2
+    assert "layout.work.label: 'pink' is not possible here" in capsys.readouterr().err
+    assert main(["set", str(file), "layout.nobody", "--delete"]) == 2
+    assert file.read_text() == before
+    assert main(["set", str(file), "layout", "{work: {}}"]) == 0
+    assert layout_of(file) == {"work": {}}
