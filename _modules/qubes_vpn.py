@@ -484,7 +484,7 @@ def bypass(do="show", minutes=None):
 
     do: ``open``, ``close`` or ``show``, which also tells when there was one before.  minutes: at
     most, and if left out, those of the pillar's ``bypass``.  It is ended by itself; see
-    docs/bypass.md.  With ``test=True`` nothing is opened or closed.
+    /srv/salt/qubes/network/docs/bypass.md.  With ``test=True`` nothing is opened or closed.
 
     CLI Example::
 

@@ -369,8 +369,8 @@ RULES = (
         "high",
         "The Mullvad app is not logged in",
         _OFFLINE,
-        "In QUBE, write the account number into /rw/config/vpn/credentials/mullvad-account, as the "
-        f"README says. Then: {_APPLY}",
+        "In QUBE: sudo install -m600 /dev/stdin /rw/config/vpn/credentials/mullvad-account; type "
+        f"the account number, Enter, Ctrl-D. Then: {_APPLY}",
         _when(_apps, lambda it, _: it["account"] == "logged out", "It has no account"),
     ),
     Rule(

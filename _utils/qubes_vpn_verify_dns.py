@@ -55,7 +55,8 @@ def answered(trial, tunnel):
         if any(answer.came for answer in own):
             yield passed(f"{name} gets names.")
         else:
-            yield failed(f"{name} gets no names: {own[0].error}. See docs/resolvefix.md.")
+            see = "See /srv/salt/qubes/network/docs/resolvefix.md."
+            yield failed(f"{name} gets no names: {own[0].error}. {see}")
 
 
 def captured(trial, tunnel):

@@ -26,8 +26,17 @@ from qubes_vpn_problem import looks_secret
 #: Has Salt read a pillar as data: without it, Jinja in there would be run in dom0 as root.
 _DATA = "#!yaml\n"
 _COMMENT = re.compile(r"(?:^|\s)#(.*)")
-#: What is read in dom0, too (R70).
-DOCS = ("cheatsheet.md", "resolvefix.md", "sysvpn-improvements.md")
+#: What is read in dom0, too (R70): by itself, or named by a pillar or a message.
+DOCS = (
+    "bypass.md",
+    "cheatsheet.md",
+    "layout.md",
+    "relays.md",
+    "resolvefix.md",
+    "sysvpn-improvements.md",
+    "topologies.md",
+)
+_DOCS_PLACE = "salt/qubes/network/docs"
 _FOLDERS = {"salt/qubes": "salt/qubes", **{f"_{name}": f"salt/_{name}" for name in (
     "modules", "states", "utils"
 )}}  # fmt: skip
@@ -57,9 +66,9 @@ def members(pillar=None):
     found = {
         "LICENSE": root / "LICENSE",
         "install.py": Path(install.__file__),
-        "pillar.example": root / "pillar.example",
         "bin/qubes-vpn": root / "dom0/qubes-vpn",
-        **{f"salt/qubes/network/docs/{name}": root / "docs" / name for name in DOCS},
+        f"{_DOCS_PLACE}/pillar.example": root / "pillar.example",
+        **{f"{_DOCS_PLACE}/{name}": root / "docs" / name for name in DOCS},
     }
     for folder, place in _FOLDERS.items():
         for path in (root / folder).rglob("*"):

@@ -29,9 +29,9 @@ from pathlib import Path
 
 #: What may be in a bundle.
 NAMES = re.compile(
-    r"LICENSE|install\.py|pillar\.example|bin/qubes-vpn|pillar/qubes_vpn/init\.(sls|top)"
+    r"LICENSE|install\.py|bin/qubes-vpn|pillar/qubes_vpn/init\.(sls|top)"
     r"|salt/qubes/(layout|network|tests)/"
-    r"([a-z-]+\.(sls|jinja)|files/[a-z0-9-]+(\.[a-z]+)?|docs/[a-z-]+\.md)"
+    r"([a-z-]+\.(sls|jinja)|files/[a-z0-9-]+(\.[a-z]+)?|docs/[a-z-]+\.(md|example))"
     r"|salt/_(modules|states|utils)/qubes_vpn[a-z0-9_]*\.py"
 )
 #: Bytes of a bundle; the formula has 1.2 MB.

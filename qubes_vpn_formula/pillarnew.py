@@ -42,6 +42,7 @@ def pillar_text(profile, wishes, source, selection=None, location=None):
     top.yaml_set_start_comment(
         f"A machine's network for qubes-vpn-formula, made from {source}.\n"
         "Every key there is: pillar.example.  Check after each edit: qubes-vpn check FILE\n"
+        "In dom0 that, and each page named here, is in /srv/salt/qubes/network/docs\n"
         "No secret belongs here: keys and passwords stay in the VPN qube.\n\n"
     )
     round_trip = YAML()

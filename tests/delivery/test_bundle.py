@@ -29,10 +29,10 @@ def test_it_has_all_of_the_formula_and_nothing_else(tmp_path, checkout):
         ["git", "ls-files", *trees], cwd=checkout, capture_output=True, text=True, check=True
     ).stdout.split()
     expected = {name if name.startswith("salt/") else f"salt/{name}" for name in listed}
-    expected |= {f"salt/qubes/network/docs/{name}" for name in bundle.DOCS}
+    expected |= {f"salt/qubes/network/docs/{name}" for name in (*bundle.DOCS, "pillar.example")}
     bundle.build(tmp_path / "b.tar")
     found = names(tmp_path / "b.tar")
-    more = {"LICENSE", "install.py", "pillar.example", "bin/qubes-vpn"}
+    more = {"LICENSE", "install.py", "bin/qubes-vpn"}
     assert set(found) == expected | more
     assert {(m.uid, m.gid, m.uname, m.gname, m.mode, m.mtime) for m in found.values()} == {
         (0, 0, "", "", 0o644, 0)

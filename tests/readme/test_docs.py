@@ -12,9 +12,9 @@ from readme.document import Document
 
 import qubes_vpn_client_dns
 import qubes_vpn_ruleset
+from qubes_vpn_formula.bundle import DOCS
 from qubes_vpn_formula.cli import main
 
-DOCS = ("cheatsheet.md", "resolvefix.md", "sysvpn-improvements.md")
 PROGRAM = re.compile(r"/usr/lib/qubes-vpn/(\S+) ([a-z]+)")
 #: Units of the distributions' packages.
 THEIRS = {"NetworkManager", "mullvad-daemon", "qubes-firewall"}
@@ -35,6 +35,18 @@ OTHERS = {
 
 
 PAGES = sorted(path.name for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
+
+
+PROFILE = """\
+[Interface]
+PrivateKey = 6G8FVUpjiGKVkkHfHdaDFYZDlYJ+w5xYk4V8d4eE/GQ=
+Address = 10.2.0.2/32
+DNS = 10.2.0.1
+[Peer]
+PublicKey = C+u8cVhNWTWTbNEP4xfwBjz2wOmBkhmhW7ZNlJ3hOnQ=
+AllowedIPs = 0.0.0.0/0
+Endpoint = 203.0.113.7:51820
+"""
 
 
 @pytest.fixture(params=DOCS)
@@ -65,6 +77,28 @@ def test_links_lead_somewhere(text, checkout):
                for line in text.splitlines() if line.startswith("## ")}  # fmt: skip
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert link[1:] in anchors if link.startswith("#") else link in DOCS, link
+
+
+def test_what_is_read_in_dom0_names_pages_that_are_there(checkout, tmp_path):
+    """R70. The example, a pillar that init makes, what the modules say of themselves, messages."""
+    profile = tmp_path / "wg.conf"
+    profile.write_text(PROFILE)
+    pillar = tmp_path / "pillar.sls"
+    assert main(["init", "--from", str(profile), "--layout", "--output", str(pillar)]) == 0
+    texts = {path: path.read_text() for path in (checkout / "pillar.example", pillar)}
+    for text in texts.values():
+        assert "/srv/salt/qubes/network/docs" in text
+        assert {*re.findall(r"docs/([\w.-]+\.md)", text)} - {*DOCS} == set()
+    found = 0
+    for folder in ("_modules", "_states", "_utils", "dom0", "salt"):
+        for path in (each for each in (checkout / folder).rglob("*") if each.is_file()):
+            text = path.read_text() if path.suffix != ".pyc" else ""
+            for name in re.findall(r"[\w./-]*docs/(?!decisions/)[\w.-]+\.md", text):
+                assert name.partition("docs/")[0] == "/srv/salt/qubes/network/", path
+                assert Path(name).name in DOCS, path
+                found += 1
+            assert "README says" not in text, path
+    assert found >= 3
 
 
 def test_readme_leads_to_all_of_them(checkout):

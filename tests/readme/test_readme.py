@@ -224,10 +224,11 @@ class TestDom0:
         assert installed[line].stdout == in_checkout[-1].stdout
 
     def test_all_of_the_formula_is_installed_and_nothing_else(self, installed, dom0, checkout):
-        docs = "docs/cheatsheet.md docs/resolvefix.md docs/sysvpn-improvements.md"
+        docs = " ".join(["pillar.example", *(f"docs/{name}" for name in bundle.DOCS)])
         listed = output(f"git ls-files salt _modules _states _utils {docs}", checkout).splitlines()
         assert len(listed) > 5
         places = {name: name.removeprefix("salt/").replace("docs/", DOCS) for name in listed}
+        places["pillar.example"] = f"{DOCS}pillar.example"
         expected = {place: (checkout / name).read_bytes() for name, place in places.items()}
         salt = dom0.folder / "srv/salt"
         assert {str(path.relative_to(salt)): path.read_bytes() for path in files(salt)} == expected
