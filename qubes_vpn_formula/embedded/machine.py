@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The embedded Qubes: the fake qubesd with its state in one file, for any number of processes.
 
-Beside the state file PATH lie PATH.lock (held during a call), PATH.calls (every call, see `calls`)
-and PATH.faults (failures waiting to happen, see `faults`).
+Beside the state file PATH lie PATH.lock (held during a call), PATH.calls (every call, see `calls`),
+PATH.faults (failures waiting to happen, see `faults`) and PATH.follower (see `followers`).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qubes_vpn_formula.embedded import calls, faults
+from qubes_vpn_formula.embedded import calls, faults, followers
 from qubes_vpn_formula.embedded.qubesd import AdminError, EmptyAnswer, Qubesd
 from qubes_vpn_formula.embedded.qubesd.method import writes
 
@@ -74,6 +74,8 @@ class EmbeddedQubes:
                     outcome = f"killed {fault.kill}"
                 call = calls.Call(dest, method, arg, write, outcome)
                 calls.append(self._beside("calls"), call)
+                if write:
+                    followers.wait(self.path)
                 if fault and fault.kill == "in":
                     if pid is None:
                         os._exit(0)

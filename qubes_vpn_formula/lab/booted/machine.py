@@ -45,13 +45,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from qubes_vpn_formula.lab import debian
+from qubes_vpn_formula.lab import debian, udev
 from qubes_vpn_formula.lab.agent import CLIENT_MAC, NETVM_MAC
 from qubes_vpn_formula.lab.agent.restated import Restated
 from qubes_vpn_formula.lab.booted import agent, layers, root
 from qubes_vpn_formula.lab.booted.inside.units import UPLINK, VOLUME
 from qubes_vpn_formula.lab.booted.room import Room
 from qubes_vpn_formula.lab.booted.updates import UpdatesProxy
+from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import SLOWNESS, Command, CommandFailed, Inside, Qube, children
 
 #: What every client asks for names; the netvm translates it.
@@ -121,10 +122,9 @@ class Booted:
 
     def client(self, name: str, netvm: "AppVM") -> Qube:
         """A new client of an AppVM, which sees it at its next start, or at once when it runs."""
-        number = next(self._numbers)
         client = self._stack.enter_context(Qube(name))
-        client.qubesdb |= _addresses(number, netvm.number)
-        netvm.add(client, number)
+        client.qubesdb |= _addresses(next(self._numbers), netvm.number)
+        netvm.add(client)
         return client
 
     def close(self) -> None:
@@ -393,8 +393,10 @@ class AppVM(Guest):
         """Where its uplink ends: the netvm's network, or the internet."""
         return self.netvm.network if self.netvm else self.lab.internet
 
-    def add(self, client: Qube, number: int) -> None:
-        """See :meth:`Booted.client`."""
+    def add(self, client: Qube) -> None:
+        """A client that is nobody's: see :meth:`Booted.client`, :meth:`remove`."""
+        number = _number(client)
+        client.qubesdb |= _addresses(number, self.number)
         self._clients[number] = client
         if self.running:
             self._plug(self.pid, number)
@@ -402,10 +404,36 @@ class AppVM(Guest):
             addresses = " ".join(_own(number))
             self.run(f"/usr/lib/qubes/agent vif online vif{number}.0 {addresses}")
 
-    def allow(self, client: Qube, rules: list[str], policy: str = "drop") -> None:
-        """A client's firewall list, in qvm-firewall's canonical words; it replaces the old one."""
-        number = next(key for key, one in self._clients.items() if one is client)
-        for address, other in zip(_own(number), ("dst6=", "dst4="), strict=True):
+    def remove(self, client: Qube) -> None:
+        """A client is nobody's from now on."""
+        number = _number(client)
+        del self._clients[number]
+        if self.running:
+            self._unplug_client(f"vif{number}.0", number)
+            self._tell()
+
+    def replug(self, netvm: "AppVM | None") -> None:
+        """Another netvm, also while it runs; None: it is offline."""
+        if self.running:
+            self._unplug_uplink()
+        for key in _addresses(0, 0):
+            self.qubesdb.pop(key, None)
+        self.netvm, self.online = netvm, netvm is not None
+        if netvm:
+            self.qubesdb |= _addresses(self.number, netvm.number)
+        if not self.running:
+            return
+        self._tell()
+        if netvm:
+            self._wire_uplink(self.pid)
+            self._new_uplink()
+
+    def allow(self, client: "Qube | AppVM", rules: list[str], policy: str = "drop") -> None:
+        """A qube's firewall list, in qvm-firewall's canonical words; it replaces the old one.
+
+        Also of one that is no client yet, so that it never is one without its list.
+        """
+        for address, other in zip(_own(_number(client)), ("dst6=", "dst4="), strict=True):
             prefix = f"/qubes-firewall/{address}/"
             for key in [key for key in self.qubesdb if key.startswith(prefix)]:
                 del self.qubesdb[key]
@@ -443,8 +471,13 @@ class AppVM(Guest):
             self._plug(pid, number)
         for qube in self._behind.values():
             _links(pid, [_cable(qube.vif, UPLINK, qube.pid)])
-            # udev's part there, when the device appears
-            qube.run(["systemctl", "--no-block", "restart", f"qubes-network-uplink@{UPLINK}"])
+            qube._new_uplink()
+
+    def _new_uplink(self) -> None:
+        """udev's part in it, when the device appears: systemd hears of it after udev's rules."""
+        rules = [path for path in Ours().udev_rules if self.exists(path)]
+        udev.event(self, rules, "add", UPLINK)
+        self.run(["systemctl", "--no-block", "restart", f"qubes-network-uplink@{UPLINK}"])
 
     def _wire_uplink(self, pid: int) -> None:
         upstream = self.netvm.pid if self.netvm else self.lab.internet.pid
@@ -465,16 +498,22 @@ class AppVM(Guest):
 
     def _unplug(self) -> None:
         """Its cables go now; with its network the kernel would take them away some time later."""
+        self._unplug_uplink()
+        for qube in (*self._clients.values(), *self._behind.values()):
+            _links(qube.pid, [f"link del {UPLINK}"])
+
+    def _unplug_uplink(self) -> None:
         if not self.netvm:
             _links(self.lab.internet.pid, [f"link del {self.vif}"])
         elif self.netvm.running:
-            offline = ["/usr/lib/qubes/agent", "vif", "offline", self.vif, *_own(self.number)]
-            self.netvm.run(offline)
-            _links(self.netvm.pid, [f"link del {self.vif}"])
+            self.netvm._unplug_client(self.vif, self.number)
         if self.netvm and self.netvm._behind.pop(self.number, None):
             self.netvm._tell()
-        for qube in (*self._clients.values(), *self._behind.values()):
-            _links(qube.pid, [f"link del {UPLINK}"])
+
+    def _unplug_client(self, vif: str, number: int) -> None:
+        """Its own end of a client's cable goes, and the cable with it."""
+        self.run(["/usr/lib/qubes/agent", "vif", "offline", vif, *_own(number)])
+        _links(self.pid, [f"link del {vif}"])
 
     def _plug(self, pid: int, number: int) -> None:
         """A client's cable, with the client's own end configured."""
@@ -505,6 +544,13 @@ class Disposable(AppVM):
         shutil.rmtree(volume)
         subprocess.run(["cp", "--archive", str(self.home.volume), str(volume)], check=True)
         return super()._layers()
+
+
+def _number(qube: "Qube | AppVM") -> int:
+    """Of its addresses and of its device in the netvm."""
+    if isinstance(qube, Guest):
+        return qube.number
+    return int(qube.qubesdb["/qubes-ip"].rpartition(".")[2])
 
 
 def _own(number: int) -> tuple[str, str]:

@@ -51,6 +51,8 @@ class Agent(Restated):
                 neighbour = f"neighbour replace {gateway} dev {device}"
                 lines.append(f"{neighbour} lladdr {NETVM_MAC} nud permanent")
         qube.run(["nmcli", "connection", "load", str(profile)], check=False)
+        # NetworkManager's own part; but a veth that came later it leaves to whoever has made it.
+        lines.append(f"link set dev {device} up")
         qube.run(["ip", "-batch", "-"], input="\n".join(lines))
         if "/qubes-netvm-network" in database:
             self.dnat(qube)
