@@ -10,7 +10,8 @@ import re
 from typing import NamedTuple
 
 import qubes_vpn_net
-from qubes_vpn_formula import pillaredit, pillarfile
+import qubes_vpn_pillaredit
+from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.errors import UserError
 
 _TOP = "qubes_vpn"
@@ -27,7 +28,7 @@ _DROP = "action=drop"
 class Difference(NamedTuple):
     """One difference of the qube *name* (``default_netvm``: of dom0's).
 
-    what: how it is on the machine.  edits: ``(function of pillaredit, path, value...)``, which
+    what: how it is on the machine.  edits: ``(function of the edit, path, value...)``, which
     accept it; or none, and *why* it cannot be accepted, with what to do instead.
     """
 
@@ -131,7 +132,7 @@ class _Seen:
             what = f"{key} {str(value).lower() if isinstance(value, bool) else value}"
             if key in _SETTINGS:
                 path = (_TOP, f"{self.model.services[name].role}s", name, key)
-                yield Difference(name, what, ((pillaredit.put, path, value),))
+                yield Difference(name, what, ((qubes_vpn_pillaredit.put, path, value),))
             else:
                 why = "A service qube provides network: a run switches it on."
                 yield Difference(name, "provides no network", why=why)
@@ -160,7 +161,7 @@ class _Seen:
             return Difference(name, what, why=why)
         path = (_TOP, "tunnels", name, "endpoints")
         gone = [place for place, rule in enumerate(rules) if rule not in have]
-        edits = tuple((pillaredit.delete, (*path, place)) for place in reversed(gone))
+        edits = tuple((qubes_vpn_pillaredit.delete, (*path, place)) for place in reversed(gone))
         return Difference(name, "fewer endpoints in its firewall list", edits)
 
     def _allowlist(self, name, have):
@@ -208,11 +209,11 @@ class _Seen:
             return Difference(name, what, why=why)
         edits = [*self._no_longer_outside(name)]
         return Difference(
-            name, what, (*edits, (pillaredit.delete, (_TOP, "routes", "qubes", name)))
+            name, what, (*edits, (qubes_vpn_pillaredit.delete, (_TOP, "routes", "qubes", name)))
         )
 
     def _route(self, name, have, what):
-        route = (pillaredit.put, (_TOP, "routes", "qubes", name), have)
+        route = (qubes_vpn_pillaredit.put, (_TOP, "routes", "qubes", name), have)
         if have == "none" or not self.model.in_clear(have):
             return Difference(name, what, (route, *self._no_longer_outside(name)))
         if name in self.model.outside_vpn:
@@ -221,7 +222,7 @@ class _Seen:
             way = " -> ".join([name, *self.model.path(have)])
             why = f"{way} is in clear. If that is meant, say --outside."
             return Difference(name, what, why=why)
-        listed = (pillaredit.append, (_TOP, "outside_vpn"), name)
+        listed = (qubes_vpn_pillaredit.append, (_TOP, "outside_vpn"), name)
         return Difference(name, what, (route, listed))
 
     def _no_longer_outside(self, name):
@@ -232,7 +233,7 @@ class _Seen:
     def default_netvm(self, name, **_more):
         have = self.machine.default_netvm() or "none"
         if have != name:
-            edit = (pillaredit.put, (_TOP, "routes", "default"), have)
+            edit = (qubes_vpn_pillaredit.put, (_TOP, "routes", "default"), have)
             yield Difference("default_netvm", f"is {have}", (edit,))
 
 
@@ -252,9 +253,9 @@ def _of_list(path, old, new):
     """Edits that make the list *old* at *path* the list *new*, items that stay untouched."""
     kept = [item for item in old if item in new]
     if kept != new[: len(kept)] or len(set(old)) != len(old):
-        yield pillaredit.put, path, new
+        yield qubes_vpn_pillaredit.put, path, new
         return
     for place in reversed([place for place, item in enumerate(old) if item not in new]):
-        yield pillaredit.delete, (*path, place)
+        yield qubes_vpn_pillaredit.delete, (*path, place)
     for item in new[len(kept) :]:
-        yield pillaredit.append, path, item
+        yield qubes_vpn_pillaredit.append, path, item

@@ -7,7 +7,8 @@ import re
 
 import yaml
 
-from qubes_vpn_formula import files, pillaredit, pillarfile
+import qubes_vpn_pillaredit
+from qubes_vpn_formula import files, pillarfile
 from qubes_vpn_formula.commands.parser import command, json_option
 from qubes_vpn_formula.console import say, tell
 from qubes_vpn_formula.errors import UserError, read_bytes
@@ -18,7 +19,8 @@ _EPILOG = """\
 KEY.PATH as problems print it: keys joined by dots, [N] for the item N of a list, counted from 0.
 A key with a dot or another unusual character stands in quotes. A leading "qubes_vpn." may
 be left out. VALUE is YAML: 500, true, none, sys-firewall, [a, b], "{label: red}"; an endpoint such
-as [2001:db8::7]:51820/udp needs no quotes here.
+as [2001:db8::7]:51820/udp needs no quotes here. Where VALUE is one of a tunnel's profiles, and KEY
+its profile, the two change places, as by 'qubes-vpn switch --lasting' in dom0.
 
 Comments, quotes, order and indentation stay. The result is checked first: an edit that makes a
 new problem is refused, and the file is not touched. Secrets are refused always. Where the layout
@@ -28,6 +30,7 @@ exit codes: 0 done, or no change needed; 2 refused
 
 examples:
   qubes-vpn set pillar.sls tunnels.sys-vpn.memory 500
+  qubes-vpn set pillar.sls tunnels.sys-vpn.profile wg-de.conf
   qubes-vpn set pillar.sls routes.qubes.work sys-firewall
   qubes-vpn set pillar.sls tunnels.sys-vpn.endpoints --append 198.51.100.7:51820/udp
   qubes-vpn set pillar.sls 'allowlists."my.qube"' '[bank.example:443/tcp, dns]'
@@ -60,7 +63,7 @@ def run(args):
     before = pillarfile.read(args.file)
     raw = read_bytes(args.file).decode()
     old = raw.removeprefix(BOM)
-    path = pillaredit.keys(args.key)
+    path = qubes_vpn_pillaredit.keys(args.key)
     new = _edited(args, before.document, old, path)
     after = pillarfile.PillarFile(args.file, new)
     worse = new_problems(before, after)
@@ -81,7 +84,7 @@ def _edited(args, document, old, path):
     try:
         old = _spelled_out(document, old, path)
         if args.delete:
-            return pillaredit.delete(old, path)
+            return qubes_vpn_pillaredit.delete(old, path)
         text = args.append if args.append is not None else args.value
         value = _yaml(text)
         if looks_secret(text) or any(map(names_a_secret, [*path, *_keys(value)])):
@@ -91,8 +94,10 @@ def _edited(args, document, old, path):
                 key=path_text(path),
             )
         if args.append is not None:
-            return pillaredit.append(old, path, value)
-        return pillaredit.put(old, path, value)
+            return qubes_vpn_pillaredit.append(old, path, value)
+        if path[3:] == ("profile",) and value in _others(document, path):
+            return qubes_vpn_pillaredit.exchange(old, path[2], value)
+        return qubes_vpn_pillaredit.put(old, path, value)
     except RecursionError:
         raise UserError(
             "anchors ('&...') lead too deep", "Write the values themselves.", file=args.file
@@ -109,7 +114,15 @@ def _spelled_out(document, old, path):
     word = document.get("layout") if isinstance(document, dict) else None
     if word != CANONICAL or path[1] != "layout" or len(path) == 2:
         return old
-    return pillaredit.spell_out(old, path[:2], {name: {} for name in PRESETS})
+    return qubes_vpn_pillaredit.spell_out(old, path[:2], {name: {} for name in PRESETS})
+
+
+def _others(document, path):
+    """The further profiles of the tunnel in which *path* is, as far as they are there."""
+    try:
+        return [*document["tunnels"][path[2]]["profiles"]] if path[1] == "tunnels" else []
+    except (KeyError, TypeError):
+        return []
 
 
 def _yaml(text):

@@ -3,8 +3,8 @@
 
 import yaml
 
+import qubes_vpn_pillaredit
 import qubes_vpn_relays
-from qubes_vpn_formula import pillaredit
 from qubes_vpn_formula.errors import UserError
 from qubes_vpn_formula.relays.selection import Selection
 from qubes_vpn_problem import suggest
@@ -21,16 +21,16 @@ def edited(file, text, name, chosen):
 def _edited(text, name, chosen):
     path = ("qubes_vpn", "tunnels", name)
     items = [(found.text, found.origin) for found in chosen.endpoints]
-    text = pillaredit.put_list(text, (*path, "endpoints"), items)
+    text = qubes_vpn_pillaredit.put_list(text, (*path, "endpoints"), items)
     said = chosen.as_pillar()
     had = yaml.load(text, yaml.CSafeLoader)["qubes_vpn"]["tunnels"][name].get("relays")
     if not had:
-        return pillaredit.put(text, (*path, "relays"), said)
+        return qubes_vpn_pillaredit.put(text, (*path, "relays"), said)
     for key in had.keys() - said.keys():
-        text = pillaredit.delete(text, (*path, "relays", key))
+        text = qubes_vpn_pillaredit.delete(text, (*path, "relays", key))
     for key, value in said.items():  # one by one, for the comments between them
         if key not in had or had[key] != value:
-            text = pillaredit.put(text, (*path, "relays", key), value)
+            text = qubes_vpn_pillaredit.put(text, (*path, "relays", key), value)
     return text
 
 

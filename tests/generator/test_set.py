@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qubes_vpn_formula import pillaredit, pillarfile
+import qubes_vpn_pillaredit
+from qubes_vpn_formula import pillarfile
 from qubes_vpn_formula.cli import main
 from qubes_vpn_formula.errors import UserError
 
@@ -117,6 +118,20 @@ def test_touches_nothing_else(words, gone, come, pillar, capsys):
     shown = capsys.readouterr().out
     assert all(f"-{line}" in shown for line in gone)
     assert pillarfile.read(str(pillar)).problems() == []
+
+
+def test_a_profile_that_is_among_the_others_changes_places_with_the_first(pillar):
+    """As dom0's `switch --lasting` does it, byte for byte: both pillars stay the same."""
+    before = TEXT.replace(
+        "'wg.conf'\n", "'wg.conf'\n      profiles: [a.conf, wg-de.conf]  # others\n"
+    )
+    pillar.write_text(before)
+    assert change(pillar, "tunnels.sys-vpn.profile", "wg-de.conf") == 0
+    exchanged = before.replace("'wg.conf'", "wg-de.conf").replace(", wg-de.conf]", ", wg.conf]")
+    assert pillar.read_text() == exchanged
+    # One that is not among them takes its place alone.
+    assert change(pillar, "tunnels.sys-vpn.profile", "new.conf") == 0
+    assert pillar.read_text() == exchanged.replace("profile: wg-de.conf", "profile: new.conf")
 
 
 def test_refuses_a_new_problem(pillar, capsys):
@@ -290,7 +305,7 @@ def test_edit_then_read(data, flow, indent, path, value, action):
     path = ("qubes_vpn", *path)
     arguments = [] if action == "delete" else [value]
     try:
-        new = getattr(pillaredit, action)(text, path, *arguments)
+        new = getattr(qubes_vpn_pillaredit, action)(text, path, *arguments)
     except UserError:
         return
     found, wanted = yaml.safe_load(new), yaml.safe_load(text)
@@ -319,7 +334,7 @@ def test_paths_round_trip(keys):
     """A key path as problems print it is one that `set` takes."""
     from qubes_vpn_problem import path_text
 
-    assert pillaredit.keys(path_text(("qubes_vpn", *keys))) == ("qubes_vpn", *keys)
+    assert qubes_vpn_pillaredit.keys(path_text(("qubes_vpn", *keys))) == ("qubes_vpn", *keys)
 
 
 SIX = {name: {} for name in ("vault", "personal", "work", "banking", "comms", "untrusted")}

@@ -4,14 +4,16 @@
 The text is cut at the places that the YAML parser names, so that comments, quotes, order and
 indentation stay the user's.  Whatever was cut, the result is parsed again: unless it holds exactly
 the wanted data, :class:`UserError` says so and nothing is written.
+
+For the command line, and for dom0, where PyYAML comes with Salt.
 """
 
 import re
 
 import yaml
 
-from qubes_vpn_formula.errors import UserError
-from qubes_vpn_problem import path_text
+from qubes_vpn_error import UserError
+from qubes_vpn_problem import path_text, show
 
 _STEP = re.compile(r'\[(\d{1,9})\]|(?:^|\.)(?:(["\'])(.*?)\2|([^."\'\[\]]+))')
 #: A comment that `put_list` wrote beside an item of a relay list.
@@ -19,6 +21,8 @@ _BESIDE = re.compile(
     r"( # )([a-z0-9][a-z0-9.-]*(, [a-z0-9]+)?( and \d+ more)?"
     r"|in use, no longer chosen|of your own)\Z"
 )
+#: Much faster, where PyYAML was built with it.
+_FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BY_HAND = "Edit the file by hand, and run 'qubes-vpn check' on it."
 
 
@@ -72,18 +76,35 @@ def delete(text, path):
     return _Edit(text, path).delete()
 
 
+def exchange(text, tunnel, profile):
+    """*text* with *profile*, one of the *tunnel*'s ``profiles``, as its ``profile``.
+
+    Which that was takes its place among the others.
+    """
+    path = ("qubes_vpn", "tunnels", tunnel)
+    edit = _Edit(text, (*path, "profile"))
+    try:
+        there = edit.wanted["qubes_vpn"]["tunnels"][tunnel]
+        former, place = there["profile"], there["profiles"].index(profile)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(
+            f"{show(profile)} is not among its 'profiles'", _BY_HAND, key=path_text(path)
+        ) from None
+    return put(edit.put(profile), (*path, "profiles", place), former)
+
+
 class _Edit:
     def __init__(self, text, path):
         self.text, self.path = text, path
         self.newline = "\r\n" if "\r\n" in text else "\n"
         # The pure Python parser's marks count characters, whatever the text holds; it takes ten
         # times as long.
-        loader = yaml.CSafeLoader if text.isascii() else yaml.SafeLoader
+        loader = _FAST if text.isascii() else yaml.SafeLoader
         try:
             self.root = yaml.compose(text, loader)
         except yaml.YAMLError:
             self._no("the layout is too unusual for a safe edit", _BY_HAND)
-        self.wanted = _unshared(yaml.load(text, yaml.CSafeLoader))
+        self.wanted = _unshared(_loaded(text))
         self.nodes = [self.root]  # from the root to the value, or as far as there is one
         self.places = []  # for each step the pair's or item's place in its parent
         for key in path:
@@ -280,7 +301,7 @@ class _Edit:
     def _done(self, text):
         """*text*, if it holds the wanted data."""
         try:
-            right = yaml.load(text, yaml.CSafeLoader) == self.wanted
+            right = _loaded(text) == self.wanted
         except (yaml.YAMLError, ValueError):
             right = False
         if not right:
@@ -289,6 +310,10 @@ class _Edit:
 
     def _no(self, what, fix):
         raise UserError(what, fix, key=path_text(self.path))
+
+
+def _loaded(text):
+    return yaml.load(text, _FAST)  # noqa: S506 - a safe one, either way
 
 
 def _place(node, key):
