@@ -16,6 +16,7 @@ import qubes_vpn_credentials
 import qubes_vpn_endpoints
 import qubes_vpn_keyfile
 import qubes_vpn_killswitch
+import qubes_vpn_pins
 import qubes_vpn_ruleset
 from qubes_vpn_error import UserError
 from qubes_vpn_killswitch import CONFIG, Unusable
@@ -49,11 +50,22 @@ class Settings(NamedTuple):
 class Connections(NamedTuple):
     """Made of profiles, by their file names.  made: ``qubes_vpn_keyfile.Connection``.
 
-    problems: texts for those that cannot be used.
+    problems: texts for those that cannot be used.  unpinned: who of these are so only because the
+    killswitch lets nobody reach a server of theirs.
     """
 
     made: dict
     problems: dict
+    unpinned: frozenset = frozenset()
+
+    def refusal(self, profile):
+        """The exception for one that cannot be used."""
+        kind = NotPinned if profile in self.unpinned else Unusable
+        return kind(self.problems[profile])
+
+
+class NotPinned(Unusable):
+    """A profile one of whose servers is not among the endpoints."""
 
 
 def read_settings(data, where=CONF):
@@ -112,15 +124,17 @@ def pinned():
 
 def of_profiles(settings, endpoints):
     """The :class:`Connections` of all profiles of *settings*; reads, and changes nothing."""
-    made, problems = {}, {}
+    made, problems, unpinned = {}, {}, set()
     for profile in settings.profiles():
         try:
             made[profile] = _connection(settings, profile, endpoints)
         except UserError as error:
             problems[profile] = str(error)
+            if isinstance(error, qubes_vpn_pins.Missing):
+                unpinned.add(profile)
         except Exception as error:  # a profile is somebody else's text: whatever it does, closed
             problems[profile] = f"{CREDENTIALS / profile}: cannot be read ({type(error).__name__})"
-    return Connections(made, problems)
+    return Connections(made, problems, frozenset(unpinned))
 
 
 def _connection(settings, profile, endpoints):

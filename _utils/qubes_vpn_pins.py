@@ -7,6 +7,10 @@ import qubes_vpn_net
 from qubes_vpn_error import UserError
 
 
+class Missing(UserError):
+    """A server of a profile that is not among the endpoints."""
+
+
 class Pins:
     """The *endpoints* (texts, as in the pillar) of a qube whose profile is the file *path*."""
 
@@ -15,7 +19,7 @@ class Pins:
         self._path = path
 
     def check(self, text, line, key):
-        """Raises :class:`UserError` unless *text*, a server of the profile, is among them."""
+        """Raises :class:`Missing` unless *text*, a server of the profile, is among them."""
         server = qubes_vpn_net.endpoint(text)
         for endpoint in self._ways(server.version, server.first, server.proto):
             if ipaddress.ip_network(server.host).subnet_of(ipaddress.ip_network(endpoint.host)):
@@ -23,7 +27,10 @@ class Pins:
         raise self._missing(f"{text} is not among the endpoints", line, key)
 
     def addresses(self, host):
-        """The addresses that are pinned for the server *host*, never looked up here."""
+        """The addresses that are pinned for the server *host*, never looked up here; at least one.
+
+        Raises :class:`Missing`.
+        """
         found = []
         for endpoint in self._ways(host.version, host.port, host.proto):
             network = ipaddress.ip_network(endpoint.host)
@@ -47,7 +54,7 @@ class Pins:
     def _missing(self, what, line, key):
         texts = [endpoint.text for endpoint in self._endpoints]
         listed = ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if texts[3:] else "")
-        return UserError(
+        return Missing(
             f"{what} {listed or '(none)'}",
             "If the provider has moved it, put the new address into the pillar and apply that; "
             "if not, do not trust the profile.",

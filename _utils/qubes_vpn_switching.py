@@ -13,6 +13,7 @@ import qubes_vpn_mullvad_cli
 import qubes_vpn_nm
 import qubes_vpn_told
 import qubes_vpn_tunnel
+from qubes_vpn_connections import NotPinned
 from qubes_vpn_killswitch import Unusable
 from qubes_vpn_nft import Failed
 from qubes_vpn_tunnel import Busy
@@ -23,7 +24,7 @@ _PATIENCE = 60
 
 def do(name, argument):
     """Connect, Disconnect or Switch, the last with a profile's id as *argument*."""
-    why = None
+    why, (_, former) = None, _now()
     try:
         if qubes_vpn_connections.CONF.exists():
             _by_networkmanager(name, argument)
@@ -33,13 +34,16 @@ def do(name, argument):
             why = "no-tunnel"
     except Busy:
         why = "busy"
+    except NotPinned:
+        why = "endpoint"
     except Unusable:
         why = "profile"
     except (Failed, qubes_vpn_mullvad_cli.Failed, OSError):
         is_open = qubes_vpn_killswitch.status()["state"] == "open"
         why = "no-answer" if is_open or name == "Disconnect" else "killswitch"
     state, profile = _now()
-    return {"done": why is None, "state": state, "profile": profile, "why": why}
+    told = {"done": why is None, "state": state, "profile": profile}
+    return told | {"former": former, "why": why}
 
 
 def _by_networkmanager(name, argument):
@@ -74,7 +78,7 @@ def _now():
             return ("up" if qubes_vpn_mullvad.status() == "Connected" else "down"), None
         settings = qubes_vpn_connections.configured()
         states = qubes_vpn_tunnel.states(qubes_vpn_nm.active(), settings.interface)
-    except (Failed, Unusable, qubes_vpn_mullvad_cli.Failed):
+    except (Failed, Unusable, qubes_vpn_mullvad_cli.Failed, OSError):
         return "unknown", None
     for word in ("up", "connecting"):
         for name, state in states.items():

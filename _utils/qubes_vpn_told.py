@@ -152,7 +152,9 @@ TUNNEL_FAULTS = (
 #: Why a resolver does not answer: of :mod:`qubes_vpn_dns_health`.
 CAUSES = ("not-running", "refused", "clock", "out", "list", "servers", "old-list", "other")
 #: Why a tunnel was not brought up or taken down.
-REASONS = ("busy", "profile", "killswitch", "no-answer", "no-tunnel")
+REASONS = ("busy", "profile", "endpoint", "killswitch", "no-answer", "no-tunnel")
+#: Those of them that leave the tunnel as it was.
+UNTOUCHED = ("busy", "profile", "endpoint", "no-tunnel")
 _COUNTED = {"dropped": _number, "refused": _number}
 
 #: The answer of the service Status.
@@ -224,6 +226,8 @@ DONE = {
     "done": _flag,
     "state": _word(*STATES),
     "profile": _maybe(_matching(_ID)),
+    # Which was up before; an older template's qube does not tell.
+    "former": _maybe(_matching(_ID)),
     "why": _maybe(_word(*REASONS)),
 }
 #: Of Drops: the newest last.

@@ -124,7 +124,7 @@ def up(profile=None):
         raise Unusable(f"{show(profile)} is not in {where}. Add it to the pillar's 'profiles'.")
     made = qubes_vpn_connections.of_profiles(settings, qubes_vpn_connections.pinned())
     if profile in made.problems:
-        raise Unusable(made.problems[profile])
+        raise made.refusal(profile)
     make(settings, made.made, profile)
 
 

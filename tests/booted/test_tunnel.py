@@ -140,6 +140,7 @@ def test_dom0_looks_disconnects_connects_and_switches(qube, embedded, monkeypatc
     assert said(qube)["state"] == "down"
     assert status()[1] == {one: "down", two: "down"}
     assert switch("Switch", two)["profile"] == two
+    assert switch("Switch", two)["former"] == two
     up(qube, "two.ovpn")
     with pytest.raises(qubes_vpn_ask().NoAnswer, match="its profile is missing or cannot be used"):
         switch("Switch", "0" * 16)

@@ -4,8 +4,10 @@
 Stand-ins for both answer as nmcli(1) and wg(8) do; the real ones are in tests/booted.
 """
 
+import base64
 import errno
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -22,10 +24,13 @@ import qubes_vpn_killswitch
 import qubes_vpn_mullvad_keep
 import qubes_vpn_nft
 import qubes_vpn_nm
+import qubes_vpn_switching
 import qubes_vpn_tunnel
 from qubes_vpn_keyfile import Connection, uuid_of
 from qubes_vpn_nft import Failed
+from qubes_vpn_told import DONE, VERSION, profile_id, read
 
+OF_PROFILES = qubes_vpn_connections.of_profiles
 ROOT = Path(__file__).parents[2]
 KEY = "k" * 43 + "="
 
@@ -243,6 +248,58 @@ def test_while_one_is_at_work_another_waits_and_does_not_begin(qube):
     assert qube.now > 150
     qubes_vpn_tunnel.up()
     assert qube.active == {"a": "activated"}
+
+
+@pytest.mark.parametrize(
+    ("before", "former"),
+    [({}, None), ({"a": "activated"}, "a"), ({"a": "activating"}, "a"), ({"b": "activated"}, "b")],
+)
+def test_dom0_is_told_what_was_up_before(qube, before, former):
+    """R67. By its id; an older template's qube does not tell, and is understood too."""
+    former = former and profile_id(former)
+    for name, argument in (("Switch", profile_id("b")), ("Disconnect", "")):
+        qube.active = dict(before)
+        done = qubes_vpn_switching.do(name, argument)
+        assert (done["done"], done["former"], done["why"]) == (True, former, None)
+        data = {"version": VERSION, **done}
+        assert read(json.dumps(data).encode(), DONE) == data
+        del data["former"]
+        assert read(json.dumps(data).encode(), DONE) == {**data, "former": None}
+
+
+def test_what_was_up_cannot_be_told_and_it_is_done_all_the_same(qube, monkeypatch):
+    def refuse():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(qubes_vpn_connections, "configured", refuse)
+    qube.active = {"a": "activated"}
+    done = qubes_vpn_switching.do("Disconnect", "")
+    assert (done["done"], done["state"], done["former"]) == (True, "unknown", None)
+    assert qube.active == {}
+
+
+def test_dom0_is_told_that_a_server_is_no_endpoint(qube, monkeypatch):
+    """R15, R35. And that a profile is missing is another thing."""
+    credentials = qube.folder / "credentials"
+    credentials.mkdir(0o700)
+    monkeypatch.setattr(qubes_vpn_connections, "CREDENTIALS", credentials)
+    monkeypatch.setattr(qubes_vpn_connections, "of_profiles", OF_PROFILES)
+    monkeypatch.setattr(qubes_vpn_connections, "pinned", lambda: ["203.0.113.8:51820/udp"])
+    settings = qubes_vpn_connections.Settings("wireguard", "wg0", "a.conf", ("b.conf",))
+    qubes_vpn_connections.CONF.write_text(qubes_vpn_connections.write_settings(settings))
+    key = base64.b64encode(b"k" * 32).decode()
+    profile = credentials / "b.conf"
+    profile.write_text(
+        f"[Interface]\nPrivateKey = {key}\nAddress = 10.2.0.2/32\nDNS = 10.2.0.1\n"
+        f"[Peer]\nPublicKey = {key}\nAllowedIPs = 0.0.0.0/0, ::/0\n"
+        "Endpoint = 203.0.113.7:51820\n"
+    )
+    profile.chmod(0o600)
+    for why in ("endpoint", "profile"):
+        done = qubes_vpn_switching.do("Switch", profile_id("b.conf"))
+        assert (done["done"], done["why"]) == (False, why)
+        profile.unlink(missing_ok=True)
+    assert qube.active == {}
 
 
 def test_networkmanagers_own_folder_is_not_closed(qube):
