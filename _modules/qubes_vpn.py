@@ -7,6 +7,7 @@ there): hand the pillar in.
 """
 
 import json
+import shlex
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
@@ -36,6 +37,7 @@ import qubes_vpn_undo
 import qubes_vpn_updates
 
 try:
+    import qubes_vpn_ask
     import qubes_vpn_bypass
     import qubes_vpn_checkup
     import qubes_vpn_collect
@@ -43,9 +45,10 @@ try:
     import qubes_vpn_exits
     import qubes_vpn_foretell
     import qubes_vpn_inventory
+    import qubes_vpn_lasting
     import qubes_vpn_overview
     import qubes_vpn_verify
-    from qubes_vpn_ask import NoAnswer
+    from qubes_vpn_ask import NoAnswer, Silent, Unsure
     from qubes_vpn_machine import Machine, Refused, in_words
     from qubes_vpn_machine import connect as _connection
     from qubes_vpn_record import FOLDER, Record
@@ -436,47 +439,111 @@ def restarts(form="text"):
     return {"restarts": [each._asdict() for each in found], "unknown": unknown}
 
 
-def connect(name=None):
+def connect(name=None, test=False):
     """Brings the tunnel of the VPN qube *name* up, and waits for it; runs in dom0.
 
-    name: may be left out where there is one tunnel alone.
+    name: may be left out where there is one tunnel alone.  test: nothing is done.
 
     CLI Example::
 
         qubesctl qubes_vpn.connect sys-vpn
     """
-    return _switch(name, "Connect", "is up")
+    return _switch(name, "Connect", "is up", test)
 
 
-def disconnect(name=None):
+def disconnect(name=None, test=False):
     """Takes the tunnel of the VPN qube *name* down, until it is connected or the qube restarts.
 
-    Who is behind it is offline meanwhile: the killswitch stays.
+    Who is behind it is offline meanwhile: the killswitch stays.  test: nothing is done.
 
     CLI Example::
 
         qubesctl qubes_vpn.disconnect sys-vpn
     """
-    return _switch(name, "Disconnect", "is down; who is behind it is offline")
+    return _switch(name, "Disconnect", "is down; who is behind it is offline", test)
 
 
-def switch(name, profile):
+def switch(name, profile, lasting=False, test=False):
     """Brings the tunnel of the VPN qube *name* up with another *profile* of the pillar's.
 
     profile: a file name, the pillar's ``profile`` or one of its ``profiles``.  After a restart of
     the qube it is the pillar's ``profile`` again.
+    lasting: once it is up, *profile* and the pillar's ``profile`` change places in the file in
+    which the pillar has them: see :mod:`qubes_vpn_lasting`.  Where that cannot be, nothing is done.
+    test: nothing is done.
 
     CLI Example::
 
         qubesctl qubes_vpn.switch sys-vpn wg-de.conf
+        qubesctl qubes_vpn.switch sys-vpn wg-de.conf lasting=True test=True
     """
-    service = _model().services.get(name)
-    known = [each for each in (service.profile, *service.profiles) if each] if service else []
+    model = _model()
+    service, known = model.services.get(name), _profiles(model, name)
     if profile not in known:
         names = ", ".join(known) or "none"
         what = f"{profile} is no profile of {name} in the pillar, which has: {names}"
         raise CommandExecutionError(f"{what}. Add it to tunnels: {name}: profiles")
-    return _switch(name, "Switch", f"is up with {profile}", profile)
+    done = f"is up with {profile}"
+    if not lasting or profile == service.profile:
+        more = f" {profile} is the pillar's already." if lasting else ""
+        return _switch(name, "Switch", done, test, profile) + more
+    edit = _lasting(service, profile)
+    told = _switch(name, "Switch", done, test, profile, lasting=edit.path)
+    exchanged = f"'profile' is {profile} there, and {edit.former} one of 'profiles'"
+    if test or __opts__["test"]:
+        return f"{told} {edit.path} would be changed: {exchanged}."
+    try:
+        edit.write()
+    except qubes_vpn_lasting.NotLasting as why:
+        __context__["retcode"] = 1
+        more = _noted("not made lasting", name, file=edit.path)
+        return (
+            f"{told} But the pillar is as it was, and so that holds until the next run or start: "
+            f"{why}. {_by_hand(service, profile)}{more}"
+        )
+    run = f"sudo qubesctl --skip-dom0 --targets={service.home()} state.sls qubes.network.sys-vpn"
+    return (
+        f"{told} {edit.path} is changed: {exchanged}. Who makes the pillar elsewhere changes it "
+        f"there, too: {_set(service, profile)}\n{name} has it at its next start once this has run: "
+        f"{run}"
+    )
+
+
+def _lasting(service, profile):
+    """The edit of the pillar's file that makes *profile* the *service*'s; nothing is done."""
+    steps = [
+        step
+        for step in qubes_vpn_plan.plan(_model())
+        if step.state == "firewall" and step.args["name"] in (service.name, service.home())
+    ]
+    told = _ask(lambda machine, last: qubes_vpn_foretell.foretell(machine, steps, last))
+    # The qube judges a profile by the endpoints that were applied: the next run, by the pillar's.
+    if any(step["changes"] or step["problem"] for step in told):
+        raise CommandExecutionError(
+            f"{service.name}: not switched. It could not last: the firewall list of {service.name} "
+            f"is not the pillar's, and so nobody knows whether the pillar's endpoints have the "
+            f"server of {profile}. Apply the pillar first: sudo qubesctl "
+            f"--targets={service.home()} state.sls qubes.network.sys-vpn"
+        )
+    try:
+        return qubes_vpn_lasting.edit(__opts__, __grains__, _document(None), service, profile)
+    except qubes_vpn_lasting.NotLasting as why:
+        raise CommandExecutionError(
+            f"{service.name}: not switched. It could not last: {why}. {_by_hand(service, profile)}"
+        ) from None
+
+
+def _by_hand(service, profile):
+    """How to do the edit of :func:`_lasting` without it."""
+    return (
+        f"By hand, under tunnels: {service.name}: let 'profile' be {profile}, and write "
+        f"{service.profile} for it in 'profiles'. In the qube where the pillar is made: "
+        f"{_set(service, profile)}"
+    )
+
+
+def _set(service, profile):
+    return f"qubes-vpn set PILLAR tunnels.{service.name}.profile {shlex.quote(profile)}"
 
 
 def bypass(do="show", minutes=None):
@@ -533,7 +600,11 @@ def events(form="text"):
     return "\n".join(map(qubes_vpn_record.told, found)) or "none"
 
 
-def _switch(name, service, done, profile=None):
+def _switch(name, service, done, dry, profile=None, **more):
+    """Has a tunnel's qube do the *service*, and what there is to say of it.
+
+    dry: nothing is done.  more: for the record.
+    """
     tunnels = _model().tunnels()
     if name is None and len(tunnels) == 1:
         name = tunnels[0]
@@ -542,19 +613,49 @@ def _switch(name, service, done, profile=None):
         raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
     if not HAS_QUBESADMIN:
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
+    if dry or __opts__["test"]:
+        try:
+            qubes_vpn_ask.expect_running(_connection(), name)
+        except (NoAnswer, Refused) as why:
+            raise CommandExecutionError(str(why)) from None
+        return f"Would ask {name} to {service.lower()}: its tunnel {done} then."
+    more = {"profile": profile, **more} if profile else {}
     argument = qubes_vpn_told.profile_id(profile) if profile else ""
+    asked = f"asked to {service.lower()}"
     try:
-        qubes_vpn_checkup.switch(_connection(), name, service, argument)
+        told = qubes_vpn_checkup.switch(_connection(), name, service, argument)
+    except Unsure as why:
+        silent = isinstance(why, Silent)
+        answer = "none in time" if silent else "not that it is done"
+        what = f"{why} Whether it was done is not known." if silent else str(why)
+        noted = _noted(asked, name, **more, answer=answer)
+        raise CommandExecutionError(f"{what}{noted}") from None
     except (NoAnswer, Refused) as why:
         raise CommandExecutionError(str(why)) from None
+    except BaseException:  # such as Ctrl-C: the qube goes on
+        _noted(asked, name, **more, answer="not waited for")
+        raise
+    if told["former"]:
+        known = {qubes_vpn_told.profile_id(each): each for each in _profiles(_model(), name)}
+        more["former"] = known.get(told["former"], told["former"])
     words = {"Connect": "connected", "Disconnect": "disconnected", "Switch": "switched"}
-    more = {"profile": profile} if profile else {}
+    return f"The tunnel of {name} {done}." + _noted(words[service], name, **more)
+
+
+def _noted(event, name, **more):
+    """Puts an *event* of the qube *name* on record; a sentence where that cannot be, else none."""
+    record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
     try:
-        by = qubes_vpn_bypass.user()
-        Record(__opts__.get("qubes_vpn_folder", FOLDER)).event(words[service], name, by, **more)
+        record.event(event, name, qubes_vpn_bypass.user(), **more)
     except qubes_vpn_record.Unusable as unusable:
-        return f"The tunnel of {name} {done}. Who did it is not recorded: {unusable}"
-    return f"The tunnel of {name} {done}."
+        return f" Who did it is not recorded: {unusable}"
+    return ""
+
+
+def _profiles(model, name):
+    """The names of the pillar's profiles of a tunnel, the active one first."""
+    service = model.services.get(name)
+    return [each for each in (service.profile, *service.profiles) if each] if service else []
 
 
 def _looked_at(machine, last, plan_too=True):

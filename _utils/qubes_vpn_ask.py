@@ -25,14 +25,20 @@ _CODES = {
     126: "refuses {service}",
     127: "has no service {service}. Apply the formula to its template, and restart it",
 }
+#: Of them, those with which nothing was started.
+_NOT_STARTED = (126, 127)
 
 
 class NoAnswer(Exception):
     """There is no answer that can be used: the text is a sentence that says why."""
 
 
-class Silent(NoAnswer):
-    """The qube was asked, and gave no whole answer in time, or too much of one."""
+class Unsure(NoAnswer):
+    """The qube was asked, and may have done it."""
+
+
+class Silent(Unsure):
+    """It gave no whole answer in time, or too much of one."""
 
 
 def ask(app, name, service, payload=b"", *, most=MOST, seconds=SECONDS, user="root"):
@@ -59,7 +65,8 @@ def ask(app, name, service, payload=b"", *, most=MOST, seconds=SECONDS, user="ro
         _end(process)
     if code:
         what = _CODES.get(code, "{service} ended with " + str(code))
-        raise NoAnswer(f"{name}: {what.format(name=name, service=service)}.")
+        kind = NoAnswer if code in _NOT_STARTED else Unsure
+        raise kind(f"{name}: {what.format(name=name, service=service)}.")
     return told
 
 
@@ -110,11 +117,21 @@ class Hearing:
         self.close()
 
 
-def _call(app, name, service, user):
+def expect_running(app, name):
+    """Raises :class:`NoAnswer` unless the qube *name* is one that could be asked now."""
+    with _in_words(name):
+        _expect_running(app, name)
+
+
+def _expect_running(app, name):
     answer = app.qubesd_call(name, "admin.vm.CurrentState").decode("ascii", "replace")
     state = dict(word.partition("=")[::2] for word in answer.split()).get("power_state")
     if state != "Running":
         raise NoAnswer(f"{name}: does not run ({state}). In dom0: qvm-start {name}.")
+
+
+def _call(app, name, service, user):
+    _expect_running(app, name)
     return app.domains.get_blind(name).run_service(
         service,
         user=user,

@@ -8,7 +8,7 @@ import qubes_vpn_ask
 import qubes_vpn_inventory
 import qubes_vpn_restarts
 import qubes_vpn_told
-from qubes_vpn_ask import NoAnswer
+from qubes_vpn_ask import NoAnswer, Unsure
 from qubes_vpn_doctor import Subject
 from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_told import NotUnderstood
@@ -19,6 +19,8 @@ _ROLE = "Restart it: a service of it that dom0 has switched on since is not ther
 _WHY = {
     "busy": "somebody else is at it. Try again",
     "profile": "its profile is missing or cannot be used",
+    "endpoint": "a server of its profile is not among its endpoints. Add it to the pillar's, and "
+    "apply that",
     "killswitch": "its killswitch is not open, and without it there is no tunnel",
     "no-answer": "the server did not answer",
     "no-tunnel": "it has no tunnel that could be switched so",
@@ -81,13 +83,15 @@ def outdated(app, inventory, names):
 def switch(app, name, service, argument=""):
     """Has the VPN qube *name* do Connect, Disconnect or Switch; returns ``qubes_vpn_told.DONE``.
 
-    Raises :class:`NoAnswer`, also when the qube says that it was not done.
+    Raises :class:`NoAnswer`, also when the qube says that it was not done: :class:`Unsure` unless
+    the tunnel is as it was.
     """
     service = f"{service}+{argument}" if argument else service
     done = _asked(app, name, service, qubes_vpn_told.DONE, _SWITCH)
     if not done["done"]:
         why = _WHY.get(done["why"], "it does not say why")
-        raise NoAnswer(
+        kind = NoAnswer if done["why"] in qubes_vpn_told.UNTOUCHED else Unsure
+        raise kind(
             f"{name}: not done: {why}. The tunnel is {done['state']}. What is wrong, and what to "
             "do about it: sudo qubesctl qubes_vpn.doctor"
         )
@@ -100,4 +104,4 @@ def _asked(app, name, service, form, seconds):
     try:
         return qubes_vpn_told.read(data, form)
     except NotUnderstood as error:
-        raise NoAnswer(f"{name}: {error}. Is the formula in dom0 of the same version?") from None
+        raise Unsure(f"{name}: {error}. Is the formula in dom0 of the same version?") from None

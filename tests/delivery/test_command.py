@@ -44,6 +44,10 @@ def ready(installed):
     ("typed", "asked"),
     [
         ("switch sys-vpn wg-de.conf", ["switch", 'name="sys-vpn"', 'profile="wg-de.conf"']),
+        (
+            "switch sys-vpn a.conf --lasting --dry-run",
+            ["switch", 'name="sys-vpn"', 'profile="a.conf"', "lasting=true", "test=true"],
+        ),
         ("switch yes 'a b+1.conf'", ["switch", 'name="yes"', 'profile="a b+1.conf"']),
         ("connect", ["connect"]),
         ("disconnect sys-vpn", ["disconnect", 'name="sys-vpn"']),
