@@ -83,6 +83,8 @@ class Way(NamedTuple):
     hops: from the clients' netvm to the uplink.  observers: from the line to the destination.
     known: whether the way is known up to the uplink; what is told of another one is of the way as
     it would be with the last hop right on the uplink.
+    with_gateway, without_gateway: of a pillar, whose machine is not known: names of those that take
+    it only if there is Whonix' gateway, *gateway*, and only if there is not.
     """
 
     clients: tuple
@@ -90,6 +92,9 @@ class Way(NamedTuple):
     hops: tuple
     observers: tuple
     known: bool = True
+    with_gateway: tuple = ()
+    without_gateway: tuple = ()
+    gateway: str | None = None
 
 
 def ways(model):
@@ -100,7 +105,9 @@ def ways(model):
     for name, netvm in sorted(model.routes.items()):
         if netvm != "none" and name != model.whonix_gateway:
             clients.setdefault(netvm, []).append(name)
-    return [_way(model, netvm, tuple(names)) for netvm, names in clients.items()]
+    for netvm in model.otherwise.values():
+        clients.setdefault(netvm, [])
+    return [_way(model, netvm, names) for netvm, names in clients.items()]
 
 
 def ways_of(qubes, plain=()):
@@ -134,6 +141,8 @@ def data(found):
         {
             "clients": list(way.clients),
             "default": way.default,
+            "with_gateway": list(way.with_gateway),
+            "without_gateway": list(way.without_gateway),
             "way": [hop.name for hop in way.hops],
             "known": way.known,
             "observers": [
@@ -167,8 +176,12 @@ def _text(way):
 
 def title(way):
     """Whose way it is, and which."""
-    others = ("every other qube",) if way.default else ()
-    clients = qubes_vpn_finding.some([*way.clients, *others])
+    parts = [
+        ([*way.clients, *["every other qube"] * way.default], ""),
+        (way.with_gateway, f" if there is {way.gateway}"),
+        (way.without_gateway, f" if there is no {way.gateway}"),
+    ]
+    clients = "; ".join(f"{qubes_vpn_finding.some(names)}{when}" for names, when in parts if names)
     return " -> ".join([clients, *(hop.name for hop in way.hops)])
 
 
@@ -188,7 +201,11 @@ def _way(model, netvm, clients):
     names = model.path(netvm)
     hops = tuple(_hop(model, name) for name in names)
     known = names[-1] == model.uplink
-    return Way(clients, netvm == model.default, hops, along(hops), known)
+    always = tuple(name for name in clients if name not in model.otherwise)
+    without = tuple(sorted(name for name, each in model.otherwise.items() if each == netvm))
+    perhaps = tuple(name for name in clients if name not in always)
+    more = (perhaps, without, model.whonix_gateway)
+    return Way(always, netvm == model.default, hops, along(hops), known, *more)
 
 
 def _hop(model, name):

@@ -9,7 +9,7 @@ import qubes_vpn_plan
 from qubes_vpn_formula import foretold
 from qubes_vpn_formula.picture import View
 from qubes_vpn_guard import guard_of
-from qubes_vpn_network import CLEAR, look
+from qubes_vpn_network import CLEAR, SHELTERED, look
 
 
 @contextlib.contextmanager
@@ -29,7 +29,8 @@ def now(asked, model=None):
     if "ip" in asked.lacks:
         qubes = [qube._replace(ip=None) for qube in qubes]
     outside = model.fetched_outside() if model else {}
-    return View("The machine now", qubes, _ways(asked.machine, guard, outside))
+    notes = (*_without_tor(model, qubes), *_ways(asked.machine, guard, outside))
+    return View("The machine now", qubes, notes)
 
 
 def after(asked, model, before):
@@ -53,6 +54,16 @@ def after(asked, model, before):
     title = f"After {run}" if not refused else f"After {run}, which is refused on the way"
     notes = ((f"Refused: {refused}", CLEAR),) if refused else ()
     return view._replace(title=title, was=was, notes=(*notes, *view.notes)), refused
+
+
+def _without_tor(model, qubes):
+    """Who has the VPN where Tor was meant, a line."""
+    wanted = model.otherwise if model else {}
+    names = [qube.name for qube in qubes if qube.way == SHELTERED and qube.name in wanted]
+    if not names or model.whonix_gateway in {qube.name for qube in qubes}:
+        return ()
+    words = f"Not through Tor, because there is no {model.whonix_gateway}: {', '.join(names)}"
+    return ((words, SHELTERED),)
 
 
 def _was(netvm):

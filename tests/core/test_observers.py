@@ -245,6 +245,32 @@ def test_what_a_resolver_forwards_is_in_the_pillar():
     assert [hop.plain for hop in way.hops] == [False, True, False, False]
 
 
+def test_who_has_tor_only_if_there_is_a_gateway():
+    """R10: a pillar alone does not know the machine, so both ways are told, and when."""
+    default, tor = ways(layout="canonical")
+    assert (default.clients, default.without_gateway) == (
+        ("personal", "work"),
+        ("comms", "untrusted"),
+    )
+    assert (tor.clients, tor.with_gateway) == ((), ("comms", "untrusted"))
+    shown = qubes_vpn_observers.text([default, tor]).splitlines()
+    assert shown[0] == (
+        "personal, work, every other qube; comms, untrusted if there is no sys-whonix -> "
+        "sys-firewall -> sys-dns -> sys-vpn -> sys-net"
+    )
+    assert "comms, untrusted if there is sys-whonix -> sys-whonix" in shown
+    told = qubes_vpn_observers.data([default, tor])
+    assert [each["with_gateway"] for each in told] == [[], ["comms", "untrusted"]]
+
+
+def test_the_second_way_is_told_where_nobody_else_takes_it():
+    tor, other = ways(layout={"comms": {}}, routes={"default": "keep"})
+    assert qubes_vpn_observers.title(other).startswith("comms if there is no sys-whonix -> sys-fi")
+    assert qubes_vpn_observers.title(tor) == "comms if there is sys-whonix -> sys-whonix"
+    (must, _) = ways(layout={"comms": {"netvm": "sys-whonix"}})[::-1]
+    assert (must.clients, must.with_gateway) == (("comms",), ())
+
+
 # --- of a machine
 
 

@@ -68,6 +68,23 @@ def test_the_layouts_qubes_are_drawn_as_their_own_run_would_make_them(tmp_path, 
     assert "                ├── comms  (new)\n" in after
 
 
+def test_who_has_the_vpn_where_tor_was_meant_is_said_of_this_machine(tmp_path, embedded, capsys):
+    """R06, R10. By the machine, not by the pillar; not of who is in clear before the run."""
+    path = tmp_path / "pillar.sls"
+    path.write_text(PILLAR.partition("  firewalls")[0] + "  layout: {comms: {}, untrusted: {}}\n")
+    words = ["graph", str(path), "--embedded", str(embedded.path), "--before", "--after"]
+    said = "Not through Tor, because there is no sys-whonix: comms, untrusted\n"
+    assert main(words) == 0
+    before, after = capsys.readouterr().out.split("\n\n")
+    assert (said in before, said in after) == (False, True)
+    assert main([*words, "--format", "svg"]) == 0
+    assert said.strip() in capsys.readouterr().out
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    embedded.call("sys-whonix", "admin.vm.property.Set", "provides_network", b"True")
+    assert main(words) == 0
+    assert "Not through Tor" not in capsys.readouterr().out
+
+
 def test_text_before_and_after_a_run(pillar, capsys):
     assert main(["graph", pillar, "--embedded", "fresh", "--before", "--after"]) == 0
     before, after = capsys.readouterr().out.split("\nAfter a run\n")
