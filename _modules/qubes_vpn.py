@@ -430,6 +430,8 @@ def restarts(form="text"):
     def look(machine, _):
         inventory = qubes_vpn_inventory.take(machine, {})
         old, unknown = qubes_vpn_checkup.outdated(machine.app, inventory, inventory["qubes"])
+        for name, why in qubes_vpn_updates.running_since_unknown(inventory):
+            unknown[name] = f"{unknown[name]}; {why}" if name in unknown else f"{name}: {why}"
         return qubes_vpn_restarts.needed(inventory, old, days), unknown
 
     found, unknown = _ask(look)

@@ -122,6 +122,7 @@ def _runs_for_long(flow):
     view.need("update times")
     days = view.model.restart_days if view.model else qubes_vpn_updates.RESTART_DAYS
     yield from qubes_vpn_updates.long_running(view.inventory, days)
+    yield from qubes_vpn_updates.running_since_unknown(view.inventory)
 
 
 def _two_jobs(flow):
@@ -234,7 +235,7 @@ RULES = (
     Rule(
         "A413",
         "low",
-        "It has been running for long",
+        "It has been running for long, or nobody knows since when",
         "What got into it stays until a restart, and so does what was mended in its template.",
         "Restart it when it suits; in which order: qubesctl qubes_vpn.restarts.",
         _runs_for_long,

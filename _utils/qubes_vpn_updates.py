@@ -54,6 +54,14 @@ def long_running(inventory, days):
             yield name, f"it has been running for {age} days"
 
 
+def running_since_unknown(inventory):
+    """``(name, sentence)`` of the qubes that run, and do not say since when."""
+    for name, qube in sorted(inventory["qubes"].items()):
+        runs = qube["class"] != "AdminVM" and qube["power"] not in ("Halted", "NA")
+        if runs and up_days(qube, 0) is None:
+            yield name, "since when it has been running is not known"
+
+
 def up_days(qube, now):
     """For how many days a qube of an inventory has been running at *now* (seconds); or None."""
     started = qube["properties"].get("start_time", {}).get("value")

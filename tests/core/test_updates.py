@@ -76,6 +76,21 @@ def test_a_start_time_that_is_none_is_nobodys_age(word):
     assert dict(qubes_vpn_updates.long_running(machine.data, 30)) == {}
 
 
+@pytest.mark.parametrize("power", ["Running", "Paused", "Halted"])
+@pytest.mark.parametrize("word", [None, "", "nan", "-1e400", "soon"])
+def test_who_runs_since_nobody_knows_when_is_told(word, power):
+    """R14. Only a qube that is off has no such time."""
+    machine = well()
+    if word is not None:
+        machine.set("work", "start_time", word)
+    machine.data["qubes"]["work"]["power"] = power
+    machine.data["qubes"]["dom0"]["power"] = "Running"  # has no such property
+    found = qubes_vpn_audit.audit(machine.data, build()).findings
+    said = [(each.qube, each.detail) for each in found if each.rule.id == "A413"]
+    known = [("work", "since when it has been running is not known")]
+    assert said == (known if power != "Halted" else [])
+
+
 # --- outside the VPN by choice
 
 OUTSIDE = {"templates": "sys-net", "dom0": "sys-net", "outside_vpn": ["templates", "dom0"]}

@@ -3,6 +3,8 @@
 
 import pytest
 
+from qubes_vpn_formula.embedded.qubesd import property_table
+
 pytestmark = pytest.mark.one_salt
 TEMPLATE = "fedora-42-xfce"
 CHANGED = "its template has changed since it was started"
@@ -52,6 +54,17 @@ def test_a_disposable_is_asked_for_what_it_is_made_from(modules, embedded):
     (found,) = modules.qubes_vpn.restarts(form="data")["restarts"]
     why = ("what it is made from has changed since it was started",)
     assert (found["name"], found["why"]) == ("sys-vpn", why)
+
+
+def test_who_does_not_say_since_when_it_runs(modules, embedded, monkeypatch):
+    """R14. dom0 itself has no such time, and is not asked for it."""
+    embedded.call("work", "admin.vm.Start")
+    monkeypatch.setattr(property_table, "_today", lambda machine: "")
+    assert modules.qubes_vpn.restarts().splitlines() == [
+        f"NOT KNOWN {name}: since when it has been running is not known"
+        for name in ("sys-firewall", "sys-net", "work")
+    ]
+    assert modules.qubes_vpn.restarts(form="data")["restarts"] == []
 
 
 def test_who_cannot_be_asked_is_told(salt_call, embedded):

@@ -116,13 +116,18 @@ def _any_local_qube(release: Release) -> list[Property]:
         Property("keyboard_layout", default=defaults.keyboard, check=checks.keyboard),
         _computed("xid", lambda qube: qube.data["xid"] if qube.running else -1, readonly_int),
         _computed("stubdom_xid", lambda qube: -1, readonly_int),
-        _computed("start_time", lambda qube: None),
+        _computed("start_time", lambda qube: _today(qube.machine) if qube.running else None),
     ]
     if release.device_policy:
         properties.append(_computed("stubdom_uuid", lambda qube: ""))
     if release.bootmodes:
         properties.append(Property("bootmode", default=defaults.bootmode, references=True))
     return properties
+
+
+def _today(machine) -> str:
+    """When it began: whoever runs was started then.  A qube's state does not have the time."""
+    return f"{machine.now() // 86400 * 86400:.2f}"
 
 
 def _template_for_disposables() -> Property:
