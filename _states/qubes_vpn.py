@@ -116,7 +116,16 @@ def qube(name, settings=None, features=None, klass="AppVM"):
     return _state("qube", name, settings=settings, features=features, klass=klass)
 
 
-def netvm(name, netvm, guard, later=None, restart_clients="never", optional=False, otherwise=None):
+def netvm(
+    name,
+    netvm,
+    guard,
+    later=None,
+    restart_clients="never",
+    optional=False,
+    otherwise=None,
+    waits=False,
+):
     """Qube *name* has *netvm* (``none``: is offline) as its own choice.
 
     Where there is no qube of that name, it has *otherwise*, if that is given.
@@ -128,10 +137,11 @@ def netvm(name, netvm, guard, later=None, restart_clients="never", optional=Fals
     ``default``, says who they are; its ``lists`` are those that tunnels get later.
     A running qube's new netvm is started first.  *restart_clients*, about running clients whose
     connections break: ``never``, ``ask`` or ``yes``, as in the pillar.
-    A qube that does not exist is an error, unless *optional*.
+    A qube that does not exist is an error, unless *optional*.  *waits*: whether it is offline until
+    the pillar has an allowlist for it, which is told.
     """
     more = {"later": later, "restart_clients": restart_clients, "optional": optional}
-    more["otherwise"] = otherwise
+    more |= {"otherwise": otherwise, "waits": waits}
     return _state("netvm", name, netvm=netvm, guard=guard, **more)
 
 

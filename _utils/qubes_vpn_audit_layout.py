@@ -59,9 +59,9 @@ def _words(rules):
 def _no_list(flow):
     view = flow.view
     for name, _ in _qubes(view):
-        needs = qubes_vpn_layout.PRESETS.get(name, {}).get("needs_list")
         open_list = [rule.split(" comment=")[0] for rule in view.rules(name)[:1]] == _NO_LIST
-        if needs and name not in view.model.allowlists and view.wiring[name] and open_list:
+        lacks = qubes_vpn_layout.lacks_list(view.model, name)
+        if lacks and view.wiring[name] and open_list:
             yield name, f"it may reach everything behind {view.wiring[name]}"
 
 

@@ -7,7 +7,7 @@ for any qube, and becomes that: who reads a model later need not know where it w
 
 from typing import NamedTuple
 
-from qubes_vpn_problem import Problem, show
+from qubes_vpn_problem import Problem, show, suggest
 from qubes_vpn_types import MapOf, refuse
 
 #: All of the presets, written as one word.
@@ -75,7 +75,9 @@ class Layout(MapOf):
         for name, keys in kept.items():
             given = value[name] if isinstance(value.get(name), dict) else {}
             if name not in PRESETS and keys["label"] is None and "label" not in given:
-                fix = "Add it, as in pillar.example."
+                near = suggest(name, PRESETS)
+                meant = f"{near} Else add it" if near.startswith("Did") else "Add it"
+                fix = f"{meant}, as in pillar.example."
                 problems.append(Problem((*path, name, "label"), "missing", fix))
         return kept
 
@@ -210,5 +212,9 @@ def waits(model, name):
     """Whether a qube is offline because nothing says yet what it may reach."""
     if name not in model.layout or "netvm" not in model.layout[name].gives:
         return False
-    needs_list = PRESETS.get(name, {}).get("needs_list", False)
-    return needs_list and name not in model.allowlists and model.routes[name] == "none"
+    return lacks_list(model, name) and model.routes[name] == "none"
+
+
+def lacks_list(model, name):
+    """Whether a qube that is for one purpose has no list of what it may reach."""
+    return PRESETS.get(name, {}).get("needs_list", False) and name not in model.allowlists

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import qubesadmin.exc
 
 import qubes_vpn_guard
+import qubes_vpn_net
 import qubes_vpn_shelters
 from qubes_vpn_machine import FROZEN, INHERITED, Refused, in_words, meant, shown
 
@@ -58,11 +59,20 @@ class _Off(NamedTuple):
 
 
 def netvm(
-    machine, changes, name, netvm, guard, later=None, restart_clients="never", otherwise=None
+    machine,
+    changes,
+    name,
+    netvm,
+    guard,
+    later=None,
+    restart_clients="never",
+    otherwise=None,
+    waits=False,
 ):
     """Hangs a qube on *netvm* (``none``: on nothing), as its own choice, not an inherited one.
 
     otherwise: its netvm where there is no qube *netvm*; None: then the step is refused.
+    waits: whether it is offline until the pillar has an allowlist for it, which is told.
     """
     need(machine, name)
     if otherwise and machine.klass(netvm) is None:
@@ -76,6 +86,8 @@ def netvm(
     if machine.value(name, "netvm") == netvm and not machine.inherits(name, "netvm"):
         return
     _hang(machine, changes, name, netvm, guard, later, restart_clients)
+    if waits:
+        _tell_waiting(machine, name)
 
 
 def put_back(machine, changes, name, value, guard, later):
@@ -446,6 +458,24 @@ def _tell_bare(machine, before, after, guard):
                 f"{way} passes no tunnel now: your line sees that Tor is used. To hide it, write "
                 f"whonix: behind_vpn, or route {name} behind a tunnel under routes.qubes."
             )
+
+
+def _tell_waiting(machine, name):
+    """It was online, and nobody has said in the pillar what it may reach (R11)."""
+    rules = machine.rules(name)
+    listed = rules[:-1]
+    entries = [qubes_vpn_net.written(rule) for rule in listed]
+    own = ""
+    if listed:
+        own = " Its own firewall list stays as it is"
+        if rules[-1] == "action=drop" and None not in entries:
+            own += f", and as an allowlist it is [{', '.join(map(_quoted, entries))}]"
+        own += "."
+    machine.remark(f"{name} is offline until layout.{name}.allowlist says what it may reach.{own}")
+
+
+def _quoted(entry):
+    return f'"{entry}"' if entry.startswith("[") else entry
 
 
 def _tell_disposables(machine, name, netvm):

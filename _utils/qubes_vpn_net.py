@@ -63,6 +63,14 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\Z")
 
 
+#: As qubesadmin has it: words in an order of its own.
+_RULE = re.compile(
+    r"action=accept proto=(?P<proto>tcp|udp) (?P<kind>dst4|dst6|dsthost)=(?P<host>\S+)"
+    r" dstports=(?P<first>\d+)-(?P<last>\d+)"
+)
+_WORDS = {"action=accept specialtarget=dns": "dns", "action=accept proto=icmp": "icmp"}
+
+
 class Words(NamedTuple):
     """How one kind of destination is written: its *form*, and examples of it."""
 
@@ -171,6 +179,18 @@ def destination(text):
 def rules(destinations):
     """The whole qvm-firewall list that admits *destinations* and nothing else."""
     return [found.rule for found in destinations] + ["action=drop"]
+
+
+def written(rule):
+    """The pillar's text for a rule as qubesadmin has it, or None when it has none."""
+    if rule in _WORDS:
+        return _WORDS[rule]
+    found = _RULE.fullmatch(rule)
+    if not found:
+        return None
+    version = {"dst4": 4, "dst6": 6, "dsthost": 0}[found["kind"]]
+    ports = int(found["first"]), int(found["last"])
+    return Destination(version, found["host"], *ports, found["proto"]).text
 
 
 def rules_size(lines):

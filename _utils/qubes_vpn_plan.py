@@ -454,6 +454,7 @@ def _client(model, name, netvm, guard):
         why = "offline, as routed"
         if qubes_vpn_layout.waits(model, name):
             why = f"offline until layout.{name}.allowlist says what it may reach (R11)"
+            more["waits"] = True
     elif name == model.whonix_gateway and model.whonix == "direct":
         why = "Tor by itself: no VPN sees it, and the line does (R08)"
     elif name in model.outside_vpn:

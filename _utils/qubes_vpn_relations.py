@@ -517,7 +517,7 @@ def _allowlist(model, path, qube, entries):
         what = f"'{qube}' has no route, and it is its netvm that enforces the list"
         fix = "Add it under routes.qubes."
         if qube in model.layout:
-            fix = f"Write layout.{qube}.netvm."
+            fix = f"Write layout.{qube}.netvm: default, or a name."
         problems.append(Problem(path, what, fix))
     if model.whonix_gateway in (service and service.upstream, model.routes.get(qube)):
         problems.append(_ignored(path, model.whonix_gateway))

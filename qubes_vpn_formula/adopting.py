@@ -6,9 +6,9 @@ text, one difference after the other; what would make a wrong pillar is not acce
 """
 
 import contextlib
-import re
 from typing import NamedTuple
 
+import qubes_vpn_layout
 import qubes_vpn_net
 import qubes_vpn_pillaredit
 from qubes_vpn_formula import pillarfile
@@ -17,11 +17,6 @@ from qubes_vpn_formula.errors import UserError
 _TOP = "qubes_vpn"
 #: Settings of a service qube that its pillar can say.
 _SETTINGS = ("template", "label", "memory", "maxmem", "autostart")
-_RULE = re.compile(
-    r"action=accept proto=(?P<proto>tcp|udp) (?P<kind>dst4|dst6|dsthost)=(?P<host>\S+)"
-    r" dstports=(?P<first>\d+)-(?P<last>\d+)\Z"
-)
-_WORDS = {"action=accept specialtarget=dns": "dns", "action=accept proto=icmp": "icmp"}
 _DROP = "action=drop"
 
 
@@ -73,7 +68,7 @@ def _by_hand(machine, step):
 
 
 def _missing(name, step):
-    makes = step.state in ("present", "template")
+    makes = step.state in ("present", "disposable", "template")
     why = "A run makes it." if makes else "Make it, or take it out of the pillar."
     return Difference(name, "there is no such qube", why=why)
 
@@ -119,20 +114,34 @@ class _Seen:
         """A qube that exists stays as it is."""
         return ()
 
+    disposable = present
+
     def template(self, name, **_more):
         netvm = self.machine.value(name, "netvm")
         if netvm is not None:
             yield Difference(name, f"netvm {netvm}", why="A template has none: a run takes it off.")
 
-    def qube(self, name, settings=None, features=None):
+    def _service(self, name):
+        """Of what a disposable tunnel is made from, that tunnel: the pillar has keys for it."""
+        return self.model.services[self.model.homes().get(name, name)]
+
+    def qube(self, name, settings=None, features=None, **_more):
+        service = self._service(name)
         for key, wanted in (settings or {}).items():
             value = self.machine.value(name, key)
             if value == wanted:
                 continue
             what = f"{key} {str(value).lower() if isinstance(value, bool) else value}"
-            if key in _SETTINGS:
-                path = (_TOP, f"{self.model.services[name].role}s", name, key)
+            if wanted == service.home() != name:
+                yield Difference(
+                    name, what, why=f"It is made from {wanted}: a run puts that right."
+                )
+            elif key in _SETTINGS:
+                path = (_TOP, f"{service.role}s", service.name, key)
                 yield Difference(name, what, ((qubes_vpn_pillaredit.put, path, value),))
+            elif key == "template_for_dispvms":
+                why = f"{service.name} is made from it: a run switches it on."
+                yield Difference(name, "is no template for disposables", why=why)
             else:
                 why = "A service qube provides network: a run switches it on."
                 yield Difference(name, "provides no network", why=why)
@@ -149,7 +158,7 @@ class _Seen:
         have, wanted = self.machine.rules(name), [Rule(rule).rule for rule in rules]
         if have == wanted:
             return
-        if name in self.model.tunnels():
+        if name in (*self.model.tunnels(), *self.model.homes()):
             yield self._endpoints(name, have, wanted)
         else:
             yield self._allowlist(name, have)
@@ -159,7 +168,7 @@ class _Seen:
         if have != [rule for rule in rules if rule in have] or have[-1:] != [_DROP]:
             why = "What a VPN qube may reach is its endpoints: edit these, if one has changed."
             return Difference(name, what, why=why)
-        path = (_TOP, "tunnels", name, "endpoints")
+        path = (_TOP, "tunnels", self._service(name).name, "endpoints")
         gone = [place for place, rule in enumerate(rules) if rule not in have]
         edits = tuple((qubes_vpn_pillaredit.delete, (*path, place)) for place in reversed(gone))
         return Difference(name, "fewer endpoints in its firewall list", edits)
@@ -169,13 +178,16 @@ class _Seen:
         if have == ["action=accept"]:
             why = "It may reach everything now. If that is meant, delete its allowlist by hand."
             return Difference(name, what, why=why)
-        wanted = [_destination(rule) for rule in have[:-1]]
+        wanted = [qubes_vpn_net.written(rule) for rule in have[:-1]]
         if have[-1:] != [_DROP] or None in wanted:
-            odd = next((rule for rule in have[:-1] if not _destination(rule)), "the last rule")
+            odd = next(
+                (rule for rule in have[:-1] if not qubes_vpn_net.written(rule)), "the last rule"
+            )
             why = f"No allowlist can say '{odd}': a run replaces the list."
             return Difference(name, what, why=why)
         old = [entry.text for entry in self.model.allowlists[name]]
-        return Difference(name, what, tuple(_of_list((_TOP, "allowlists", name), old, wanted)))
+        path = qubes_vpn_layout.place(self.model, "allowlist", name)
+        return Difference(name, what, tuple(_of_list(path, old, wanted)))
 
     def netvm(self, name, netvm, otherwise=None, **_more):
         model, have = self.model, self.machine.value(name, "netvm") or "none"
@@ -235,18 +247,6 @@ class _Seen:
         if have != name:
             edit = (qubes_vpn_pillaredit.put, (_TOP, "routes", "default"), have)
             yield Difference("default_netvm", f"is {have}", (edit,))
-
-
-def _destination(rule):
-    """The pillar's text for a rule, or None when it has none."""
-    if rule in _WORDS:
-        return _WORDS[rule]
-    found = _RULE.match(rule)
-    if not found:
-        return None
-    version = {"dst4": 4, "dst6": 6, "dsthost": 0}[found["kind"]]
-    ports = int(found["first"]), int(found["last"])
-    return qubes_vpn_net.Destination(version, found["host"], *ports, found["proto"]).text
 
 
 def _of_list(path, old, new):

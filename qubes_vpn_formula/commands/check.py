@@ -108,6 +108,13 @@ def remarks(model):
             path = ("qubes_vpn", "layout", name)
             fix = "Write its allowlist, or the netvm that it is to have without one."
             yield Problem(path, "nothing says what it may reach, so it is offline", fix)
+        elif qubes_vpn_layout.lacks_list(model, name) and model.routes.get(name, "none") != "none":
+            path, what = qubes_vpn_layout.place(model, "netvm", name), "without an allowlist"
+            yield Problem(
+                path,
+                f"{what} it may reach everything",
+                "Write one, if it is for one bank only.",
+            )
     for name in model.tunnels():
         relays = model.services[name].relays
         days = relays and qubes_vpn_relays.stale(relays)

@@ -215,6 +215,21 @@ def test_what_is_at_odds_is_one_error(name):
     assert problem.fix.endswith(".")
 
 
+def test_a_fix_says_what_to_write():
+    """R10. A preset's name that is not quite one, and a list that nobody enforces."""
+    fixes = {
+        problem.path[2]: problem.fix
+        for layout in ({"Vault": {}, "bankin": {}, "mail": {}}, {"bank": {"label": "red"}})
+        for problem in qubes_vpn_model.read(
+            pillar(layout=layout, allowlists={"bank": BANK} if "bank" in layout else {})
+        )[1]
+    }
+    assert fixes["Vault"] == "Did you mean 'vault'? Else add it, as in pillar.example."
+    assert fixes["bankin"] == "Did you mean 'banking'? Else add it, as in pillar.example."
+    assert fixes["mail"] == "Add it, as in pillar.example."
+    assert fixes["bank"] == "Write layout.bank.netvm: default, or a name."
+
+
 def test_a_layout_leads_nobody_past_the_vpn():
     """R05, R10. A netvm in clear is an error at its key, unless outside_vpn names the qube."""
     layout = {"untrusted": {"netvm": "sys-firewall-novpn"}}

@@ -55,12 +55,16 @@ def pillar(tmp_path):
 @pytest.fixture
 def routed(embedded, pillar):
     """The machine as the pillar says."""
+    apply(embedded, pillar)
+    return embedded
+
+
+def apply(embedded, pillar):
     machine = dom0.machine(embedded.path, dry=False)
     import qubes_vpn_dom0
 
     for step in qubes_vpn_plan.plan(pillarfile.read(str(pillar)).model):
         qubes_vpn_dom0.run(machine, step.state, step.args, {})
-    return embedded
 
 
 def netvm(name, to):
@@ -182,6 +186,39 @@ def test_a_change_by_hand_becomes_the_pillars(what, routed, pillar, tmp_path, ca
     assert "\naccepted: " in shown
     assert pillarfile.read(str(pillar)).problems() == []
     assert left(routed, pillar, tmp_path, capsys) == []
+
+
+def test_a_list_is_taken_over_where_the_pillar_has_it(routed, pillar, tmp_path, capsys):
+    """R11, R15: at a qube of the layout."""
+    lists, own = TEXT.partition("  allowlists:\n")[::2]
+    moved = own.replace("    personal:\n", "    personal:\n      allowlist:\n")
+    moved = moved.replace("      - ", "        - ")
+    pillar.write_text(f"{lists}  layout:\n{moved}")
+    routed.call(*rules("personal", WEB, DNS, "action=accept proto=icmp", DROP))
+    assert adopt(routed, pillar, tmp_path) == 0
+    assert pillar.read_text() == f"{lists}  layout:\n{moved}        - icmp\n"
+
+
+def test_a_disposable_tunnel_and_what_it_is_made_from(embedded, pillar, tmp_path, capsys):
+    """R15, R85. The pillar has keys for the tunnel; before a run there is neither."""
+    text = TEXT.replace(
+        "      kind: wireguard\n", "      kind: wireguard\n      disposable: true\n"
+    )
+    pillar.write_text(text)
+    assert adopt(embedded, pillar, tmp_path, "--dry-run") == 1
+    shown = capsys.readouterr().out
+    for name in ("sys-vpn", "sys-vpn-dvm"):
+        assert f"not accepted: {name}: there is no such qube. A run makes it." in shown
+    apply(embedded, pillar)
+    assert left(embedded, pillar, tmp_path, capsys) == []
+    embedded.call(*prop("sys-vpn-dvm", "maxmem", "900"))
+    embedded.call(*prop("sys-vpn", "maxmem", "900"))
+    embedded.call(*rules("sys-vpn-dvm", WEB, DROP))
+    assert adopt(embedded, pillar, tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert "not accepted: sys-vpn-dvm: another firewall list than its endpoints." in shown
+    new = [line for line in lines(pillar.read_text()) if line not in lines(text)]
+    assert new == ["      maxmem: 900"]
 
 
 #: What is done by hand -> how it is said that the pillar cannot follow.

@@ -66,3 +66,22 @@ def test_a_resolver_past_every_tunnel_is_a_remark(tmp_path, capsys):
             "behind a tunnel, unless that is meant."
         )
     }
+
+
+def test_a_bank_without_its_list_is_a_remark(tmp_path, capsys):
+    """R11. Offline until there is one; online without, it is as any other qube."""
+    key = "qubes_vpn.layout.banking"
+    assert remarks(tmp_path, capsys, layout={"banking": {}}) == {
+        key: "nothing says what it may reach, so it is offline. Write its allowlist, or the netvm "
+        "that it is to have without one."
+    }
+    assert remarks(tmp_path, capsys, layout={"banking": {"netvm": "default"}}) == {
+        f"{key}.netvm": "without an allowlist it may reach everything. Write one, if it is for one "
+        "bank only."
+    }
+    assert remarks(tmp_path, capsys, layout={"banking": {"netvm": "none"}}) == {
+        key: "nothing says what it may reach, so it is offline. Write its allowlist, or the netvm "
+        "that it is to have without one."
+    }
+    listed = {"banking": {"allowlist": [WEB, "dns"]}}
+    assert remarks(tmp_path, capsys, layout=listed) == {}

@@ -161,10 +161,47 @@ def test_banking_waits_for_its_list(states, embedded):
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=banking label=green")
     rules = b"action=accept dst4=192.0.2.7/32 proto=tcp dstports=443-443\naction=drop\n"
     embedded.call("banking", "admin.vm.firewall.Set", "", rules)
-    for part in ("network", "layout"):
-        assert refused(states.run(pillar, part)) == []
+    said = (
+        "banking is offline until layout.banking.allowlist says what it may reach. Its own "
+        "firewall list stays as it is, and as an allowlist it is [192.0.2.7:443/tcp]."
+    )
+    for test in (True, False):
+        done = states.run(pillar, test=test)
+        assert refused(done) == []
+        assert done["banking -> none"].comment.splitlines()[-1] == said
+    done = states.run(pillar, "layout")
+    assert refused(done) == []
+    assert said not in done["banking -> none"].comment  # nothing has changed
     assert netvms(embedded.snapshot())["banking"] is None
     assert embedded.snapshot()["qubes"]["banking"]["rules"] == rules.decode().splitlines()
+
+
+OWN_LISTS = {
+    "none": (b"action=accept\n", ""),
+    "all of it can be said": (
+        b"action=accept dst6=2001:db8::/64 proto=udp dstports=443-444\n"
+        b"action=accept specialtarget=dns\naction=drop\n",
+        ' Its own firewall list stays as it is, and as an allowlist it is ["[2001:db8::/64]'
+        ':443-444/udp", dns].',
+    ),
+    "not all of it": (
+        b"action=drop dst4=192.0.2.7/32\naction=accept specialtarget=dns\naction=drop\n",
+        " Its own firewall list stays as it is.",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", OWN_LISTS)
+def test_the_own_list_of_who_waits_is_told_as_the_pillar_would_have_it(states, embedded, which):
+    """R11."""
+    rules, said = OWN_LISTS[which]
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=banking label=green")
+    embedded.call("banking", "admin.vm.firewall.Set", "", rules)
+    pillar = {"tunnels": {"sys-vpn": WIREGUARD}, "layout": "canonical"}
+    told = states.run(pillar, test=True)["banking -> none"].comment.splitlines()[-1]
+    assert (
+        told == f"banking is offline until layout.banking.allowlist says what it may reach.{said}"
+    )
 
 
 def test_everybodys_disposables_come_with_the_layout(states, embedded):
