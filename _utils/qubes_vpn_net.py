@@ -71,15 +71,15 @@ _RULE = re.compile(
 _WORDS = {"action=accept specialtarget=dns": "dns", "action=accept proto=icmp": "icmp"}
 
 
-class Words(NamedTuple):
+class Notation(NamedTuple):
     """How one kind of destination is written: its *form*, and examples of it."""
 
     form: str
     example: str
 
 
-ENDPOINT = Words("ADDRESS:PORT/PROTOCOL", '185.65.135.68:51820/udp, "[2001:db8::1]:443/tcp"')
-LISTED = Words(
+ENDPOINT = Notation("ADDRESS:PORT/PROTOCOL", '185.65.135.68:51820/udp, "[2001:db8::1]:443/tcp"')
+LISTED = Notation(
     "HOST:PORT/PROTOCOL", 'www.bank.example:443/tcp, 203.0.113.9:443/tcp, "[2001:db8::9]:443/tcp"'
 )
 
@@ -198,10 +198,10 @@ def rules_size(lines):
     return sum(len(line) + 1 for line in lines)
 
 
-def _parse(text, words):
+def _parse(text, notation):
     form = _FORM.match(text)
     if not form:
-        raise _malformed(text, words)
+        raise _malformed(text, notation)
     host, proto = form["host"], form["proto"]
     first = int(form["first"])
     last = int(form["last"] or first)
@@ -210,11 +210,11 @@ def _parse(text, words):
     if not 1 <= first <= last <= 65535:
         what = f"ports {first}-{last} are" if form["last"] else f"port {first} is"
         raise NotADestination(f"{what} not possible", "Ports are 1 to 65535, the lower one first.")
-    version, host = _host(host.strip("[]"), host.startswith("["), words)
+    version, host = _host(host.strip("[]"), host.startswith("["), notation)
     return Destination(version, host, first, last, proto)
 
 
-def _malformed(text, words):
+def _malformed(text, notation):
     """The error of what has not the form of a destination, with what was probably meant."""
     if "*" in text:
         return _wildcard(text)
@@ -223,9 +223,9 @@ def _malformed(text, words):
             f"{show(text)} is an IPv6 address without brackets",
             'Write it in brackets and in quotes: "[2001:db8::1]:443/tcp".',
         )
-    meant = _meant(text) if words is LISTED else None
-    fix = f"Write {meant}." if meant else f"Write it as in {words.example}."
-    return NotADestination(f"{show(text)} is not {words.form}", fix)
+    meant = _meant(text) if notation is LISTED else None
+    fix = f"Write {meant}." if meant else f"Write it as in {notation.example}."
+    return NotADestination(f"{show(text)} is not {notation.form}", fix)
 
 
 def _meant(text):
@@ -254,7 +254,7 @@ def _wildcard(text):
     )
 
 
-def _host(host, bracketed, words):
+def _host(host, bracketed, notation):
     if bracketed or re.fullmatch(r"[0-9./]+", host):
         try:
             if "%" in host:  # an IPv6 zone, which Python takes and qubesd does not
@@ -262,7 +262,7 @@ def _host(host, bracketed, words):
             network = ipaddress.ip_network(host, strict=False)
         except ValueError:
             raise NotADestination(
-                f"{show(host)} is not an IP address", f"Write it as in {words.example}."
+                f"{show(host)} is not an IP address", f"Write it as in {notation.example}."
             ) from None
         if bracketed != (network.version == 6):
             raise NotADestination(
@@ -281,5 +281,5 @@ def _host(host, bracketed, words):
     # A name whose last part is a number is none (RFC 3696, 2), and a range of addresses, perhaps.
     if not _HOST.match(host) or host.rpartition(".")[2].isdigit():
         fix = "Names hold a to z, digits and '-', at most 63 between dots; addresses are as in"
-        raise NotADestination(f"{show(host)} is not a host name", f"{fix} {words.example}.")
+        raise NotADestination(f"{show(host)} is not a host name", f"{fix} {notation.example}.")
     return 0, host

@@ -233,17 +233,17 @@ class Switch:
 
 
 class Address:
-    """An endpoint or an allowlist entry, by *parse* and *words* of :mod:`qubes_vpn_net`."""
+    """An endpoint or an allowlist entry, by *parse* and *notation* of :mod:`qubes_vpn_net`."""
 
-    def __init__(self, parse, words):
-        self.parse, self.words = parse, words
+    def __init__(self, parse, notation):
+        self.parse, self.notation = parse, notation
 
     def read(self, value, path, problems):
         if not isinstance(value, str):
-            hint = f"Write it as in {self.words.example}."
+            hint = f"Write it as in {self.notation.example}."
             if isinstance(value, list):
                 hint = "Put it in quotes."
-            refuse(value, path, problems, f"{show(value)} is not {self.words.form}", hint)
+            refuse(value, path, problems, f"{show(value)} is not {self.notation.form}", hint)
             return None
         try:
             return self.parse(value)
