@@ -6,11 +6,51 @@ role has several places, the one next to the uplink says so by its `upstream`, o
 name; the order of a pillar's keys says nothing.
 """
 
+from typing import NamedTuple
+
 from qubes_vpn_problem import Problem
 from qubes_vpn_schema import TOPOLOGIES, TOR
 
 _TOP = "qubes_vpn"
 _CUSTOM = "or write 'topology: custom'"
+
+
+class _Place(NamedTuple):
+    """A place in the ready-made *topology*: its *number* counts from the clients' side.
+
+    upstream: the name in the place after it, None where there is nobody.  uplink: the pillar's.
+    """
+
+    topology: str
+    number: int
+    upstream: str | None
+    uplink: str
+
+    @property
+    def role(self):
+        return self.roles()[self.number]
+
+    @property
+    def default(self):
+        """The name of whoever has it, if the pillar does not say otherwise; or None."""
+        return TOPOLOGIES[self.topology].chain[self.number][1]
+
+    def roles(self):
+        """Of all places of the topology."""
+        return [role for role, _ in TOPOLOGIES[self.topology].chain]
+
+    def left(self):
+        """How many places of this role are not taken yet."""
+        return self.roles()[: self.number + 1].count(self.role)
+
+    def before(self):
+        """The role of whoever hangs on it; None: clients do."""
+        return self.roles()[self.number - 1] if self.number else None
+
+    def others(self):
+        """Names that belong to other places."""
+        topology = TOPOLOGIES[self.topology]
+        return {*topology.beside, *(name for _, name in topology.chain)} - {self.default}
 
 
 def place(values, services, problems):
@@ -22,18 +62,17 @@ def place(values, services, problems):
     topology = TOPOLOGIES[values["topology"]]
     upstream, chain, netvm, said = values["uplink"], [], None, set()
     for number in reversed(range(len(topology.chain))):
-        role, _ = topology.chain[number]
-        if role == TOR:
+        here = _Place(values["topology"], number, upstream, values["uplink"])
+        if here.role == TOR:
             name, netvm = values["whonix_gateway"], upstream
         else:
-            candidates, what, fix = _candidates(number, services, chain, upstream, values)
-            name = candidates[0] if len(candidates) == 1 else None
+            name, wrong = _member(here, services, chain)
             if name:
                 _hang(services, name, upstream)
-            elif what and role not in said:
-                problems.append(Problem((_TOP, "topology"), what, fix))
+            elif wrong and here.role not in said:
+                problems.append(Problem((_TOP, "topology"), *wrong))
             if not name:
-                said.add(role)
+                said.add(here.role)
         chain.insert(0, name)
         upstream = name
     for default in topology.beside:
@@ -90,56 +129,56 @@ def _hang(services, name, upstream):
         services[name] = services[name]._replace(upstream=upstream)
 
 
-def _candidates(number, services, taken, upstream, values):
-    """``(names, what, fix)``: who may have a place, and what is wrong if that is not one."""
-    topology = TOPOLOGIES[values["topology"]]
-    role, default = topology.chain[number]
-    roles = [each for each, _ in topology.chain]
-    left = roles[: number + 1].count(role)
-    others = {name for _, name in topology.chain} | {*topology.beside} - {default}
+def _member(here, services, taken):
+    """``(name, wrong)``: who has the place *here*, or None and what is wrong, as :func:`_wrong`."""
     every = [
         service
         for service in services.values()
-        if service.role == role
-        and service.name not in taken
-        and (
-            role == "tunnel" or upstream == values["uplink"] or service.upstream != values["uplink"]
-        )
+        if service.role == here.role and service.name not in taken and _may_hang(service, here)
     ]
-    open_ones = [service for service in every if not service.upstream]
-    open_ones = [each for each in open_ones if each.name not in others - {default}]
-    fitting = [service for service in every if service.upstream and service.upstream == upstream]
-    by_name = [service for service in (*open_ones, *fitting) if service.name == default]
-    before = roles[number - 1] if number else None
-    used = {service.upstream for service in services.values() if service.role == before}
-    if left > 1:
-        named = [service for service in (*fitting, *open_ones) if service.name in used]
+    names = _candidates(here, services, every)
+    if len(names) == 1:
+        return names[0], None
+    return None, _wrong(here, names, every)
+
+
+def _may_hang(service, here):
+    """Whether it is not said to be on the uplink, past what is *here*; of tunnels it may be."""
+    on_uplink = service.upstream == here.uplink
+    return service.role == "tunnel" or here.upstream == here.uplink or not on_uplink
+
+
+def _candidates(here, services, every):
+    """Names of those of *every* that say most clearly that the place is theirs."""
+    open_ones = [each for each in every if not each.upstream and each.name not in here.others()]
+    fitting = [each for each in every if each.upstream and each.upstream == here.upstream]
+    by_name = [each for each in (*open_ones, *fitting) if each.name == here.default]
+    if here.left() > 1:
+        used = {each.upstream for each in services.values() if each.role == here.before()}
+        named = [each for each in (*fitting, *open_ones) if each.name in used]
         turns = (by_name, named, fitting, open_ones)
     else:
         turns = (by_name, open_ones, fitting, every)
-    names = next(([each.name for each in turn] for turn in turns if turn), [])
-    if len(names) == 1:
-        return names, None, None
-    if names and left > 1:
-        which = f"which of {', '.join(names)} is the {role} on {upstream} is not said"
-        what = f"topology '{values['topology']}' has {roles.count(role)} {role}s, and {which}"
-        return names, what, f"Name it as the 'upstream' of the {before} that hangs on it."
-    return (names, *_wrong(role, default, roles.count(role), left, names, every, upstream, values))
+    return next(([each.name for each in turn] for turn in turns if turn), [])
 
 
-def _wrong(role, default, places, left, names, every, upstream, values):
+def _wrong(here, names, every):
     """``(what, fix)`` where not one, but several or none have a place; None: reported elsewhere."""
-    topology = f"topology '{values['topology']}'"
+    topology, role, places = f"topology '{here.topology}'", here.role, here.roles().count(here.role)
+    if names and here.left() > 1:
+        which = f"which of {', '.join(names)} is the {role} on {here.upstream} is not said"
+        what = f"{topology} has {places} {role}s, and {which}"
+        return what, f"Name it as the 'upstream' of the {here.before()} that hangs on it."
     if names:
         what = f"{topology} has one {role}, and here are {len(every)}"
         return what, f"Give all but one an 'upstream', {_CUSTOM} and give it to all."
-    if role == "tunnel" and left == places:
-        return None, None  # a pillar without any tunnel has been reported already
+    if role == "tunnel" and here.left() == places:
+        return None  # a pillar without any tunnel has been reported already
     if places > 1:
         what = f"{topology} needs {places} {role}s in a row, and there is one too few"
-        example = f"'{default}: {{}}'" if default else "one"
+        example = f"'{here.default}: {{}}'" if here.default else "one"
         return what, f"Add {example} under {role}s, {_CUSTOM}."
-    behind = f" behind {upstream}" if upstream else ""
+    behind = f" behind {here.upstream}" if here.upstream else ""
     what = f"{topology} needs a {role}{behind}, and there is none"
     return what, f"Add one under {role}s, {_CUSTOM}."
 
