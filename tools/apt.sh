@@ -32,6 +32,7 @@ if [ "${1:-}" = lab ] && [ "$(id -u)" -eq 0 ]; then
     need openssl openssl version
     need openvpn sh -c 'command -v openvpn'
     need rpm rpmbuild --version
+    need socat socat -V
     need systemd-container systemd-nspawn --version
     need tcpdump tcpdump --version
     need util-linux unshare --version

@@ -25,7 +25,8 @@ any packet that breaks one of these?
   P5  no packet of a client reaches another client
   P6  what has to work gets through
   P7  P1 to P5 hold in each rule set that there is while rules are loaded
-  P8  the upstream qube lets the VPN qube open flows to its endpoints only
+  P8  the upstream qube lets the VPN qube open flows to its endpoints only, and a client that has
+      an allowlist to what is on it only
 What is refuted comes with a packet, and the rules that it meets. Send it through a real kernel:
   qubes-vpn prove pillar.sls --json >proof.json; sudo qubes-vpn lab --replay proof.json
 What the model does not know is refused, never taken for harmless: docs/model.md.
@@ -97,7 +98,7 @@ def run(args):
                 place,
                 [one for one in answers if (one.qube, one.stage) == (place.qube, place.stage)],
             )
-    not_claimed = machine.not_claimed(file.model)
+    not_claimed = (*machine.not_claimed(file.model), *_not_collected(args.rules, places))
     content = report.data(args.file, answers, time.monotonic() - begin, not_claimed)
     if args.page:
         Path(args.page).write_text(report.page(content), encoding="utf-8")
@@ -150,6 +151,14 @@ def _collected(text, model, places, addresses):
         if (one.list_of not in replaced if one.list_of else not service or one.qube != name)
     ]
     return [*rest, *found]
+
+
+def _not_collected(texts, places):
+    """The lists that are not looked at in what their qube has loaded; a sentence each."""
+    looked_at = {text.partition("=")[0] for text in texts}
+    for place in places:
+        if place.qube in looked_at and place.document is None:
+            yield f"{place.stage} is the pillar's, not what {place.qube} has loaded."
 
 
 def _limited(document):

@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -36,8 +36,9 @@ echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter
 echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose
 """
-#: The qube's own addresses, on each of its devices.
-_OWN = ("10.137.0.3/32", "fd09:24ef:4179::a89:3/128")
+#: The qube's own addresses, on each of its devices, and what they end with: the packet has other
+#: ones, as what comes from the qube's own is not taken, and what is for them not sent on.
+_OWN, _ENDS = ("10.137.0.{}", "fd09:24ef:4179::a89:{}"), (3, 2, 1)
 _SO_MARK = 36  # asm-generic/socket.h
 _INSIDE = Path(__file__).with_name("inside")
 _ERRORS = {packets.ICMP: (3, 4, 5, 11, 12), packets.ICMPV6: (1, 2, 3, 4)}
@@ -242,9 +243,15 @@ def _device(qube: Qube, world: Qube, packet: Mapping[str, Any], side: str) -> An
         raise CannotReplay(f"a device of kind {kind} is not made here")
     settings = f"ip link set dev {name} group {packet[f'{side}_group']}; "
     settings += f"ip link set dev {name} up; "
-    settings += "".join(f"ip address add {one} dev {name} nodad || :; " for one in _OWN)
+    settings += "".join(f"ip address add {one} dev {name} nodad || :; " for one in _own(packet))
     qube.run(settings)
     return end
+
+
+def _own(packet: Mapping[str, Any]) -> list[str]:
+    taken = {packet["source"], packet["destination"]} if packet["in_index"] else set()
+    families = [[one.format(end) for end in _ENDS] for one in _OWN]
+    return [next(one for one in family if one not in taken) for family in families]
 
 
 class _Cable:
@@ -369,7 +376,18 @@ def _load(qube: Qube, rules: str | Mapping[str, Any]) -> None:
     if isinstance(rules, str):
         qube.run(words, input=rules)
         return
-    qube.run(["nft", "-j", *words[1:]], input=json.dumps(rules))
+    qube.run(["nft", "-j", *words[1:]], input=json.dumps({"nftables": [*_loadable(rules)]}))
+
+
+def _loadable(rules: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A gate's only device as nft 1.0.6 reads it, which has no lists of them."""
+    for entry in rules["nftables"]:
+        chain = entry.get("chain", {})
+        match chain.get("dev"):
+            case [device]:
+                yield {"chain": {**chain, "dev": device}}
+            case _:
+                yield entry
 
 
 def _flow(qube: Qube, packet: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ boot, with Qubes' own rules beside it, open, and the moments in between.  They a
 same files and by the same functions as in the qube.
 """
 
+import ipaddress
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ CLIENTS |= {"vif5.0": ("10.137.0.5", "fd09:24ef:4179::a89:5")}
 RESOLVERS = ("198.18.0.53", "198.18.0.54", "2001:2::53")
 #: What Qubes gives every qube to ask (qubes-core-admin, ``qubes/vm/mix/net.py``).
 VIRTUAL = ("10.139.1.1", "10.139.1.2")
+#: From here on what the names on an allowlist resolve to; of the same kinds as the resolvers.
+_NAMED = [ipaddress.ip_address(one) for one in ("198.18.1.0", "2001:2::1:0")]
 #: Of clients and of devices with a gate, in a qube that is asked what it has loaded.
 _MOST = 300
 _FILES = "salt/qubes/network/files"
@@ -90,6 +93,11 @@ def places(model: Model) -> Iterator[Place]:
             yield upstream(service)
         elif service.role == "resolver":
             yield from resolver(service)
+    upstreams = {name: one.upstream or "none" for name, one in model.services.items()}
+    netvms = {**model.client_routes(), **upstreams}
+    for name, entries in model.allowlists.items():
+        if (netvm := netvms.get(name, "none")) != "none":
+            yield allowlist(name, netvm, entries)
 
 
 def not_claimed(model: Model) -> tuple[str, ...]:
@@ -102,6 +110,10 @@ def not_claimed(model: Model) -> tuple[str, ...]:
         f"{name} goes past the VPN, as the pillar says: no VPN qube's rules are on its way."
         for name, netvm in routes.items()
         if name != gateway and netvm != "none" and model.in_clear(netvm)
+    ]
+    told += [
+        f"updates of {what} are fetched by {name}, past the VPN, as the pillar says."
+        for what, name in model.fetched_outside().items()
     ]
     if model.bypass:
         told.append(f"{model.bypass.name} goes past the VPN while a bypass is open.")
@@ -157,8 +169,41 @@ def vpn(service: Service) -> Iterator[Place]:
 
 def upstream(service: Service) -> Place:
     """The next qube on the way: P8, what dom0's list lets the VPN qube send."""
+    return _listed(service.name, service.upstream or "", service.endpoints, service.endpoints, "P8")
+
+
+def allowlist(name: str, netvm: str, entries: Sequence[Destination]) -> Place:
+    """The netvm of a client that has one: P8, what dom0's list lets the client send."""
+    numeric, goals = [], []
+    for number, entry in enumerate(entries):
+        found = [entry]
+        if entry.proto and not entry.version:
+            found = [
+                entry._replace(version=one.version, host=f"{one + number}/{one.max_prefixlen}")
+                for one in _NAMED
+            ]
+        numeric += found
+        if entry.host == "dns":
+            found = [
+                Destination(4, one, 53, 53, proto) for one in VIRTUAL for proto in ("tcp", "udp")
+            ]
+        goals += found
+    return _listed(name, netvm, numeric, goals, "P8L")
+
+
+def _listed(
+    name: str,
+    netvm: str,
+    entries: Sequence[Destination],
+    goals: Sequence[Destination],
+    property: str,
+) -> Place:
+    """The qube *netvm* with dom0's list of its client *name*.
+
+    entries: what is on the list, host names as addresses.  goals: where that lets it go.
+    """
     (device, addresses), *_ = CLIENTS.items()
-    listed = rules(service.endpoints)
+    listed = rules(entries)
     database = {}
     for address in addresses:
         other = "dst4=" if ":" in address else "dst6="
@@ -167,12 +212,11 @@ def upstream(service: Service) -> Place:
             database[f"/qubes-firewall/{address}/{number:04}"] = rule
         database[f"/qubes-firewall/{address}/policy"] = "drop"
     text = "".join(
-        firewall.hook(address) + firewall.rules(address, database, []) for address in addresses
+        firewall.hook(address) + firewall.rules(address, database, VIRTUAL) for address in addresses
     )
-    parts = (*_base({device: addresses}), Part(f"dom0's list of {service.name}", text))
-    facts = Facts(endpoints=service.endpoints, clients={device: addresses})
-    name, stage = service.upstream or "", f"the list of {service.name}"
-    return Place(name, stage, parts, ("P8",), facts, list_of=service.name)
+    parts = (*_base({device: addresses}), Part(f"dom0's list of {name}", text))
+    facts = Facts(endpoints=tuple(goals), clients={device: addresses})
+    return Place(netvm, f"the list of {name}", parts, (property,), facts, list_of=name)
 
 
 def resolver(service: Service) -> Iterator[Place]:
@@ -269,20 +313,20 @@ def _few(qube: str, *found: Collection[str]) -> None:
 
 def _base(known: dict[str, tuple[str, ...]] = CLIENTS) -> tuple[Part, ...]:
     """Qubes' own rules, with these clients connected."""
+    linked = [(device, one) for device, addresses in known.items() for one in addresses]
     elements = "".join(
         f"add element {firewall.family_of(one)} qubes {element}\n"
-        for device, addresses in known.items()
-        for one in addresses
+        for device, one in linked
         for element in (f'allowed {{ "{device}" . {one} }}', f"downstream {{ {one} }}")
     )
-    allowed = {}
-    for addresses in known.values():
-        for one in addresses:
-            allowed[f"/qubes-firewall/{one}/0000"] = "action=accept"
-            allowed[f"/qubes-firewall/{one}/policy"] = "drop"
+    database = {"/connected-ips": "", "/connected-ips6": ""}
+    for _device, one in linked:
+        database[f"/qubes-firewall/{one}/0000"] = "action=accept"
+        database[f"/qubes-firewall/{one}/policy"] = "drop"
+        database["/connected-ips6" if ":" in one else "/connected-ips"] += f"{one} "
     lists = "".join(
-        firewall.hook(one) + firewall.rules(one, allowed, list(VIRTUAL))
-        for one in firewall.addresses(allowed)
+        firewall.hook(one) + firewall.rules(one, database, VIRTUAL)
+        for one in firewall.addresses(database)
     )
     dnat = "".join(
         f"add rule ip qubes dnat-dns ip daddr {one} {layer} dport 53 dnat to {one}\n"
@@ -296,7 +340,7 @@ def _base(known: dict[str, tuple[str, ...]] = CLIENTS) -> tuple[Part, ...]:
             for name in ("antispoof.nft", "base.nft")
         ),
         Part("Qubes: qubes-firewall", firewall.tables()),
-        Part("Qubes: clients that are connected", elements + lists),
+        Part("Qubes: clients that are connected", elements + lists + firewall.connected(database)),
         Part("Qubes: dnat-dns", f"add chain ip qubes dnat-dns {chain}\n{dnat}"),
     )
 

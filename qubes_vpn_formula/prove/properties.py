@@ -27,9 +27,9 @@ from qubes_vpn_formula.prove.packet import (
     number,
 )
 from qubes_vpn_formula.prove.path import Way
-from qubes_vpn_formula.prove.ruleset import Ruleset
+from qubes_vpn_formula.prove.ruleset import Rule, Ruleset
 from qubes_vpn_formula.prove.statements import Names
-from qubes_vpn_formula.prove.terms import between, both, either, equal, not_
+from qubes_vpn_formula.prove.terms import TRUE, between, both, either, equal, not_
 from qubes_vpn_formula.prove.walk import walk
 from qubes_vpn_net import Destination
 from qubes_vpn_ruleset import MARK
@@ -44,13 +44,15 @@ TITLES = {
     "P5": "no packet of a client reaches another client",
     "P6": "what has to work gets through: flows, answers, errors, the tunnel's own, neighbours",
     "P7": "P1 to P5 hold in each rule set that there is while rules are loaded",
-    "P8": "the upstream qube lets the VPN qube open flows to its endpoints only",
+    "P8": "the upstream qube lets the VPN qube open flows to its endpoints only, and a client that "
+    "has an allowlist to what is on it only",
 }
 DNS, DNS_PORTS = 53, (53, 853)
 _PROTOCOLS = {"tcp": TCP, "udp": UDP}
 _CLIENTS = 2  # the group of clients' links
 _KINDS = ("tun", "wireguard")  # that a tunnel's device may be of
 _NEIGHBOURS = (135, 136)  # ICMPv6 types, RFC 4861
+_LISTED = ", if its own firewall list lets it"
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _device(packet: Packet, side: str) -> z3.BoolRef:
 
 
 def to_one_of(packet: Packet, destinations: Sequence[Destination]) -> z3.BoolRef:
-    """Whether it goes to one of these: family, address, protocol and port.
+    """Whether it goes to one of these: family, address, protocol and port; or is any ICMP.
 
     A fragment has the ports of what it is of.
     """
@@ -158,6 +160,9 @@ def to_one_of(packet: Packet, destinations: Sequence[Destination]) -> z3.BoolRef
 
 
 def _to(packet: Packet, one: Destination) -> z3.BoolRef:
+    if one.host == "icmp":
+        kinds = (packet.is_ipv4(), ICMP), (packet.is_ipv6(), ICMPV6)
+        return either(*[both(family, packet.is_protocol(kind)) for family, kind in kinds])
     network = ipaddress.ip_network(one.host)
     family = packet.is_ipv4() if one.version == 4 else packet.is_ipv6()
     return both(
@@ -318,15 +323,13 @@ def _p5(q: Question) -> Iterator[Claim]:
     yield Claim("P5", TITLES["P5"], bad, packet, way, likely=likely)
 
 
-def _p8(q: Question) -> Iterator[Claim]:
+def _p8(q: Question, text: str) -> Iterator[Claim]:
     packet, way, known = q.forwarded
     opens = packet.in_state("new", "untracked", "invalid")
     its = either(*[equal(packet.in_name, name_number(device)) for device in q.facts.clients])
     its = both(client(packet, "in"), its)
     bad = both(known, way.through, its, opens, not_(q.endpoint(way.packet)))
-    yield Claim(
-        "P8", TITLES["P8"], bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0")
-    )
+    yield Claim("P8", text, bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0"))
 
 
 def _resolver(q: Question) -> Iterator[Claim]:
@@ -338,7 +341,9 @@ def _resolver(q: Question) -> Iterator[Claim]:
     asks = either(asks, _to_port(packet, way.packet))
     bad = both(known, way.through, client(packet, "in"), asks)
     text = "no DNS packet of a client goes past the resolver in this qube"
-    yield Claim("P3", text, bad, packet, way, likely=_likely(packet, "vif4.0", "eth0", "wg0"))
+    kept = way.packet.destination != packet.in_address  # what is redirected is not sent on
+    likely = _likely(packet, "vif4.0", "eth0", "wg0", first=kept)
+    yield Claim("P3", text, bad, packet, way, likely=likely)
 
     packet, way, known = q.sent
     out = not_(client(way.packet, "out"))
@@ -350,8 +355,8 @@ def _resolver(q: Question) -> Iterator[Claim]:
 
 def _p6(q: Question) -> Iterator[Claim]:
     for text, needs, devices in (
-        ("a client's flow gets into the tunnel", _client_flow, ("vif4.0", "wg0")),
-        ("a client's DNS gets into the tunnel", _client_question, ("vif4.0", "wg0")),
+        (f"a client's flow gets into the tunnel{_LISTED}", _client_flow, ("vif4.0", "wg0")),
+        (f"a client's DNS gets into the tunnel{_LISTED}", _client_question, ("vif4.0", "wg0")),
         ("a client's errors about answers get into the tunnel", _client_error, ("vif4.0", "wg0")),
         (
             "answers and errors come out of the tunnel to the client",
@@ -360,7 +365,8 @@ def _p6(q: Question) -> Iterator[Claim]:
         ),
     ):
         packet, way, known = q.forwarded
-        bad = both(known, needs(q.facts, packet), not_(way.through))
+        stopped = not_(either(way.through, _by_its_list(way)))
+        bad = both(known, needs(q.facts, packet), stopped)
         yield Claim("P6", text, bad, packet, way, False, _likely(packet, *devices))
     yield from _own_packets(q)
     yield from _neighbours(q)
@@ -373,7 +379,7 @@ def _own_packets(q: Question) -> Iterator[Claim]:
     goes_on = both(_plain(packet), _stays(packet, way.packet), packet.out_address != 0)
     flow = both(
         packet.in_state("new", "established"), not_(packet.reply), _no_translation(packet),
-        packet.out_group != _CLIENTS,
+        packet.out_group != _CLIENTS, not_(_to_a_client(packet, q.facts)),
     )  # fmt: skip
     to_endpoint = both(
         q.endpoint(packet), packet.is_protocol(TCP, UDP), uplink(packet, "out", q.facts)
@@ -418,7 +424,10 @@ def _neighbours(q: Question) -> Iterator[Claim]:
     """Who is next on the uplink is found: ARP, and IPv6's discovery, which has no flow."""
     out, back = "IPv6 neighbours on the uplink are asked, and answered", "they ask, and answer, too"
     packet, way, known = q.sent
-    good = both(_neighbour(packet), uplink(packet, "out", q.facts), _stays(packet, way.packet))
+    good = both(
+        _neighbour(packet), uplink(packet, "out", q.facts), _stays(packet, way.packet),
+        not_(_to_a_client(packet, q.facts)),
+    )  # fmt: skip
     flowless = packet.in_state("untracked")
     bad = both(known, good, flowless, _whole(packet), not_(way.through))
     yield Claim("P6", out, bad, packet, way, False, _likely(packet, "", "eth0"))
@@ -449,7 +458,7 @@ def _stays(packet: Packet, end: Packet) -> z3.BoolRef:
 def _client_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
     return both(
         _of_a_client(facts, packet), packet.in_state("new", "established"),
-        not_(_for_port(packet, DNS)), _no_translation(packet),
+        not_(_for_port(packet, DNS)), _no_translation(packet), not_(_to_a_client(packet, facts)),
     )  # fmt: skip
 
 
@@ -462,8 +471,8 @@ def _client_question(facts: Facts, packet: Packet) -> z3.BoolRef:
 
 
 def _client_error(facts: Facts, packet: Packet) -> z3.BoolRef:
-    error = both(packet.in_state("related"), _good_error(packet))
-    return both(_of_a_client(facts, packet), error, _no_translation(packet))
+    error = both(packet.in_state("related"), _good_error(packet), _no_translation(packet))
+    return both(_of_a_client(facts, packet), error, not_(_to_a_client(packet, facts)))
 
 
 def _of_a_client(facts: Facts, packet: Packet) -> z3.BoolRef:
@@ -504,8 +513,30 @@ def _answer_flow(facts: Facts, packet: Packet) -> z3.BoolRef:
 
 def _spoofed(packet: Packet, facts: Facts) -> z3.BoolRef:
     """It says that it is from a client, and came by another link."""
+    return _of_clients(packet.source, facts)
+
+
+def _to_a_client(packet: Packet, facts: Facts) -> z3.BoolRef:
+    """It is for a client, and goes out by another link: no route leads there."""
+    return _of_clients(packet.destination, facts)
+
+
+def _of_clients(address: z3.BitVecRef, facts: Facts) -> z3.BoolRef:
     known = [number(one) for addresses in facts.clients.values() for one in addresses]
-    return either(*[equal(packet.source, one) for one in known])
+    return either(*[equal(address, one) for one in known])
+
+
+def _by_its_list(way: Way) -> z3.BoolRef:
+    """The client's own list in qubes-firewall stops it: what dom0 wants, and no fault."""
+    return either(
+        *[
+            step.met
+            for _hook, outcome in way.hooks
+            for step in outcome.trace
+            if isinstance(step.where, Rule) and step.what in ("drop", "reject")
+            if step.where.table == "qubes-firewall" and step.where.chain.startswith("qbs-")
+        ]
+    )
 
 
 def _routed(packet: Packet) -> z3.BoolRef:
@@ -536,7 +567,8 @@ _CLAIMS: dict[str, Callable[[Question], Iterator[Claim]]] = {
     "P4": _p4,
     "P5": _p5,
     "P6": _p6,
-    "P8": _p8,
+    "P8": partial(_p8, text="the upstream qube lets the VPN qube open flows to its endpoints only"),
+    "P8L": partial(_p8, text="the qube opens flows to what is on its allowlist only"),
     "P3R": _resolver,
 }
 
@@ -553,13 +585,14 @@ def _wishes(
     or_goes: str = "",
     to: str = "",
     end: Packet | None = None,
+    first: z3.BoolRef = TRUE,
 ) -> Sequence[z3.BoolRef]:
     """What an everyday packet is like, the most telling first.
 
     came, goes: names of the devices, empty for none.  or_goes: if *goes* cannot be.  to: its
-    destination.  end: how it leaves, by *goes*.
+    destination.  end: how it leaves, by *goes*.  first: what counts more than all this.
     """
-    wishes: list[Any] = [packet.destination == number(to)] if to else []
+    wishes: list[Any] = [first, *([packet.destination == number(to)] if to else [])]
     wishes += [
         packet.is_ipv4(),
         packet.protocol == UDP,

@@ -80,7 +80,7 @@ def ruleset(place: Place) -> Ruleset:
 
 def prove_place(place: Place, found: Ruleset, known: Lines) -> Iterator[Answer]:
     """The claims of one place, whose rule set is *found*.  Raises NotModelled."""
-    endpoints = Endpoints(place.facts.endpoints, found, "P8" not in place.properties)
+    endpoints = Endpoints(place.facts.endpoints, found, not place.list_of)
     question = Question(found, place.facts, endpoints.term, endpoints.open_sets)
     until = time.monotonic() + _PATIENCE_WITH_PLACE
     for id in place.properties:

@@ -187,6 +187,49 @@ def test_who_names_no_client_is_told_what_is_left_out(
     assert "no client that it names: P6 is not asked" in capsys.readouterr().out
 
 
+_LIST = "chain ip qubes-firewall qbs-10-137-0-4"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (f"flush {_LIST}; add rule {_LIST[6:]} tcp dport 443 accept; add rule {_LIST[6:]} drop", 0),
+        ("flush chain ip qubes-firewall qubes-forward", 1),
+    ],
+)
+def test_a_clients_own_list_refutes_nothing(pillar: Path, more: str, code: int) -> None:
+    """P6 is about what it lets through; to be dropped because of no list is another thing."""
+    rules = pillar.with_name("rules.json")
+    rules.write_text(loaded(f"{more}\n"))
+    assert main(["prove", str(pillar), "--rules", f"sys-vpn={rules}"]) == code
+
+
+def test_a_list_that_was_not_collected_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Of two tunnels the outer one enforces the inner one's, which is found by --address."""
+    pillar = tmp_path / "pillar.sls"
+    tunnel = "{kind: wireguard, profile: a.conf, endpoints: ['192.0.2.1:51820/udp']"
+    pillar.write_text(
+        "qubes_vpn:\n  topology: multihop\n  tunnels:\n"
+        f"    sys-vpn: {tunnel}}}\n    sys-vpn-entry: {tunnel}, upstream: sys-net}}\n"
+    )
+    rules = pillar.with_name("rules.json")
+    only = "ip daddr 192.0.2.1 udp dport 51820 accept"
+    listed = f"flush {_LIST}; add rule {_LIST[6:]} {only}; add rule {_LIST[6:]} drop\n"
+    six = "ip6 qubes-firewall qbs-fd09-24ef-4179--a89-4"
+    listed += f"flush chain {six}; add rule {six} drop\n"
+    rules.write_text(loaded(listed))
+    words = ["prove", str(pillar), "--rules", f"sys-vpn-entry={rules}", "--json"]
+    assert main(words) == 0
+    told = "the list of sys-vpn is the pillar's, not what sys-vpn-entry has loaded."
+    assert json.loads(capsys.readouterr().out)["not_claimed"] == [told]
+    assert main([*words, "--address", "sys-vpn=10.137.0.4"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["not_claimed"] == []
+    assert "the list of sys-vpn, as it runs" in {one["stage"] for one in content["answers"]}
+
+
 def test_json_without_end_is_one_sentence(pillar: Path, capsys: pytest.CaptureFixture) -> None:
     rules = pillar.with_name("rules.json")
     for deep in (70, 900, 100_000):

@@ -2,42 +2,38 @@
 """R91: what a proof refutes, a kernel lets through; every guide's killswitch among it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import MakeLab
+from faulty_rules import faulty
 
 import qubes_vpn_model
 from qubes_vpn_formula.cli import main
-from qubes_vpn_formula.lab import chains, guides, replay
+from qubes_vpn_formula.lab import chains, guides, replay, topology
 from qubes_vpn_formula.lab.killswitches import Absent
+from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.prove import collect, machine, prover
 from qubes_vpn_net import endpoint
 
 WIREGUARD = {"kind": "wireguard", "profile": "wg.conf", "endpoints": ["192.0.2.1:51820/udp"]}
 PILLAR = {"topology": "simple", "tunnels": {"sys-vpn": WIREGUARD}}
-RULES = "salt/qubes/network/files/closed.nft"
 KILLSWITCHES = {one.name: one for one in (Absent(), *guides.all())}
+
+
+def said(qube: Qube) -> str:
+    """What a user collects of a qube's rules."""
+    listed = ("nft", "-j"), ("nft", "-a", "-t", "--debug=netlink")
+    return "".join(qube.run([*words, "list", "ruleset"]).stdout for words in listed)
 
 
 @pytest.fixture(scope="module")
 def counterexample() -> dict:
     """Of ours, whose forward chain begins with an accept, and nothing looks behind it."""
-    place = next(machine.places(qubes_vpn_model.build(PILLAR)))
-    parts = []
-    for part in place.parts:
-        text = part.text
-        if part.name == RULES:
-            for chain in ("client_out", "postrouting"):
-                head, block, tail = text.rpartition(f"\tchain {chain} {{\n")
-                text = f"{head}{block}\t\taccept\n{tail}"
-        elif "gate" in part.name:
-            text = text.replace("counter drop", "accept")
-        parts.append(part._replace(text=text))
-    faulty = replace(place, parts=tuple(parts), properties=("P1",))
-    return next(one.counterexample for one in prover.prove([faulty]) if one.counterexample)
+    place = faulty(next(machine.places(qubes_vpn_model.build(PILLAR))))
+    return next(one.counterexample for one in prover.prove([place]) if one.counterexample)
 
 
 def test_the_kernel_agrees_with_a_counterexample(namespaces, counterexample) -> None:
@@ -119,14 +115,70 @@ def test_the_command_says_what_the_kernel_does(
 
 
 @pytest.mark.slow
+def test_a_fault_in_any_qube_of_two_tunnels_in_a_row_is_a_packet(namespaces) -> None:
+    """R88, R90: the inner one, the outer one and its list, the resolver, the uplink's list."""
+    places = machine.places(qubes_vpn_model.build(topology.pillar("multihop")))
+    found = [
+        answer.counterexample
+        for answer in prover.prove([faulty(place) for place in places])
+        if answer.counterexample
+    ]
+    assert {one["qube"] for one in found} == {"sys-vpn", "sys-vpn-entry", "sys-dns", "sys-net"}
+    told = {(one["qube"], one["stage"]): replay.replay(one) for one in found}
+    assert len(told) == len(found) > 14
+    assert [place for place, done in told.items() if not done.agrees] == []
+
+
+#: Clients' packets get out by the uplink, whatever is routed there.
+LEAK = """
+insert rule inet qubes_vpn forward accept
+insert rule inet qubes_vpn postrouting accept
+insert rule netdev qubes_vpn egress-2 accept
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_runs_in_two_tunnels_in_a_row_is_proven(
+    namespaces, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """R88, R91: by what each qube has loaded; with a leak in one of them, the packet gets out."""
+    pillar, proof = tmp_path / "pillar.sls", tmp_path / "proof.json"
+    document = topology.pillar("multihop")
+    pillar.write_text(yaml.safe_dump({"qubes_vpn": document}))
+    words, folder = ["prove", str(pillar), "--json"], tmp_path / "lab"
+    folder.mkdir()
+    with topology.Topology(document, folder) as built:
+        words += ["--address", f"sys-vpn={built.lab.address('sys-vpn')}"]
+        for name in ("sys-vpn", "sys-vpn-entry", "sys-dns"):
+            rules = tmp_path / f"{name}.json"
+            rules.write_text(said(built.lab.qubes[name]))
+            words += ["--rules", f"{name}={rules}"]
+        assert main(words) == 0
+        content = json.loads(capsys.readouterr().out)
+        collected = {one["qube"] for one in content["answers"] if "as it runs" in one["stage"]}
+        assert collected == {"sys-vpn", "sys-vpn-entry", "sys-dns"}
+        for name in ("sys-vpn", "sys-vpn-entry"):
+            rules = tmp_path / f"{name}.json"
+            good = rules.read_text()
+            built.lab.qubes[name].run(["nft", "-f", "-"], input=LEAK)
+            rules.write_text(said(built.lab.qubes[name]))
+            assert main(words) == 1
+            proof.write_text(capsys.readouterr().out)
+            found = replay.read(str(proof))
+            assert {(one["property"], one["qube"]) for one in found} >= {("P1", name)}
+            assert {one["qube"] for one in found} == {name}
+            assert all(replay.replay(one).agrees for one in found if one["property"] == "P1")
+            rules.write_text(good)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLSWITCHES)
 def test_every_guide_is_refuted_and_the_kernel_agrees(name: str, make_lab: MakeLab) -> None:
     """R91: as a VPN qube has it after its boot; every packet that gets out."""
     lab = make_lab(chains.simple(), KILLSWITCHES[name])
     for member in ("sys-net", "sys-firewall", "sys-vpn", "client-1"):
         lab.boot(member)
-    listed = ("nft", "-j"), ("nft", "-a", "-t", "--debug=netlink")
-    said = (lab.qubes["sys-vpn"].run([*words, "list", "ruleset"]).stdout for words in listed)
     tunnel = lab.tunnels["sys-vpn"]
     service = SimpleNamespace(
         name="sys-vpn",
@@ -134,7 +186,7 @@ def test_every_guide_is_refuted_and_the_kernel_agrees(name: str, make_lab: MakeL
         interface=tunnel.device,
         endpoints=(endpoint(tunnel.endpoint),),
     )
-    document = collect.document("".join(said))
+    document = collect.document(said(lab.qubes["sys-vpn"]))
     answers = list(prover.prove([machine.collected(service, document)]))
     assert [answer.trouble for answer in answers if answer.trouble] == []
     found = [answer.counterexample for answer in answers if answer.counterexample]

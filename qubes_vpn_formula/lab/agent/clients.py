@@ -5,6 +5,8 @@ Pure: from Qubes' `/qubes-firewall/ADDRESS/...` entries to rules.  The grammar i
 lab uses: action, proto, dst4, dst6, dstports, specialtarget, icmptype; no host names.
 """
 
+from collections.abc import Sequence
+
 _TABLE = """
 table {family} qubes-firewall {{
 	set dns-addr {{
@@ -59,7 +61,7 @@ def hook(address: str) -> str:
     )
 
 
-def rules(address: str, database: dict[str, str], resolvers: list[str]) -> str:
+def rules(address: str, database: dict[str, str], resolvers: Sequence[str]) -> str:
     """The text that replaces a client's rules; its end is dom0's policy.
 
     resolvers: the netvm's own, which `specialtarget=dns` means.
