@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapReader
 
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.packets import IPV4, IPV6
 from qubes_vpn_formula.lab.qube import SLOWNESS, Qube
 from qubes_vpn_formula.lab.traffic import Job, send
@@ -64,7 +64,7 @@ class Captured:
         return [frame for frame in self.frames if marker in frame.data]
 
 
-class Capture:
+class Capture(Closing):
     """A running capture; a context manager.
 
     near: the qube that is watched.  far: the one at the other end of the cable, with its `device`.
@@ -146,10 +146,8 @@ class Capture:
     def _note(self, trouble: str) -> None:
         self._trouble = f"{self._trouble}; {trouble}" if self._trouble else trouble
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it, if nobody has."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from qubes_vpn_formula.lab import chains, senders
 from qubes_vpn_formula.lab.agent import Agent
 from qubes_vpn_formula.lab.attacks import Attack
 from qubes_vpn_formula.lab.chains import Chain
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.evidence import Exit, Link, Phases, Program, Said, Uplink
 from qubes_vpn_formula.lab.killswitches import Killswitch
 from qubes_vpn_formula.lab.machine import SERVER, Lab
@@ -44,7 +45,7 @@ class NoService(Exception):
     """The attack cannot go on because something does not work that has to."""
 
 
-class Cell:
+class Cell(Closing):
     """One attack on one killswitch; a context manager.
 
     killswitch: what is attacked.  agent: does what Qubes does in a qube.  folder: for captures.
@@ -66,12 +67,6 @@ class Cell:
         self._uplinks: dict[str, Uplink] = {}
         self._flow: Flow | None = None
         self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     # The machine
 

@@ -15,6 +15,7 @@ from qubes_vpn_formula.lab.agent import CLIENT_MAC, NETVM_MAC, Agent
 from qubes_vpn_formula.lab.agent.restated import Restated
 from qubes_vpn_formula.lab.boot import Hardware, Unit, hide_rw, parse, play, qubes_units
 from qubes_vpn_formula.lab.chains import CARD, Chain
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.killswitches import Absent, Killswitch
 from qubes_vpn_formula.lab.qube import CommandFailed, Qube
 from qubes_vpn_formula.lab.tunnels import Tunnel, tunnel
@@ -30,7 +31,7 @@ _DNS = ("10.139.1.1", "10.139.1.2")
 _ROUTER = {4: "192.0.2.1", 6: "2001:db8:2::1"}
 
 
-class Lab:
+class Lab(Closing):
     """A machine; a context manager.  Nothing has booted yet when it is there: see :meth:`start`.
 
     qubes: by name.  internet: everything beyond sys-net.  tunnels: by the name of their qube.
@@ -63,16 +64,6 @@ class Lab:
                 one.serve(self.internet)
                 self.killswitch.install(self.qubes[name], one)
             self._stack = stack.pop_all()
-
-    def close(self) -> None:
-        """End every qube and all that runs there."""
-        self._stack.close()
-
-    def __enter__(self) -> "Lab":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # What is where
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qubes_vpn_formula.lab.closing import Closing
+
 _HOLDER = Path(__file__).with_name("holder.sh")
 _UNSHARE = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
 ENVIRONMENT = {
@@ -172,7 +174,7 @@ class Inside:
         return self.run(["test", "-e", path], check=False).returncode == 0
 
 
-class Qube(Inside):
+class Qube(Inside, Closing):
     """A running qube; a context manager.
 
     name: its name and host name.
@@ -215,9 +217,3 @@ class Qube(Inside):
         for process in self._processes:
             process.wait()
         self._processes = []
-
-    def __enter__(self) -> "Qube":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

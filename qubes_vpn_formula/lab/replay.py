@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet6 import ICMPv6Unknown, IPv6, IPv6ExtHdrRouting
@@ -24,6 +24,7 @@ from qubes_vpn_formula.errors import UserError, read_text
 from qubes_vpn_formula.lab import packets
 from qubes_vpn_formula.lab.agent import CLIENT_MAC, NETVM_MAC
 from qubes_vpn_formula.lab.capture import Capture, Frame
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.qube import CommandFailed, Qube
 from qubes_vpn_formula.lab.traffic import Job, new_marker, send
 
@@ -254,7 +255,7 @@ def _own(packet: Mapping[str, Any]) -> list[str]:
     return [next(one for one in family if one not in taken) for family in families]
 
 
-class _Cable:
+class _Cable(Closing):
     """An Ethernet device, its other end in a qube of its own."""
 
     def __init__(self, qube: Qube, world: Qube, name: str, side: str) -> None:
@@ -283,74 +284,64 @@ class _Cable:
     def seen(self) -> list[Frame]:
         return list(self._capture.finish(proven=False).frames)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Its file goes."""
         self._folder.cleanup()
 
 
-class _Tun:
+class _Listener(Closing):
+    """A program of the lab's in the qube, that tells at its end what has come to it."""
+
+    def __init__(self, qube: Qube, name: str, *arguments: str) -> None:
+        words, pipe = ["python3", "-I", str(_INSIDE / name), *arguments], subprocess.PIPE
+        self._process = qube.popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        if self._process.stdout.readline() != "ready\n":
+            raise CommandFailed(f"{arguments[0]}: {self._process.stderr.read()}")
+
+    def watch(self) -> None:
+        """It has listened from the start."""
+
+    def close(self) -> None:
+        """End it, if nobody has."""
+        if self._process.poll() is None:
+            self._process.communicate()
+
+    def _heard(self) -> list[bytes]:
+        told, _ = self._process.communicate()
+        return [bytes.fromhex(line) for line in told.split()]
+
+
+class _Tun(_Listener):
     """A tunnel's device, its other end a program in the qube."""
 
     def __init__(self, qube: Qube, name: str) -> None:
-        words = ["python3", "-I", str(_INSIDE / "tun.py"), name]
-        pipe = subprocess.PIPE
-        self._process = qube.popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        if self._process.stdout.readline() != "ready\n":
-            raise CommandFailed(f"{name}: {self._process.stderr.read()}")
-
-    def watch(self) -> None:
-        """It has been watched from the start."""
+        super().__init__(qube, "tun.py", name)
 
     def send(self, packet: bytes) -> None:
         self._process.stdin.write(packet.hex() + "\n")
         self._process.stdin.flush()
 
     def seen(self) -> list[Frame]:
-        told, _ = self._process.communicate()
-        found = [bytes.fromhex(line) for line in told.split()]
+        found = self._heard()
         ethertypes = [packets.IPV6 if one[0] >> 4 == 6 else packets.IPV4 for one in found]
         return [
             Frame(0.0, bytes(12) + ethertype.to_bytes(2) + one)
             for ethertype, one in zip(ethertypes, found, strict=True)
         ]
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.communicate()
-
-
-class _Program:
+class _Program(_Listener):
     """A program in the qube itself, at the packet's own address and port."""
 
     def __init__(self, qube: Qube, packet: Mapping[str, Any]) -> None:
         if packet["protocol"] != packets.UDP:
             raise CannotReplay("a program in the qube is reached by UDP only here")
         address, port = packet["destination"], packet["destination_port"]
-        words = ["python3", "-I", str(_INSIDE / "hear.py"), address, str(port)]
         qube.run(["ip", "address", "add", address, "dev", "lo"])
-        pipe = subprocess.PIPE
-        self._process = qube.popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        if self._process.stdout.readline() != "ready\n":
-            raise CommandFailed(f"{address}: {self._process.stderr.read()}")
-
-    def watch(self) -> None:
-        """It has listened from the start."""
+        super().__init__(qube, "hear.py", address, str(port))
 
     def seen(self) -> list[Frame]:
-        told, _ = self._process.communicate()
-        return [Frame(0.0, bytes.fromhex(line)) for line in told.split()]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.communicate()
+        return [Frame(0.0, data) for data in self._heard()]
 
 
 def _route(qube: Qube, packet: Mapping[str, Any], ends: Mapping[str, Any]) -> None:

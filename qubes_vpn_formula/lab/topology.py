@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import qubes_vpn_dns_own
 import qubes_vpn_dnscrypt
@@ -18,6 +18,7 @@ import qubes_vpn_model
 from qubes_vpn_formula.lab import debian, resolverfiles
 from qubes_vpn_formula.lab.boot import hide_rw, parse, play
 from qubes_vpn_formula.lab.chains import SYS_NET, Chain, Member
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.killswitches import LIBRARY, Killswitch, Ours
 from qubes_vpn_formula.lab.machine import Lab
 from qubes_vpn_formula.lab.nameservers import Nameservers
@@ -91,7 +92,7 @@ def _kind(service: Service) -> Kind:
     return Kind(program)
 
 
-class Topology:
+class Topology(Closing):
     """A machine that is up; a context manager.
 
     document: a pillar, such as :func:`pillar` makes.  folder: for files; a new one.
@@ -144,16 +145,6 @@ class Topology:
         device = self.lab.plug(name, netvm=netvm)
         self.lab.device_event(name, "add", device)
         self.lab.agent.uplink(self.lab.qubes[name], device)
-
-    def close(self) -> None:
-        """End it."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _boot(self, name: str, member: Member) -> None:
         qube = self.lab.qubes[name]

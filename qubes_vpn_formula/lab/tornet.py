@@ -13,9 +13,9 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 from qubes_vpn_formula.lab import debian
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.machine import RESOLVER
 from qubes_vpn_formula.lab.qube import SLOWNESS, CommandFailed, Process, Qube
 
@@ -65,7 +65,7 @@ TestingAuthDirTimeToLearnReachability 0
 """
 
 
-class TorNetwork:
+class TorNetwork(Closing):
     """The relays, which have started; a context manager.  See :meth:`wait`.
 
     relays, router: their qubes by the names of :data:`RELAYS`.  folder: for keys and logs.
@@ -116,16 +116,6 @@ class TorNetwork:
         words = [*before, *self._program("tor"), "--defaults-torrc", "/dev/null"]
         null = subprocess.DEVNULL
         return qube.popen([*words, "-f", f"{folder}/torrc"], stdout=null, stderr=null)
-
-    def close(self) -> None:
-        """End all relays."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _relay(self, name: str) -> str:
         last = name == "last"

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
 
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.qube import Qube
 
 _INSIDE = Path(__file__).with_name("inside")
@@ -93,7 +93,7 @@ def _program(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", str(_INSIDE / name), *arguments]
 
 
-class _Running:
+class _Running(Closing):
     """A program in a qube that says a word when it is ready, and goes on until it is stopped.
 
     A context manager.  Raises :class:`TrafficError` when the program says something else.
@@ -125,10 +125,8 @@ class _Running:
             raise TrafficError(f"no answer at the end {problem}".rstrip())
         return self._rest.splitlines()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it, if nobody has."""
         if self._process.returncode is None:
             self._end()
 

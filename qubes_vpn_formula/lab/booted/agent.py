@@ -19,6 +19,7 @@ _PARTS = (
     "__init__.py",
     "lab/__init__.py",
     "lab/boot.py",
+    "lab/closing.py",
     "lab/qube.py",
     "lab/agent/__init__.py",
     "lab/agent/antispoof.nft",

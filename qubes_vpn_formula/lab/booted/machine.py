@@ -52,6 +52,7 @@ from qubes_vpn_formula.lab.booted import agent, layers, root
 from qubes_vpn_formula.lab.booted.inside.units import UPLINK, VOLUME
 from qubes_vpn_formula.lab.booted.room import Room
 from qubes_vpn_formula.lab.booted.updates import UpdatesProxy
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.killswitches import Ours
 from qubes_vpn_formula.lab.qube import SLOWNESS, Command, CommandFailed, Inside, Qube, children
 
@@ -69,7 +70,7 @@ def hindrance() -> str | None:
     return Room.hindrance()
 
 
-class Booted:
+class Booted(Closing):
     """A machine; a context manager.
 
     internet: see the module.  Raises :class:`qubes_vpn_formula.lab.debian.NotReachable` without
@@ -126,16 +127,6 @@ class Booted:
         client.qubesdb |= _addresses(next(self._numbers), netvm.number)
         netvm.add(client)
         return client
-
-    def close(self) -> None:
-        """End everything."""
-        self._stack.close()
-
-    def __enter__(self) -> "Booted":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Guest(Inside):

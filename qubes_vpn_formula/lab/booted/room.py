@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qubes_vpn_formula.lab.agent.shims.python.qubesdb import QubesDB
+from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.qube import ENVIRONMENT, CommandFailed, children
 
 _HOLDER = Path(__file__).with_name("room.sh")
@@ -19,7 +20,7 @@ _UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-pr
 _GROUP = "qubes-vpn-lab"
 
 
-class Room:
+class Room(Closing):
     """A context manager.  group: the name of its control group.  Raises :class:`CommandFailed`."""
 
     def __init__(self) -> None:
@@ -110,12 +111,6 @@ class Room:
             self._holder.kill()  # --kill-child: the holder goes with it
             self._holder.wait()
         _sweep()
-
-    def __enter__(self) -> "Room":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _sweep() -> None:
