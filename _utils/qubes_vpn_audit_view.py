@@ -49,8 +49,7 @@ class View:
 
     def value(self, name, key):
         """A property's value; None where the qube has no such property."""
-        found = self.qubes[name]["properties"].get(key)
-        return found and found["value"]
+        return qubes_vpn_inventory.value(self.qubes[name], key)
 
     def inherits(self, name, key):
         found = self.qubes[name]["properties"].get(key)
@@ -77,7 +76,7 @@ class View:
         return not off and self.announces(name, "qubes-firewall")
 
     def runs(self, name):
-        return self.qubes[name]["power"] not in ("Halted", "NA")
+        return qubes_vpn_inventory.runs(self.qubes[name])
 
     # --- who is what
 

@@ -8,6 +8,7 @@ import qubes_vpn_net
 import qubes_vpn_policy
 import qubes_vpn_updates
 from qubes_vpn_finding import NotKnown, Rule
+from qubes_vpn_inventory import value
 
 _RUN = "Apply the formula in dom0: sudo qubesctl state.sls qubes.network.sys-vpn"
 _TEMPLATE = (
@@ -20,10 +21,6 @@ def _here(subject, names):
     """Those of *names* that there are, with what the inventory has of them."""
     qubes = subject.inventory["qubes"]
     return [(name, qubes[name]) for name in dict.fromkeys(names) if name in qubes]
-
-
-def _value(qube, key):
-    return qube["properties"].get(key, {}).get("value")
 
 
 def _missing(subject):
@@ -58,7 +55,7 @@ def _not_updated(subject):
     for name in (*subject.model.services, subject.model.uplink):
         while name in qubes and name not in below:
             below.add(name)
-            name = _value(qubes[name], "template")
+            name = value(qubes[name], "template")
     for name, said in qubes_vpn_updates.overdue(subject.inventory, subject.model.check_days):
         if name in below:
             yield name, f"{said[0].upper()}{said[1:]}"
@@ -67,13 +64,13 @@ def _not_updated(subject):
 def _service_netvm(subject):
     for name, qube in _here(subject, subject.model.services):
         wanted = subject.model.services[name].upstream
-        if _value(qube, "netvm") != wanted:
-            yield name, f"Its netvm is {_value(qube, 'netvm') or 'none'}, and should be {wanted}"
+        if value(qube, "netvm") != wanted:
+            yield name, f"Its netvm is {value(qube, 'netvm') or 'none'}, and should be {wanted}"
 
 
 def _provides(subject):
     for name, qube in _here(subject, subject.model.services):
-        if not _value(qube, "provides_network"):
+        if not value(qube, "provides_network"):
             yield name, "provides_network is off"
 
 
@@ -82,7 +79,7 @@ def _client_netvm(subject):
     for name, qube in _here(subject, routes):
         if name in subject.model.vaults:
             continue
-        is_now, wanted = _value(qube, "netvm") or "none", routes[name]
+        is_now, wanted = value(qube, "netvm") or "none", routes[name]
         if is_now != wanted:
             yield name, f"Its netvm is {is_now}, and should be {wanted}"
 
@@ -95,8 +92,8 @@ def _default(subject):
 
 def _vault(subject):
     for name, qube in _here(subject, subject.model.vaults):
-        if _value(qube, "netvm"):
-            yield name, f"Its netvm is {_value(qube, 'netvm')}"
+        if value(qube, "netvm"):
+            yield name, f"Its netvm is {value(qube, 'netvm')}"
 
 
 def _services(subject):
@@ -141,7 +138,7 @@ def _enforces(qubes, name):
         if qubes[name]["features"].get("qubes-firewall"):
             return True
         seen.add(name)
-        name = _value(qubes[name], "template")
+        name = value(qubes[name], "template")
     return False
 
 
@@ -149,7 +146,7 @@ def _client_names(subject):
     """Whose own list stops its DNS."""
     roles = {name: service.role for name, service in subject.model.services.items()}
     for name, qube in _here(subject, subject.model.routes):
-        netvm, rules = _value(qube, "netvm"), qube.get("firewall")
+        netvm, rules = value(qube, "netvm"), qube.get("firewall")
         if not netvm or not rules:
             continue
         if told := qubes_vpn_client_dns.remark(name, rules, netvm, roles.get(netvm)):

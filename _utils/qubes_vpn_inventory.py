@@ -102,6 +102,25 @@ def take(machine, last):
     }
 
 
+def value(qube, key):
+    """The value of a qube's property; None where it has no such property."""
+    return qube["properties"].get(key, {}).get("value")
+
+
+def runs(qube):
+    """Whether a qube was on, paused ones too."""
+    return qube["power"] not in ("Halted", "NA")
+
+
+def way(qubes, name):
+    """Names from *name* to the last netvm, as far as *qubes* has them."""
+    names = []
+    while name in qubes and name not in names:
+        names.append(name)
+        name = value(qubes[name], "netvm")
+    return names
+
+
 def bypasses(inventory):
     """Names of the disposables that may go past the VPN for a while, sorted."""
     noted = inventory["qubes"]["dom0"]["features"] if "dom0" in inventory["qubes"] else {}

@@ -9,6 +9,7 @@ from qubes_vpn_audit_flow import Flow
 from qubes_vpn_audit_view import GATEWAY as _GATEWAY
 from qubes_vpn_audit_view import View
 from qubes_vpn_finding import NotKnown
+from qubes_vpn_inventory import value, way
 
 
 def data(subject, report, differing):
@@ -61,12 +62,12 @@ def _chains(subject):
     qubes = subject.inventory["qubes"]
     clients = {}
     for name, qube in qubes.items():
-        netvm = qube["properties"].get("netvm", {}).get("value")
-        carries = qube["properties"].get("provides_network", {}).get("value")
+        netvm = value(qube, "netvm")
+        carries = value(qube, "provides_network")
         if netvm and not carries:
             clients.setdefault(netvm, []).append(name)
     return [
-        [", ".join(sorted(names)), *_way(qubes, netvm)] for netvm, names in sorted(clients.items())
+        [", ".join(sorted(names)), *way(qubes, netvm)] for netvm, names in sorted(clients.items())
     ]
 
 
@@ -76,14 +77,6 @@ def _in_clear(subject, chain):
     shelters = {*model.tunnels(), model.whonix_gateway}
     shelters |= {name for name in chain[1:] if _GATEWAY in qubes[name]["tags"]}
     return chain[-1] not in model.services and not shelters & {*chain[1:]}
-
-
-def _way(qubes, name):
-    names = []
-    while name in qubes and name not in names:
-        names.append(name)
-        name = qubes[name]["properties"].get("netvm", {}).get("value")
-    return names
 
 
 def _updates(subject):

@@ -9,6 +9,7 @@ one of what it was made from (R14).  qubesd compares them (qubes-core-admin, ``i
 from typing import NamedTuple
 
 import qubes_vpn_updates
+from qubes_vpn_inventory import runs, value, way
 
 #: By class: the volumes that a qube has from another one.
 _COPIES = {"AppVM": ("root",), "DispVM": ("root", "private")}
@@ -33,7 +34,7 @@ class Restart(NamedTuple):
 
 def copies(qube):
     """The volumes that a qube of an inventory has from another one now; None: there is no qube."""
-    return _COPIES.get(qube["class"], ()) if qube and _runs(qube) else ()
+    return _COPIES.get(qube["class"], ()) if qube and runs(qube) else ()
 
 
 def needed(inventory, old, days):
@@ -46,8 +47,8 @@ def needed(inventory, old, days):
     for name, text in qubes_vpn_updates.long_running(inventory, days):
         why.setdefault(name, []).append(text)
     qubes = inventory["qubes"]
-    ways = {name: _way(qubes, name) for name in qubes}
-    on = [name for name in qubes if qubes[name]["class"] == "TemplateVM" and _runs(qubes[name])]
+    ways = {name: way(qubes, name)[1:] for name in qubes}
+    on = [name for name in qubes if qubes[name]["class"] == "TemplateVM" and runs(qubes[name])]
     for name in on:
         text = "it is on: what is changed in it is in nobody else until it is off"
         why.setdefault(name, []).append(text)
@@ -56,29 +57,12 @@ def needed(inventory, old, days):
 
 
 def _restart(qubes, ways, name, why):
-    behind = sorted(each for each, way in ways.items() if name in way and _runs(qubes[each]))
+    behind = sorted(each for each, up in ways.items() if name in up and runs(qubes[each]))
     on_it = any(ways[each][0] == name for each in behind)
     off = f"qvm-shutdown --wait {'--force ' if on_it else ''}{name}"
-    stays_off = qubes[name]["class"] == "TemplateVM" or _value(qubes[name], "auto_cleanup")
+    stays_off = qubes[name]["class"] == "TemplateVM" or value(qubes[name], "auto_cleanup")
     how = off if stays_off else f"{off} && qvm-start {name}"
     return Restart(name, tuple(why), tuple(behind), how)
-
-
-def _way(qubes, name):
-    """Names of its netvms, from the next one to the last."""
-    names, netvm = [], _value(qubes[name], "netvm")
-    while netvm in qubes and netvm not in names:
-        names.append(netvm)
-        netvm = _value(qubes[netvm], "netvm")
-    return names
-
-
-def _value(qube, key):
-    return qube["properties"].get(key, {}).get("value")
-
-
-def _runs(qube):
-    return qube["power"] not in ("Halted", "NA")
 
 
 def text(found, unknown):

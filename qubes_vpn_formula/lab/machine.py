@@ -5,7 +5,6 @@ Links are named, grouped and addressed as Qubes does (facts 6): in the client `e
 `vifN.0` with N the client's number; 10.137.0.N and fd09:24ef:4179::a89:N.
 """
 
-import subprocess
 from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
@@ -17,7 +16,7 @@ from qubes_vpn_formula.lab.boot import Hardware, Unit, hide_rw, parse, play, qub
 from qubes_vpn_formula.lab.chains import CARD, Chain
 from qubes_vpn_formula.lab.closing import Closing
 from qubes_vpn_formula.lab.killswitches import Absent, Killswitch
-from qubes_vpn_formula.lab.qube import CommandFailed, Qube
+from qubes_vpn_formula.lab.qube import Qube
 from qubes_vpn_formula.lab.tunnels import Tunnel, tunnel
 
 #: A server in the internet, which is the machine's name for everything beyond sys-net.  Every other
@@ -179,7 +178,7 @@ class Lab(Closing):
         """
         member = self.members[name]
         device, netvm = device or member.uplink, netvm or member.netvm
-        _links(self.qubes[netvm], [self._cable(name, device)])
+        self.qubes[netvm].links(self._cable(name, device))
         self._online(name, netvm)
         if netvm == member.netvm:
             self._plugged.add(name)
@@ -202,9 +201,9 @@ class Lab(Closing):
             if self.members[name].netvm is None:
                 card = self.members[name].uplink
                 cable = f"link add isp type veth peer name {card} netns {qube.pid}"
-                _links(self.internet, [cable, *_INTERNET])
-            clients = self.clients(name)
-            _links(qube, [self._cable(one, self.members[one].uplink) for one in clients])
+                self.internet.links(cable, *_INTERNET)
+            if clients := self.clients(name):
+                qube.links(*[self._cable(one, self.members[one].uplink) for one in clients])
 
     # What dom0 says
 
@@ -282,13 +281,3 @@ def _configure_card(sys_net: Qube) -> None:
 
 def _ip(qube: Qube, lines: list[str]) -> None:
     qube.run(["ip", "-batch", "-"], input="\n".join(lines))
-
-
-def _links(qube: Qube, lines: list[str]) -> None:
-    """`ip` in a qube's network, where process ids are the machine's, so that they name qubes."""
-    if not lines:
-        return
-    command = ["nsenter", f"--target={qube.pid}", "--net", "ip", "-batch", "-"]
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
-    if done.returncode:
-        raise CommandFailed(f"{qube.name}: {done.stderr}")

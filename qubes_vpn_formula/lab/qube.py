@@ -206,6 +206,13 @@ class Qube(Inside, Closing):
             self._pid = children(self._holder.pid)[0]
         return self._pid
 
+    def links(self, *lines: str) -> None:
+        """`ip` in its network, where process ids are the machine's, so that they name qubes."""
+        words = ["nsenter", f"--target={self.pid}", "--net", "ip", "-batch", "-"]
+        done = subprocess.run(words, input="\n".join(lines), capture_output=True, text=True)
+        if done.returncode:
+            raise CommandFailed(f"{self.name}: {done.stderr}")
+
     def close(self) -> None:
         """End the qube and all that runs in it; may be called again."""
         self._holder.stdin.close()

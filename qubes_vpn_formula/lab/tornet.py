@@ -96,7 +96,7 @@ class TorNetwork(Closing):
     def plug(self, internet: Qube) -> str:
         """A cable to an internet; it ends with it.  The name of its device there."""
         internet.run("sysctl -qw net.ipv4.ip_forward=1")
-        _links(internet, f"link add tor type veth peer name internet netns {self.router.pid}")
+        internet.links(f"link add tor type veth peer name internet netns {self.router.pid}")
         internet.run(f"ip link set tor up; ip route add {_NETWORK} dev tor")
         # It answers for the relays: the internet has every address itself, a router's too.
         self.router.run(
@@ -150,7 +150,7 @@ class TorNetwork(Closing):
         self.router.run(f"sysctl -qw net.ipv4.ip_forward=1; ip addr add {_ROUTER}/32 dev lo")
         for name, address in RELAYS.items():
             qube = self.relays[name]
-            _links(self.router, f"link add {name} type veth peer name eth0 netns {qube.pid}")
+            self.router.links(f"link add {name} type veth peer name eth0 netns {qube.pid}")
             self.router.run(f"ip link set {name} up; ip route add {address} dev {name}")
             qube.run(
                 f"ip addr add {address}/32 dev eth0; ip link set eth0 up; "
@@ -167,11 +167,3 @@ class TorNetwork(Closing):
 
     def _program(self, name: str) -> list[str]:
         return debian.command(self._tree, f"usr/bin/{name}")
-
-
-def _links(qube: Qube, line: str) -> None:
-    """`ip` in a qube's network, where process ids are the machine's, so that they name qubes."""
-    command = ["nsenter", f"--target={qube.pid}", "--net", "ip", *line.split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise CommandFailed(f"{qube.name}: {done.stderr}")
