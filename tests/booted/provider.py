@@ -4,6 +4,7 @@
 import subprocess
 import time
 from pathlib import Path
+from typing import Literal
 
 from qubes_vpn_formula.lab.qube import Process, Qube
 
@@ -16,10 +17,14 @@ class Provider:
 
     Its servers ask for a user's name and password, push redirect-gateway and a resolver, and lose a
     client that is silent for ten seconds.
+
+    protocol: of the tunnels' packets.
     """
 
-    def __init__(self, folder: Path, internet: Qube) -> None:
-        self.folder, self.internet = folder, internet
+    def __init__(
+        self, folder: Path, internet: Qube, protocol: Literal["udp", "tcp"] = "udp"
+    ) -> None:
+        self.folder, self.internet, self._protocol = folder, internet, protocol
         self._servers: dict[int, Process] = {}
         self._openssl("req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
                       " -keyout ca.key -out ca.crt", "-subj", _CA)  # fmt: skip
@@ -35,8 +40,9 @@ class Provider:
 
     def serve(self, number: int, *more: str, resolver: str | None = None) -> None:
         """Starts a server; more: further words for it.  resolver: another than 10.64.N.1."""
+        layer = {"udp": "udp4", "tcp": "tcp4-server"}[self._protocol]
         words = f"""openvpn --mode server --tls-server --local 198.51.100.{number} --port 1194
-            --proto udp4 --dev ovs{number} --dev-type tun --topology subnet
+            --proto {layer} --dev ovs{number} --dev-type tun --topology subnet
             --server 10.64.{number}.0 255.255.255.0 --dh none --ca ca.crt --cert server.crt
             --key server.key --verify-client-cert none --script-security 3 --keepalive 2 10
             --auth-user-pass-verify {self.folder}/check via-env""".split()
@@ -63,7 +69,7 @@ class Provider:
         lines = [
             "client",
             "dev tun",
-            "proto udp",
+            f"proto {self._protocol}",
             f"remote 198.51.100.{number} 1194",
             "resolv-retry infinite",
             "nobind",

@@ -2,14 +2,17 @@
 """Somebody in a qube who talks all the time, so that what can get out does."""
 
 
-def program(marker: bytes, address: str) -> str:
-    """The text of a Python program that sends the marker to UDP port 443 of an address."""
+def program(marker: bytes, address: str, port: int = 443, every: float = 0.005) -> str:
+    """The text of a Python program that sends the marker to a UDP port of an address.
+
+    every: seconds between two.
+    """
     return f"""import socket, time
 one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 while True:
     try:
-        one.sendto({marker!r}, ("{address}", 443))
+        one.sendto({marker!r}, ("{address}", {port}))
     except OSError:
         pass
-    time.sleep(0.005)
+    time.sleep({every})
 """

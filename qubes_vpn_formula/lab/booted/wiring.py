@@ -15,9 +15,10 @@ _SERVICE, _FLAGS = "service.", "/qubes-service/"
 
 
 class Move(NamedTuple):
-    """A qube got another netvm, or none.  time: seconds since 1970."""
+    """A qube got another netvm, or none.  begun, ended: seconds since 1970."""
 
-    time: float
+    begun: float
+    ended: float
     qube: str
     netvm: str | None
 
@@ -71,8 +72,10 @@ class Wiring:
             netvm = self.qubes.get(qube["link"])
             if netvm:
                 _allow(netvm, one, qube)
-            if self._moved(name, qube["link"]):
+            if self._netvms.get(name) != qube["link"]:
+                begun = time.time()
                 one.replug(netvm)
+                self._moved(begun, name, qube["link"])
         if not one.running:
             for key in [key for key in one.qubesdb if key.startswith(_FLAGS)]:
                 del one.qubesdb[key]
@@ -85,8 +88,9 @@ class Wiring:
         before = self.qubes.get(self._netvms.get(name))
         if netvm and name in self.clients:
             _allow(netvm, self.clients[name], qube)
-        if not self._moved(name, link):
+        if self._netvms.get(name) == link:
             return
+        begun = time.time()
         if before:
             before.remove(self.clients[name])
         if netvm and name in self.clients:
@@ -94,14 +98,11 @@ class Wiring:
         elif netvm:
             self.clients[name] = self._lab.client(name, netvm)
             _allow(netvm, self.clients[name], qube)
+        self._moved(begun, name, link)
 
-    def _moved(self, name: str, netvm: str | None) -> bool:
-        """Whether it has another netvm than before, which is written down."""
-        if self._netvms.get(name) == netvm:
-            return False
+    def _moved(self, begun: float, name: str, netvm: str | None) -> None:
         self._netvms[name] = netvm
-        self.moves.append(Move(time.time(), name, netvm))
-        return True
+        self.moves.append(Move(begun, time.time(), name, netvm))
 
 
 def _on(qube: dict[str, Any]) -> bool:
