@@ -576,7 +576,7 @@ def bypass(do="show", minutes=None):
                 qubes_vpn_bypass.closed(machine, changes, "bypass", qubes_vpn_bypass.user())
                 done = "Would be closed" if dry else "Closed"
                 return f"{done}: {', '.join(changes)}." if changes else "No bypass is open."
-            open_now = qubes_vpn_bypass.standing(machine, machine.recorded())
+            open_now = qubes_vpn_bypass.standing(machine)
             __context__["retcode"] = int(bool(open_now))
             return qubes_vpn_bypass.told(machine, machine.recorded())
     except Refused as refused:

@@ -153,8 +153,9 @@ def _management(flow):
 
 
 def _bypass(flow):
-    for name in qubes_vpn_inventory.bypasses(flow.view.inventory):
-        yield name, f"it is {flow.view.qubes[name]['power'].lower()}"
+    for name, until in qubes_vpn_inventory.bypasses(flow.view.inventory).items():
+        power = flow.view.qubes[name]["power"].lower()
+        yield name, f"it is {power}, and may go past the VPN {until}"
 
 
 def _callable(flow):

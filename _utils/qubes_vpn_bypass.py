@@ -15,6 +15,7 @@ from pathlib import Path
 
 import qubes_vpn_bypass_end
 import qubes_vpn_guard
+import qubes_vpn_passing
 import qubes_vpn_plan
 import qubes_vpn_program
 import qubes_vpn_record
@@ -24,12 +25,16 @@ from qubes_vpn_undo import BYPASS_OPENED
 CLOSED = "bypass closed"
 #: What a portal needs, and nothing else.
 _OPEN = ("specialtarget=dns", "proto=tcp dstports=80-80", "proto=tcp dstports=443-443")
-_UNIT = "qubes-vpn-bypass"
+_UNIT = "qubes-vpn-bypass.service"
 #: Seconds for a command of systemd's.
 _PATIENCE = 30
 #: Tags of qubes that are never to be in clear.
 _WHONIX = {"anon-vm", "anon-gateway"}
 _RUN = "Run qubes.network.sys-vpn in dom0 first"
+_SHOW = "qubes_vpn.bypass"
+_MEANWHILE = "somebody else opens or closes a bypass just now"
+#: States of a unit of systemd's: it runs; it is started, or will be again in some seconds.
+_ENDING = ("active", "activating")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 
 
@@ -50,6 +55,14 @@ def opened(machine, model, minutes, by):
     minutes = bypass.minutes if minutes is None else minutes
     if type(minutes) is not int or not 1 <= minutes <= bypass.minutes:
         raise Refused(f"minutes={minutes}: write a whole number from 1 to {bypass.minutes}")
+    with machine.alone(make=True) as alone:
+        if not alone:
+            raise Refused(f"{_MEANWHILE}, so none is opened. Look what there is: {_SHOW}")
+        return _opened(machine, model, minutes, by)
+
+
+def _opened(machine, model, minutes, by):
+    bypass = model.bypass
     name, template = bypass.name, bypass.template or machine.named("default_dispvm")
     _tidy(machine, {})
     _may(machine, model, name, template)
@@ -57,8 +70,10 @@ def opened(machine, model, minutes, by):
     if machine.dry:
         return f"Would let {name} past the VPN for {minutes} minutes: {way}."
     machine.passing(name)
-    # What it would wait for: the timer is not to be over before there is something to end.
+    # What it would wait for: the time is not to be over before there is something to end.
     machine.start(bypass.netvm, {})
+    machine.forget_names()  # that may have taken minutes
+    _expect_free(machine, name)
     try:
         machine.note_bypass(name, "1")
         machine.event(BYPASS_OPENED, name, by, netvm=bypass.netvm, minutes=minutes)
@@ -66,13 +81,15 @@ def opened(machine, model, minutes, by):
         _make(machine, name, template, bypass.netvm, until)
         machine.start(name, {})
         if not is_armed():
-            raise Refused(f"{name} was not on before its time was over, or its timer is gone")
+            raise Refused(
+                f"{name} was not on before its time was over, or what ends it was taken away"
+            )
     except BaseException as error:
         _close_again(machine, name, error)
         raise
-    at = time.strftime("%H:%M", time.localtime(until))
+    at = qubes_vpn_passing.words(until)
     return (
-        f"{name} is past the VPN until {at}, {minutes} minutes: {way}. In it: qvm-run {name} "
+        f"{name} is past the VPN {at}, {minutes} minutes: {way}. In it: qvm-run {name} "
         "firefox. Then it is killed, with all that is in it. To close it before: sudo qubesctl "
         "qubes_vpn.bypass close"
     )
@@ -80,56 +97,84 @@ def opened(machine, model, minutes, by):
 
 def closed(machine, changes, name, by="run"):
     """No disposable goes past the VPN: the step *name* of a run, an undo; or *by* a user."""
-    ours = [each for each in machine.bypasses() if _is_ours(machine, each)]
-    for each in ours:  # before anything is said about it, which may fail
-        _end(machine, each)
-        changes[each] = {"old": "past the VPN for a while", "new": "killed and removed"}
-    for each in ours:
-        _end_note(machine, each, by)
-    _tidy(machine, changes, but=ours)
-    others = [each for each in machine.bypasses() if each not in ours]
-    if not machine.dry and any(machine.klass(each) is not None for each in others):
-        _disarm()  # the name is another qube's; where there is none, one may just be made
+    with machine.alone() as alone:
+        noted = machine.bypasses()
+        ours = [each for each in noted if machine.is_bypass(each)]
+        for each in ours:  # before anything is said about it, which may fail
+            machine.kill(each)
+            changes[each] = {"old": "past the VPN for a while", "new": "killed and removed"}
+        if not alone:  # what would end another's is not ours to take away
+            raise Refused(f"{_MEANWHILE}. What was open is closed. Run this again")
+        if noted and not machine.dry:
+            _disarm()
+        for each in ours:
+            _end_note(machine, each, by)
+        _tidy(machine, changes, but=ours)
 
 
-def standing(machine, lines):
-    """``[(name, power state, its last event or None)]`` of the disposables that are let past."""
+def standing(machine):
+    """``[(name, power state, until)]`` of the disposables that are let past.
+
+    until: see :func:`qubes_vpn_passing.until`.
+    """
     return [
-        (name, machine.power(name), (qubes_vpn_record.events(lines, name) or [None])[-1])
+        (name, machine.power(name), qubes_vpn_passing.until(machine.noted_bypass(name)))
         for name in machine.bypasses()
-        if _is_ours(machine, name)
+        if machine.is_bypass(name)
     ]
 
 
 def told(machine, lines):
     """The same as text, and what the record has of earlier ones."""
     found = []
-    for name, power, _event in standing(machine, lines):
-        armed = "" if is_armed() else ", AND NOTHING WILL END IT"
-        found.append(f"{name}: {power.lower()}, may go past the VPN{armed}")
+    for name, power, until in standing(machine):
+        now = f"{name}: {power.lower()}, may go past the VPN {qubes_vpn_passing.words(until)}"
+        if _state() not in _ENDING:
+            now = f"{now}, AND NOTHING WILL END IT: qubes_vpn.bypass close"
+        elif until is not None and until <= time.time():
+            now = f"{now}: it is being ended"
+        found.append(now)
     found = found or ["No bypass is open."]
     earlier = [e for e in qubes_vpn_record.events(lines) if e["event"] in (BYPASS_OPENED, CLOSED)]
     return "\n".join([*found, *map(qubes_vpn_record.told, earlier)])
 
 
 def is_armed():
-    """Whether systemd has the timer that ends it."""
-    return _systemd(["systemctl", "is-active", "--quiet", f"{_UNIT}.timer"]) is None
+    """Whether what ends it runs."""
+    return _state() == _ENDING[0]
+
+
+def _state():
+    """What systemd says of the program that ends it; None: it says nothing."""
+    try:
+        words = ["systemctl", "show", "--property=ActiveState", "--value", _UNIT]
+        code, lines = qubes_vpn_program.run(words, _PATIENCE)
+    except (OSError, qubes_vpn_program.TooLong):
+        return None
+    return lines[0].strip() if code == 0 else None
 
 
 def _may(machine, model, name, template):
     """Refused unless all is as it has to be, before anything is written."""
-    if machine.klass(name) is not None:
-        raise Refused(f"there is a qube '{name}'. Is a bypass open (qubes_vpn.bypass close)?")
-    if others := [each for each in machine.bypasses() if _is_ours(machine, each)]:
-        # There is one timer: it would be taken away from them.
-        raise Refused(f"a bypass is open: {', '.join(others)}. First: qubes_vpn.bypass close")
+    if ours := [each for each in machine.bypasses() if machine.is_bypass(each)]:
+        # There is one program that ends it: it would be taken away from them.
+        raise Refused(f"a bypass is open: {', '.join(ours)}. First: qubes_vpn.bypass close")
+    _expect_free(machine, name)
     problem = _netvm_problem(machine, model, name) or _template_problem(machine, model, template)
     if problem:
         raise Refused(problem)
     for program in ("systemd-run", "systemctl", "xl", "qvm-kill"):
         if shutil.which(program) is None:
             raise Refused(f"dom0 has no program {program}, so nothing would end it")
+
+
+def _expect_free(machine, name):
+    """Refused where the name is another qube's, which is never touched."""
+    if machine.klass(name) is not None:
+        raise Refused(
+            f"there is a qube '{name}', and it is not the formula's, so it is left alone. Choose "
+            "another name in the pillar (bypass: name), or remove it if nobody needs it"
+        )
 
 
 def _netvm_problem(machine, model, name):
@@ -167,9 +212,9 @@ def _template_problem(machine, model, template):
 
 def _make(machine, name, template, netvm, until):
     """The disposable, off, with everything on it that holds it; what it takes over goes first."""
-    machine.make(name, "DispVM", template, "red")
+    machine.make(name, "DispVM", template, qubes_vpn_passing.LABEL)
+    machine.note_bypass(name, qubes_vpn_passing.note(machine.uuid(name), until))
     machine.set(name, {"netvm": None}, {})
-    machine.note_bypass(name, machine.uuid(name))
     # It removes itself when it ends, also at dom0's next start; and opens nothing elsewhere.
     settings = {"auto_cleanup": True, "autostart": False, "default_dispvm": None}
     machine.set(name, settings, {})
@@ -181,30 +226,31 @@ def _make(machine, name, template, netvm, until):
 def _arm(name, folder, minutes):
     """Has systemd end it in so many minutes; returns when that is, in seconds since 1970.
 
-    Two clocks, of which the first that says so counts: one that stands still while the machine
-    sleeps, and one that somebody may set.
+    By two clocks, of which the first that says so counts: one that nobody can set, and the wall's.
+    What counts them runs before anything is made, and is started anew whatever ends it but itself.
     """
     _disarm()
     source = Path(qubes_vpn_bypass_end.__file__).read_text(encoding="utf-8")
     code = str(Path(qubes_vpn_record.__file__).resolve().parent)
-    call = f"main({name!r}, {str(folder)!r}, {code!r})"
-    until = int(time.time()) + minutes * 60
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME)), int(time.time())
+    until = tuple(clock + minutes * 60 for clock in now)
+    note = f"{qubes_vpn_passing.NOTE}{name}"
+    call = f"main({name!r}, {note!r}, {until!r}, {str(folder)!r}, {code!r})"
     unit = ["--quiet", "--collect", f"--unit={_UNIT}", f"--description=Ends the bypass of {name}"]
-    timer = [f"--on-active={minutes * 60}", f"--on-calendar=@{until}"]
-    timer += ["--timer-property=AccuracySec=1s"]
-    again = ["--property=Restart=on-failure", "--property=RestartSec=5"]
+    unit += ["--property=Type=notify", "--property=Restart=always", "--property=RestartSec=5"]
+    unit += ["--property=RestartPreventExitStatus=0"]
     python = [_python(), "-I", "-c", f"{source}\n{call}\n"]
-    problem = _systemd(["systemd-run", *unit, *timer, *again, *python])
+    problem = _systemd(["systemd-run", *unit, *python])
     if problem is None and not is_armed():
-        problem = "the timer does not run"
+        problem = "it does not run"
     if problem is not None:
         raise Refused(f"systemd would not end it ({problem}), so it is not opened")
-    return until
+    return until[1]
 
 
 def _disarm():
-    """Takes the timer away; it may not be there."""
-    _systemd(["systemctl", "stop", f"{_UNIT}.timer"])
+    """Takes away what would end it; it may not be there."""
+    _systemd(["systemctl", "stop", _UNIT])
 
 
 def _systemd(words):
@@ -223,10 +269,13 @@ def _python():
 
 
 def _close_again(machine, name, error):
-    """What did not open is closed, whatever it was; else the timer does it."""
+    """What did not open is closed, whatever it was; else it is ended when its time is over."""
     try:
+        machine.ask_anew([name, "dom0"])
         machine.forget_names()
-        _end(machine, name)
+        if machine.is_bypass(name):
+            machine.kill(name)
+        _disarm()
         _end_note(machine, name, "failure")
     except Exception as more:
         raise Refused(
@@ -235,33 +284,18 @@ def _close_again(machine, name, error):
         ) from error
 
 
-def _is_ours(machine, name):
-    """Whether the note is about the qube that has this name now."""
-    return machine.klass(name) == "DispVM" and machine.noted_bypass(name) in (
-        "1",
-        machine.value(name, "uuid"),
-    )
-
-
 def _tidy(machine, changes, but=()):
-    """Notes of what is no more: by the timer, or because dom0 was started anew."""
+    """Notes of what is no more: its time was over, or dom0 was started anew."""
     for name in machine.bypasses():
-        if name not in but and not _is_ours(machine, name):
+        if name not in but and not machine.is_bypass(name):
             changes[f"bypass of {name}"] = {"old": "noted", "new": "over"}
             _end_note(machine, name, "itself")
-
-
-def _end(machine, name):
-    if machine.klass(name) is not None:
-        machine.kill(name)
-    if not machine.dry:
-        _disarm()
 
 
 def _end_note(machine, name, by):
     machine.note_bypass(name, None)
     try:
-        lines = qubes_vpn_record.read(machine.folder())  # the timer may have written one just now
+        lines = qubes_vpn_record.read(machine.folder())  # it may have grown just now
     except qubes_vpn_record.Unusable as unusable:
         raise Refused(f"{name} is closed, but that cannot be recorded: {unusable}") from unusable
     last = (qubes_vpn_record.events(lines, name) or [None])[-1]

@@ -167,9 +167,9 @@ def _callable(subject):
 
 
 def _bypass(subject):
-    for name in qubes_vpn_inventory.bypasses(subject.inventory):
+    for name, until in qubes_vpn_inventory.bypasses(subject.inventory).items():
         power = subject.inventory["qubes"][name]["power"].lower()
-        yield name, f"It may go past the VPN, and is {power}"
+        yield name, f"It may go past the VPN {until}, and is {power}"
 
 
 RULES = (
@@ -303,7 +303,7 @@ RULES = (
         "critical",
         "A bypass is open",
         "Whatever is in that disposable goes out in clear.",
-        "It ends by itself if its timer runs: sudo qubesctl qubes_vpn.bypass. To close it now: "
+        "Whether it is ended by itself: sudo qubesctl qubes_vpn.bypass. To close it now: "
         "sudo qubesctl qubes_vpn.bypass close",
         _bypass,
     ),

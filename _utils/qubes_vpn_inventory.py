@@ -9,13 +9,15 @@ Format, version 1; every list of names below is the whole of what is copied::
      "qubes": {name: {"class": "AppVM"..., "power": "Halted"...,
                       "properties": {key: {"value": ..., "inherited": bool}},
                       "features": {key: text}, "tags": [text], "firewall": [rule],
-                     "half_made": {"uuid": text, "written": [volume]}}},
+                     "half_made": {"uuid": text, "written": [volume]},
+                     "bypass": uuid}},
      "written": {name: {key: value}},
      "taken": when, by dom0's clock, as 2026-01-31T12:00:00+01:00,
      "more": [fact]}
 
 ``half_made``: of a template that a note in dom0 says is being made; which of its volumes hold
-anything.  ``written`` is what earlier runs wrote last, from which one sees what was changed by
+anything.  ``bypass``: of a disposable that a note in dom0 lets past the VPN for a while.
+``written`` is what earlier runs wrote last, from which one sees what was changed by
 hand.  ``more``: facts that the first inventories of this version did not tell; what is named there
 and is not at a qube is not set.  Keys and values are as a plan's ``changes`` have them; dom0's are
 the machine's.
@@ -27,6 +29,7 @@ they look like a secret.
 import datetime
 import re
 
+import qubes_vpn_passing
 import qubes_vpn_updates
 from qubes_vpn_problem import without_secret
 
@@ -64,12 +67,10 @@ FEATURES = re.compile(
     r"|ipv6|updates-available|last-update|last-updates-check|skip-update|os"
     r"|servicevm|internal|deferred-netvm-original|preload-dispvm(-max)?|x-qubes-vpn-[a-zA-Z0-9_.-]*"
 )
-#: The feature of dom0 that notes one of these, before its name.
-BYPASS = "x-qubes-vpn-bypass."
 #: Facts that came later: an inventory without them in ``more`` cannot tell.
 MORE = (
     *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
-    *("policy of services", "update times"),
+    *("policy of services", "update times", "bypass"),
 )
 #: Beside them: those that the policy for templates' updates names.
 TAGS = re.compile(r"anon-(gateway|vm)|whonix-updatevm")
@@ -122,10 +123,23 @@ def way(qubes, name):
 
 
 def bypasses(inventory):
-    """Names of the disposables that may go past the VPN for a while, sorted."""
-    noted = inventory["qubes"]["dom0"]["features"] if "dom0" in inventory["qubes"] else {}
-    names = {key.removeprefix(BYPASS) for key in noted if key.startswith(BYPASS)}
-    return sorted(names & inventory["qubes"].keys())
+    """``{name: words}`` of the disposables that may go past the VPN for a while: until when.
+
+    Of an inventory that does not say which ones they are, every disposable of a noted name.
+    """
+    qubes = inventory["qubes"]
+    noted = qubes["dom0"]["features"] if "dom0" in qubes else {}
+    names = {key.removeprefix(qubes_vpn_passing.NOTE) for key in noted} & {*qubes}
+    if "bypass" in inventory.get("more", ()):
+        names = {name for name in names if "bypass" in qubes[name]}
+    taken = inventory.get("taken")
+    zone = taken and datetime.datetime.fromisoformat(taken).tzinfo
+    ends = {name: noted.get(f"{qubes_vpn_passing.NOTE}{name}") for name in sorted(names)}
+    return {
+        name: qubes_vpn_passing.words(qubes_vpn_passing.until(note), zone)
+        for name, note in ends.items()
+        if note is not None and qubes[name]["class"] == "DispVM"
+    }
 
 
 def named_tags(lines):
@@ -155,6 +169,8 @@ def _qube(machine, vm, tags):
     if vm.klass == "TemplateVM" and vm.name in machine.unfinished():
         written = [volume for volume in VOLUMES if machine.written(vm.name, volume)]
         found["half_made"] = {"uuid": machine.uuid(vm.name), "written": written}
+    if machine.is_bypass(vm.name):
+        found["bypass"] = machine.uuid(vm.name)
     return found
 
 

@@ -14,7 +14,7 @@ import qubesadmin.exc
 import qubesadmin.firewall
 
 import qubes_vpn_guard
-import qubes_vpn_inventory
+import qubes_vpn_passing
 import qubes_vpn_qvm_template
 import qubes_vpn_record
 from qubes_vpn_policy import SERVICES_FILE, NotPolicy, Policy
@@ -26,8 +26,6 @@ _NOTE = "x-qubes-vpn-"
 _MAKING = f"{_NOTE}making."
 #: The same of what is shut down and will be started again.
 _STOPPED = f"{_NOTE}stopped."
-#: The same of a disposable that goes past the VPN for some minutes.
-_BYPASS = qubes_vpn_inventory.BYPASS
 #: Seconds for which one that has ended is waited for to be gone.
 _GOING = 15
 #: Bytes of a volume that hold no system and nobody's files: what a pool may need for itself.
@@ -225,7 +223,7 @@ class Machine:
 
     def bypasses(self):
         """Names of the disposables that may go past the VPN for a while, sorted."""
-        return sorted(self._noted_as(_BYPASS))
+        return sorted(self._noted_as(qubes_vpn_passing.NOTE))
 
     def _noted_as(self, note):
         """Whom dom0's features name after *note*, as they were when this was asked first."""
@@ -648,18 +646,44 @@ class Machine:
         self._making.add(name)
 
     def note_bypass(self, name, which):
-        """Notes in dom0 that *name* may go past the VPN; *which*: its uuid, ``1``, None: no more.
+        """Notes in dom0 that *name* may go past the VPN, before there is one, until there is none.
 
-        Before there is one, and until there is none.
+        which: ``1``, once there is one :func:`qubes_vpn_passing.note`, and None: no more.
         """
         with in_words(f"{name}: dom0 could not note what becomes of it"):
             if which is None and self.noted_bypass(name) is None:
                 return
-            self._write_feature("dom0", f"{_BYPASS}{name}", which)
+            self._write_feature("dom0", f"{qubes_vpn_passing.NOTE}{name}", which)
 
     def noted_bypass(self, name):
         """What that note says."""
-        return self.feature("dom0", f"{_BYPASS}{name}")
+        return self.feature("dom0", f"{qubes_vpn_passing.NOTE}{name}")
+
+    def is_bypass(self, name):
+        """Whether that note is about the qube that has this name now.
+
+        Before there is a uuid in it, one that is as we make it counts: off, and nobody's.
+        """
+        if self.klass(name) != "DispVM" or not (noted := self.noted_bypass(name)):
+            return False
+        uuid = qubes_vpn_passing.uuid(noted)
+        return self._is_new_disposable(name) if uuid is None else uuid == self.uuid(name)
+
+    def _is_new_disposable(self, name):
+        if self.running(name) or self.value(name, "label") != qubes_vpn_passing.LABEL:
+            return False
+        vm, template = self.app.domains[name], self.value(name, "template")
+        changed = {key for key in vm.property_list() if not vm.property_is_default(key)}
+        return not self.written(name, "private") and all(
+            self.value(name, key) == self.value(template, key)
+            for key in changed - {*_IDENTITY, "template", "dispid"}
+        )
+
+    def alone(self, make=False):
+        """Whether nobody else opens or closes a bypass meanwhile, as a context's value."""
+        if self.dry or self._record is None:
+            return contextlib.nullcontext(True)
+        return self._record.alone(make)
 
     def kill(self, name):
         """Ends a disposable at once, and removes it if it does not do so itself."""

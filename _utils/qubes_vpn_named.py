@@ -38,7 +38,7 @@ def named(machine, changes, name, qubes, templates, netvms, dispvms):
         f"{each} may go past the VPN, by a bypass that the pillar does not have. Close it first: "
         "qubesctl qubes_vpn.bypass close"
         for each in machine.bypasses()
-        if machine.klass(each) is not None
+        if machine.is_bypass(each)
     ]
     for qube, role in qubes.items():
         if problem := _ROLES[role](machine, qube):

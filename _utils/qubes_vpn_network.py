@@ -4,6 +4,7 @@
 from typing import NamedTuple
 
 import qubes_vpn_guard
+import qubes_vpn_passing
 from qubes_vpn_shelters import RESOLVER_FLAG, is_flagged
 
 #: How a qube gets out.
@@ -27,6 +28,7 @@ class Qube(NamedTuple):
     ip: its IPv4 address in Qubes' network, or None where it is not known.  role, way: see above.
     exit: of a sheltered one, the first tunnel or Tor gateway on its way.  chosen: whether the user
     wants it in clear.  limited: of a tunnel, whether its firewall list limits what it sends.
+    bypass: of a disposable that may go past the VPN for a while, until when, in words.
     """
 
     name: str
@@ -40,6 +42,13 @@ class Qube(NamedTuple):
     exit: str | None = None
     chosen: bool = False
     limited: bool | None = None
+    bypass: str | None = None
+
+    def clear(self):
+        """How one that is in clear is called: ``in clear``, and why, where that is known."""
+        if self.bypass:
+            return f"in clear, bypass {self.bypass}"
+        return "in clear, by choice" if self.chosen else "in clear"
 
 
 def look(machine, guard=None):
@@ -61,7 +70,13 @@ def look(machine, guard=None):
         guard = told_by(machine, wiring, providing, gateways)
     # A pillar's gateway is one without the mark too; of its shelters only that is no service.
     gateways |= providing & {*guard.shelters} - {*guard.services}
-    return [_qube(machine, name, wiring, guard, providing, gateways) for name in names]
+    qubes = [_qube(machine, name, wiring, guard, providing, gateways) for name in names]
+    until = {
+        name: qubes_vpn_passing.words(qubes_vpn_passing.until(machine.noted_bypass(name)))
+        for name in machine.bypasses()
+        if machine.is_bypass(name)
+    }
+    return [qube._replace(bypass=until.get(qube.name)) for qube in qubes]
 
 
 def told_by(machine, wiring, providing, gateways):

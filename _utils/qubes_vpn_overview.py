@@ -38,7 +38,8 @@ def data(subject, report, differing):
 def text(found):
     """The same as lines for a screen."""
     clear = found["chains_in_clear"]
-    lines = [f"PAST THE VPN: {name}, by a bypass" for name in found["bypasses"]]
+    bypasses = found["bypasses"].items()
+    lines = [f"PAST THE VPN: {name}, by a bypass {until}" for name, until in bypasses]
     lines += [" -> ".join(chain) + "  IN CLEAR" * (chain in clear) for chain in found["chains"]]
     for name, tunnel in found["tunnels"].items():
         lines += ["", f"{name}  {_tunnel_line(tunnel)}", *_told_lines(tunnel["told"])]

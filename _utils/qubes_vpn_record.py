@@ -161,6 +161,31 @@ class Record:
                 os.fsync(folder)
                 yield file
 
+    @contextlib.contextmanager
+    def alone(self, make=False):
+        """Yields whether no other process is in here: one that opens a bypass, or closes one.
+
+        make: whether the folder is made when it is missing.  Where there is none that can be used
+        nobody can be in it: nothing is opened that cannot be recorded.
+        """
+        opened, is_alone = None, True
+        try:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    self.folder.mkdir(0o700)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened = os.open(self.folder, flags)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_alone = False
+        except OSError:
+            pass
+        try:
+            yield is_alone
+        finally:
+            if opened is not None:
+                os.close(opened)
+
     def remove(self):
         """Takes the record away, and its folder if nothing else is in it."""
         with self._words(), contextlib.suppress(FileNotFoundError):

@@ -22,7 +22,7 @@ def _row(qube, wiring, seen):
     out, by = {
         UPLINK: ("is the uplink", qube.name),
         SHELTERED: (qube.exit, qube.exit),
-        CLEAR: (f"IN CLEAR by {end}{', by choice' if qube.chosen else ''}", end),
+        CLEAR: (qube.clear().replace("in clear", f"IN CLEAR by {end}"), end),
         CLOSED: ("cut off", None),
         OFFLINE: ("offline", None),
     }[qube.way]

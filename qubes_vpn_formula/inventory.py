@@ -161,6 +161,9 @@ def _check_qube(qube, name, qubes, release):
     if qube.get("class") == "TemplateVM" and "half_made" in qube:
         keys.append("half_made")
         _check_half_made(qube["half_made"], (*at, "half_made"))
+    if qube.get("class") == "DispVM" and "bypass" in qube:
+        keys.append("bypass")
+        _check_uuid(qube["bypass"], (*at, "bypass"))
     _need(set(qube) == set(keys), at, f"the keys are {', '.join(keys)}")
     _need(qube["class"] in release.classes, (*at, "class"), "there is no such class")
     is_dom0 = (qube["class"] == "AdminVM") == (name == "dom0")
@@ -195,9 +198,13 @@ def _check_chains(key, qubes):
         ending |= seen
 
 
+def _check_uuid(found, at):
+    _need(_UUID.fullmatch(_text(found, at)), at, "this is no uuid")
+
+
 def _check_half_made(found, at):
     _need(set(_mapping(found, at)) == {"uuid", "written"}, at, "the keys are uuid, written")
-    _need(_UUID.fullmatch(_text(found["uuid"], (*at, "uuid"))), (*at, "uuid"), "this is no uuid")
+    _check_uuid(found["uuid"], (*at, "uuid"))
     for volume in _list(found["written"], (*at, "written")):
         _need(volume in VOLUMES, (*at, "written"), f"they are some of {', '.join(VOLUMES)}")
 

@@ -136,9 +136,9 @@ def chip_width(qube, tail):
 
 
 def _alike(leaves):
-    """Those in clear by choice are no others' company."""
-    groups = ([qube for qube in leaves if qube.chosen is chosen] for chosen in (False, True))
-    return [group for group in groups if group]
+    """Those in clear by choice, or by a bypass, are no others' company."""
+    why = sorted({qube.clear() for qube in leaves})
+    return [[qube for qube in leaves if qube.clear() == each] for each in why]
 
 
 def _ports(counts):

@@ -190,9 +190,10 @@ def _kind(qube):
 
 def _head(qubes):
     """The title of a panel: how its qubes get out."""
+    why = {qube.clear() for qube in qubes if qube.way == CLEAR}
     words = {
         SHELTERED: f"through {qubes[0].exit}",
-        CLEAR: "IN CLEAR, by choice" if all(qube.chosen for qube in qubes) else "IN CLEAR",
+        CLEAR: (why.pop() if len(why) == 1 else "in clear").replace("in clear", "IN CLEAR"),
         CLOSED: "cut off",
     }[qubes[0].way]
     return f"{len(qubes)} qubes, {words}" if len(qubes) > 3 else words

@@ -59,7 +59,7 @@ def _branch(above, node, was):
 def _leaf(qube, was):
     text = _named(qube, was)
     if qube.way == CLEAR and qube.role == CLIENT:
-        text.append("  in clear, by choice" if qube.chosen else "  in clear", style="bold red")
+        text.append(f"  {qube.clear()}", style="bold red")
     elif qube.way == CLOSED:
         text.append("  cut off", style="bright_black")
     return text

@@ -7,7 +7,7 @@ ACCEPT, DROP = "action=accept", "action=drop"
 ENDPOINT = "action=accept dst4=203.0.113.7/32 proto=udp dstports=51820-51820"
 MORE = [
     *("ip", "ipv6", "service.custom-persist", "updates-available", "tags of policy"),
-    *("policy of services", "update times"),
+    *("policy of services", "update times", "bypass"),
 ]
 #: When the inventories here are taken; an hour before, all was up to date.
 TAKEN, CHECKED = "2026-03-01T12:00:00+01:00", {"last-updates-check": "2026-03-01 11:00:00"}

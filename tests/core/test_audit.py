@@ -23,6 +23,20 @@ def _up_for(machine, name, days):
     return machine.set(name, "start_time", f"{taken - days * 86400 - 1:.2f}", inherited=True)
 
 
+#: Within an hour after the inventories here are taken, and long over.
+OVER = "1772365500"
+
+
+def portal(machine, until=OVER, ours=True):
+    """An open bypass, or another disposable of its name."""
+    uuid = "12345678-1234-1234-1234-123456789abc"
+    machine.feature("dom0", "x-qubes-vpn-bypass.portal", f"{uuid} {until}".strip())
+    machine.add("portal", "DispVM", "dvm", "sys-net")
+    if ours:
+        machine.data["qubes"]["portal"]["bypass"] = uuid
+    return machine
+
+
 #: rule -> (what spoils the machine, whom it is found at).  Each machine breaks more than one rule;
 #: the least that breaks it is done, and nothing else.
 SPOILT = {
@@ -97,7 +111,7 @@ SPOILT = {
         lambda m: m.policy("qubes-vpn.Switch +x work sys-vpn ask default_target=sys-vpn"),
         ["sys-vpn"],
     ),
-    "A314": (lambda m: m.feature("dom0", "x-qubes-vpn-bypass.work", "1"), ["work"]),
+    "A314": (lambda m: portal(m), ["portal"]),
     "A401": (lambda m: m.set("vault", "netvm", "sys-firewall"), ["vault"]),
     "A402": (lambda m: m.set("vault", "default_dispvm", "dvm"), ["vault"]),
     "A308": (lambda m: None, ["sys-whonix"]),
@@ -419,6 +433,29 @@ def test_an_inventory_that_is_too_old_is_said_and_no_rule_passes_by_it():
         *("A211", "A212", "A312", "A410", "A412", "A413")
     }
     assert all("is not in this inventory" in why for _, why in report.unknown)
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        (OVER, "until 2026-03-01 12:45, which is over"),
+        (str(int(OVER) + 10**9), "until 2057-11-07 14:31"),
+        ("", "for a time that is not known"),
+        ("99999999999", "until 5138-11-16 10:46"),
+    ],
+)
+def test_a_bypass_is_told_with_its_end_by_dom0s_clock(until, said):
+    """Also in an inventory of another day."""
+    (detail,) = details(portal(well(), until), model(), "A314").values()
+    assert detail == f"it is halted, and may go past the VPN {said}"
+
+
+def test_another_disposable_of_a_bypass_name_is_none():
+    """Where the inventory is too old to say so, it counts as one."""
+    machine = portal(well(), ours=False)
+    assert found(qubes_vpn_audit.audit(machine.data), "A314") == []
+    machine.data["more"].remove("bypass")
+    assert found(qubes_vpn_audit.audit(machine.data), "A314") == ["portal"]
 
 
 def test_a_policy_that_cannot_be_read_is_said():

@@ -217,6 +217,12 @@ def netvm(name, value):
     return lambda subject: properties(subject, name)["netvm"].update(value=value)
 
 
+def portal(qubes):
+    uuid = "12345678-1234-1234-1234-123456789abc"
+    qubes["portal"] = qube("t", "sys-net", bypass=uuid, **{"class": "DispVM"})
+    qubes["dom0"]["features"]["x-qubes-vpn-bypass.portal"] = f"{uuid} 1772365500"
+
+
 def faulty(*words, **more):
     return lambda subject: tunnel(subject).update(faults=[*words], **more)
 
@@ -243,7 +249,7 @@ PLANTED = {
     "D124": lambda it: it.inventory["policy"].update(
         {"10-a.policy": ["* * dev @anyvm ask"], "30-qubes-vpn-services.policy": DENIED}
     ),
-    "D125": lambda it: of_qubes(it)["dom0"]["features"].update({"x-qubes-vpn-bypass.work": "1"}),
+    "D125": lambda it: portal(of_qubes(it)),
     "D201": lambda it: kill(it).update(state="absent"),
     "D202": lambda it: kill(it).update(state="altered", drift=2),
     "D203": lambda it: kill(it).update(state="closed", problems=1),

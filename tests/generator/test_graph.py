@@ -93,6 +93,33 @@ def test_text_before_and_after_a_run(pillar, capsys):
     assert "        └── work  in clear\n" in before
 
 
+def test_a_bypass_is_told_from_who_else_is_in_clear():
+    """R05. In the picture it has a panel of its own."""
+
+    def client(name, **more):
+        return Qube(name, "AppVM", "red", "sys-net", None, True, CLIENT, CLEAR, **more)
+
+    net = Qube("sys-net", "AppVM", "red", None, None, True, "uplink", UPLINK)
+    qubes = [net, client("portal", bypass="until 14:05"), client("tv", chosen=True), client("work")]
+    view = View("The machine now", qubes, ())
+    assert lines_of(view) == [
+        "portal  in clear, bypass until 14:05",
+        "tv  in clear, by choice",
+        "work  in clear",
+    ]
+    drawn = svg.draw([view])
+    for words in ("IN CLEAR, bypass until 14:05", "IN CLEAR, by choice", "IN CLEAR"):
+        assert drawn.count(f">{words}<") == 1
+    assert "3 in clear" in drawn
+
+
+def lines_of(view):
+    """What the text says of each client."""
+    file = io.StringIO()
+    text.draw(Console(file=file, width=120), view)
+    return [line.partition("── ")[2] for line in file.getvalue().splitlines() if "    " in line]
+
+
 WATCHED = """\
 default-dvm, personal, work -> sys-firewall -> sys-dns -> sys-vpn -> sys-net
   WHO                                       ADDRESS  ACCOUNT  VPN   TOR  DESTINATIONS  NAMES

@@ -122,6 +122,12 @@ SPOILT = {
     "a number without end": lambda taken: taken["qubes"]["work"]["properties"].update(
         memory={"value": 10**4000, "inherited": False}
     ),
+    "escapes in a bypass": lambda taken: taken["qubes"]["work"].update(
+        {"class": "DispVM", "bypass": ESCAPE}
+    ),
+    "a bypass that is no disposable": lambda taken: taken["qubes"]["work"].update(
+        bypass="12345678-1234-1234-1234-123456789abc"
+    ),
     "no number": lambda taken: taken["qubes"]["work"]["properties"].update(
         memory={"value": float("nan"), "inherited": False}
     ),

@@ -7,6 +7,7 @@ ends a bypass is the real one.  That a real systemd runs it in time is not shown
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,8 +33,10 @@ PILLAR = {
     "firewalls": {"sys-firewall": {}, NETVM: {"upstream": "sys-net"}},
     "bypass": {"netvm": NETVM, "template": "default-dvm"},
 }
+#: Whatever ends it, other than that it has done its work; at once is not too often for systemd.
+RESTARTED = ("Type=notify", "Restart=always", "RestartSec=5", "RestartPreventExitStatus=0")
 OPEN, CLOSED = "bypass opened", "bypass closed"
-PROGRAMS = ("systemd-run", "systemctl", "xl", "qvm-kill")
+PROGRAMS = ("systemd-run", "systemctl", "xl", "qvm-kill", "qvm-prefs", "qvm-features")
 
 
 #: A machine as the pillar says, and its record: made once.
@@ -71,21 +74,29 @@ class Dom0:
         machine = self.machine(dry=True)
         return qubes_vpn_bypass.told(machine, machine.recorded())
 
-    def timer(self):
+    def unit(self):
         """What systemd was told, or None."""
-        file = self.folder / "timer"
+        file = self.folder / "unit"
         return json.loads(file.read_text()) if file.exists() else None
 
-    def arm(self, timer):
+    def arm(self, unit):
         """Makes what systemd has another one; None: none."""
-        (self.folder / "timer").unlink(missing_ok=True)
-        if timer:
-            (self.folder / "timer").write_bytes(timer)
+        (self.folder / "unit").unlink(missing_ok=True)
+        if unit:
+            (self.folder / "unit").write_bytes(unit)
 
-    def fire(self):
-        """The time is over: what systemd would run; its exit code."""
-        words = self.timer()
-        return subprocess.run([sys.executable, *words[-3:]], check=False, timeout=60).returncode
+    def fire(self, *clocks):
+        """The time is over: what systemd runs; its exit code.
+
+        clocks: seconds that are left by the one that nobody can set, and by the wall's.
+        """
+        return subprocess.run(
+            [sys.executable, "-I", "-c", due(self.unit()[-1], *clocks)], check=False, timeout=60
+        ).returncode
+
+    def state(self, state):
+        """What systemd says of it from now on."""
+        (self.folder / "state").write_text(state)
 
     def broken(self, *programs):
         for program in programs:
@@ -132,6 +143,23 @@ def dom0(loaders, states, embedded, tmp_path, monkeypatch):
     (record / "record.jsonl").write_bytes(_READY["record"])
     put_back(embedded, _READY["machine"])
     return Dom0(embedded, folder, record)
+
+
+def due(text, boot=0, wall=0):
+    """What systemd runs, with so many seconds left by either clock."""
+    ends = time.clock_gettime(time.CLOCK_BOOTTIME) + boot, time.time() + wall
+    text, found = re.subn(r"\(\d+, \d+\)(?=, '[^']*', '[^']*'\)\s*$)", repr(ends), text)
+    assert found == 1
+    return text
+
+
+def made_by_somebody(embedded, klass, label="blue", start=True):
+    """A qube of the bypass' name that is not ours."""
+    template = "default-dvm" if klass == "DispVM" else ""
+    values = f"name={NAME} label={label}".encode()
+    embedded.call("dom0", f"admin.vm.Create.{klass}", template, values)
+    if start:
+        embedded.call(NAME, "admin.vm.Start")
 
 
 def is_held(qube):
@@ -206,8 +234,7 @@ def test_what_is_not_known_to_be_off_is_tried_again(dom0, broken):
     dom0.open()
     dom0.broken(*broken)
     assert dom0.fire() == 1
-    words = dom0.timer()
-    assert {"--property=Restart=on-failure", "--property=RestartSec=5"} <= {*words}
+    assert {f"--property={each}" for each in RESTARTED} <= {*dom0.unit()}
     dom0.mended()
     assert dom0.fire() == 0
     assert dom0.qube() is None
@@ -216,8 +243,9 @@ def test_what_is_not_known_to_be_off_is_tried_again(dom0, broken):
 def test_the_timer_needs_nothing_of_the_formula(dom0, tmp_path):
     """Salt's copy of the formula may be gone by then; what systemd has is the whole program."""
     dom0.open()
-    *_, text = dom0.timer()
+    *_, text = dom0.unit()
     assert "$" not in text  # systemd would put a variable there
+    text = due(text)
     call = text.rstrip().splitlines()[-1]
     code = call.rpartition(", ")[2].strip("')")
     assert (Path(code) / "qubes_vpn_record.py").exists()
@@ -229,14 +257,33 @@ def test_the_timer_needs_nothing_of_the_formula(dom0, tmp_path):
 
 
 def test_two_clocks_end_it(dom0):
-    """One stands still while the machine sleeps, and somebody may set the other."""
-    before = int(time.time())
+    """Nobody can set the one, which goes on while the machine sleeps; the other is the wall's."""
+    before = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
     dom0.open(minutes=3)
-    words = dom0.timer()
-    assert "--on-active=180" in words
-    (at,) = [int(w.removeprefix("--on-calendar=@")) for w in words if "calendar" in w]
-    assert before + 180 <= at <= time.time() + 180
-    assert "--timer-property=AccuracySec=1s" in words
+    ends = re.search(r"\((\d+), (\d+)\), '[^']*', '[^']*'\)\s*$", dom0.unit()[-1])
+    for then, end, now in zip(
+        before, ends.groups(), (time.clock_gettime(time.CLOCK_BOOTTIME), time.time()), strict=True
+    ):
+        assert then + 179 <= int(end) <= now + 180
+    began = time.monotonic()
+    assert dom0.fire(0.5, 1000) == 0  # slept, and the wall's clock was set back
+    assert (dom0.qube(), time.monotonic() - began < 30) == (None, True)
+    dom0.close()
+    dom0.open()
+    assert dom0.fire(1000, 0) == 0
+    assert dom0.qube() is None
+
+
+def test_it_waits_for_its_time(dom0):
+    dom0.open()
+    waiting = subprocess.Popen([sys.executable, "-I", "-c", dom0.unit()[-1]])
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.7)
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert dom0.qube()["power"] == "Running"
 
 
 def test_it_is_closed_by_hand(dom0, embedded):
@@ -244,7 +291,7 @@ def test_it_is_closed_by_hand(dom0, embedded):
     dom0.open()
     assert NAME in dom0.close()
     assert compared(embedded.snapshot())["qubes"].keys() == before
-    assert (dom0.timer(), dom0.notes()) == (None, [])
+    assert (dom0.unit(), dom0.notes()) == (None, [])
     assert dom0.events() == [(OPEN, "joanna"), (CLOSED, "joanna")]
     assert dom0.close() == {}
     dom0.open()  # and opened again
@@ -255,7 +302,7 @@ def test_after_dom0s_restart_it_is_gone(dom0, embedded):
     """Everything is off then; Qubes' cleanup-dispvms removes what has auto_cleanup."""
     dom0.open()
     embedded.call(NAME, "admin.vm.Kill")
-    (dom0.folder / "timer").unlink()  # it was in /run
+    (dom0.folder / "unit").unlink()  # it was in /run
     assert dom0.qube() is None
     assert dom0.told().startswith("No bypass is open.")
     dom0.open()
@@ -265,7 +312,7 @@ def test_after_dom0s_restart_it_is_gone(dom0, embedded):
 def test_a_dry_run_opens_nothing(dom0, embedded):
     state = embedded.path.read_bytes()
     assert dom0.open(dry=True).startswith(f"Would let {NAME} past the VPN for 15 minutes")
-    assert (embedded.path.read_bytes(), dom0.timer()) == (state, None)
+    assert (embedded.path.read_bytes(), dom0.unit()) == (state, None)
 
 
 def test_another_name_in_the_pillar_does_not_take_the_timer_from_the_first(dom0, embedded):
@@ -273,11 +320,11 @@ def test_another_name_in_the_pillar_does_not_take_the_timer_from_the_first(dom0,
     import qubes_vpn_machine
 
     dom0.open()
-    timer = dom0.timer()
+    timer = dom0.unit()
     other = {**PILLAR, "bypass": {**PILLAR["bypass"], "name": "disp-hotel"}}
     with pytest.raises(qubes_vpn_machine.Refused, match=f"a bypass is open: {NAME}"):
         dom0.open(pillar=other)
-    assert (dom0.timer(), in_clear(embedded.snapshot())) == (timer, {NAME})
+    assert (dom0.unit(), in_clear(embedded.snapshot())) == (timer, {NAME})
     dom0.close()
     dom0.open(pillar=other)
     assert in_clear(embedded.snapshot()) == {"disp-hotel"}
@@ -313,20 +360,160 @@ def test_what_starts_after_its_time_is_closed_again(dom0, embedded, monkeypatch)
     assert dom0.events() == [(OPEN, "joanna"), (CLOSED, "failure")]
 
 
-def test_closed_while_it_is_being_opened_it_keeps_its_timer(dom0, embedded, monkeypatch):
-    """By somebody else, or a run, before there is such a qube."""
+def test_closed_while_it_is_being_opened_it_keeps_what_ends_it(dom0, embedded, monkeypatch):
+    """By somebody else, or a run, before there is such a qube; who is told to look again."""
     import qubes_vpn_bypass
+    import qubes_vpn_machine
 
     make = qubes_vpn_bypass._make
 
     def late(*arguments):
-        dom0.close()
-        assert dom0.timer()
+        with pytest.raises(qubes_vpn_machine.Refused, match="somebody else opens or closes"):
+            dom0.close()
+        assert dom0.unit()
         make(*arguments)
 
     monkeypatch.setattr(qubes_vpn_bypass, "_make", late)
     dom0.open()
     assert (in_clear(embedded.snapshot()), dom0.fire(), dom0.qube()) == ({NAME}, 0, None)
+
+
+def test_closed_while_it_is_being_started_it_is_killed_at_once(dom0, embedded, monkeypatch):
+    """Also when nobody knows how long the opening takes."""
+    import qubes_vpn_machine
+
+    start = qubes_vpn_machine.Machine.start
+
+    def late(machine, name, changes):
+        start(machine, name, changes)
+        if name == NAME:
+            with pytest.raises(qubes_vpn_machine.Refused, match="What was open is closed"):
+                dom0.close()
+            assert dom0.qube() is None
+
+    monkeypatch.setattr(qubes_vpn_machine.Machine, "start", late)
+    dom0.open()
+    assert dom0.qube() is None
+    dom0.close()
+    assert (dom0.unit(), dom0.notes()) == (None, [])
+
+
+def test_two_do_not_open_one_at_once(dom0, embedded, monkeypatch):
+    """The second would take away what ends the first."""
+    import qubes_vpn_bypass
+    import qubes_vpn_machine
+
+    make = qubes_vpn_bypass._make
+
+    def second(*arguments):
+        writes, unit = embedded.writes(), dom0.unit()
+        with pytest.raises(qubes_vpn_machine.Refused, match="so none is opened"):
+            dom0.open()
+        assert (embedded.writes(), dom0.unit()) == (writes, unit)
+        make(*arguments)
+
+    monkeypatch.setattr(qubes_vpn_bypass, "_make", second)
+    dom0.open()
+    assert dom0.events() == [(OPEN, "joanna")]
+
+
+def test_what_ended_by_itself_leaves_nothing_that_would_end_another(dom0, embedded):
+    dom0.open()
+    embedded.call(NAME, "admin.vm.Kill")
+    dom0.close()
+    assert (dom0.unit(), dom0.notes()) == (None, [])
+    assert dom0.events()[-1] == (CLOSED, "itself")
+
+
+@pytest.mark.parametrize("klass", ["AppVM", "DispVM"])
+def test_what_ends_it_knows_its_qube(dom0, embedded, klass):
+    """It died, and somebody made another one of that name before the time was over."""
+    dom0.open()
+    embedded.call(NAME, "admin.vm.Kill")
+    made_by_somebody(embedded, klass)
+    assert (dom0.fire(), dom0.qube()["power"]) == (0, "Running")
+    assert dom0.events() == [(OPEN, "joanna")]
+
+
+@pytest.mark.parametrize("broken", ["qvm-prefs", "qvm-features"])
+def test_what_cannot_be_told_apart_is_ended(dom0, embedded, broken):
+    dom0.open()
+    embedded.call(NAME, "admin.vm.Kill")
+    made_by_somebody(embedded, "AppVM")
+    dom0.broken(broken)
+    assert (dom0.fire(), dom0.qube()["power"]) == (0, "Halted")
+
+
+@pytest.mark.parametrize(
+    ("label", "is_on"), [("blue", False), ("red", True)], ids=["another label", "it runs"]
+)
+def test_a_note_without_a_uuid_makes_nobodys_qube_ours(dom0, states, embedded, label, is_on):
+    """An opening was killed before it had made one; then somebody made one of that name."""
+    import qubes_vpn_machine
+
+    embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-bypass.{NAME}", b"1")
+    made_by_somebody(embedded, "DispVM", label, is_on)
+    uuid = dom0.qube()["properties"]["uuid"]
+    assert dom0.told().startswith("No bypass is open.")
+    with pytest.raises(qubes_vpn_machine.Refused, match="not the formula's, so it is left alone"):
+        dom0.open()
+    embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-bypass.{NAME}", b"1")
+    assert all(state.result is not False for state in states.run(PILLAR).values())
+    dom0.close()
+    assert dom0.notes() == []
+    assert dom0.qube()["properties"]["uuid"] == uuid
+    assert dom0.qube()["power"] == ("Running" if is_on else "Halted")
+
+
+@pytest.mark.parametrize("before", ["_arm", "_make"])
+def test_what_somebody_makes_while_it_is_opened_is_left_alone(dom0, embedded, monkeypatch, before):
+    """Its netvm may take minutes to start."""
+    import qubes_vpn_bypass
+    import qubes_vpn_machine
+
+    step = getattr(qubes_vpn_bypass, before)
+
+    def late(*arguments):
+        made_by_somebody(embedded, "AppVM")
+        return step(*arguments)
+
+    monkeypatch.setattr(qubes_vpn_bypass, before, late)
+    with pytest.raises(qubes_vpn_machine.Refused, match="could not be made"):
+        dom0.open()
+    assert dom0.qube()["power"] == "Running"
+    assert (dom0.unit(), dom0.notes()) == (None, [])
+
+
+def test_what_somebody_makes_while_its_netvm_starts_is_left_alone(dom0, embedded, monkeypatch):
+    import qubes_vpn_machine
+
+    start = qubes_vpn_machine.Machine.start
+
+    def late(machine, name, changes):
+        start(machine, name, changes)
+        made_by_somebody(embedded, "AppVM")
+
+    monkeypatch.setattr(qubes_vpn_machine.Machine, "start", late)
+    with pytest.raises(qubes_vpn_machine.Refused, match="not the formula's, so it is left alone"):
+        dom0.open()
+    assert (dom0.qube()["power"], dom0.unit(), dom0.notes()) == ("Running", None, [])
+
+
+def test_it_says_whether_it_is_being_ended_or_never_will(dom0, embedded):
+    dom0.open()
+    uuid, at = dom0.qube()["properties"]["uuid"], r"until (\S+ )?\d\d:\d\d"
+    for seconds, states, said in (
+        (60, ["active", "activating"], at),
+        (-5, ["active", "activating"], f"{at}, which is over: it is being ended"),
+        (60, ["inactive", "failed"], f"{at}, AND NOTHING WILL END IT: qubes_vpn.bypass close"),
+        (-5, ["failed"], f"{at}, which is over, AND NOTHING WILL END IT: qubes_vpn.bypass close"),
+    ):
+        noted = f"{uuid} {int(time.time()) + seconds}".encode()
+        embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-bypass.{NAME}", noted)
+        for state in states:
+            dom0.state(state)
+            line = dom0.told().splitlines()[0]
+            assert re.fullmatch(rf"{NAME}: running, may go past the VPN {said}", line), state
 
 
 def test_what_is_just_being_started_is_closed(dom0, embedded, monkeypatch):
@@ -362,7 +549,7 @@ def test_a_damaged_record_keeps_nobody_open(dom0, embedded, more):
         file.write("rubbish\n")
     with pytest.raises(qubes_vpn_machine.Refused, match="is closed, but that cannot be recorded"):
         dom0.close()
-    assert (dom0.qube(), dom0.timer()) == (None, None)
+    assert (dom0.qube(), dom0.unit()) == (None, None)
 
 
 # --- disturbed
@@ -392,7 +579,7 @@ def disturbed(dom0, embedded, run, faults):
 
     The timer's file is the test's: each disturbance begins with the one that there was before it.
     """
-    timer, timers = dom0.folder / "timer", []
+    timer, timers = dom0.folder / "unit", []
 
     def each(_number, method):
         now = timer.read_bytes() if timer.exists() else None
@@ -465,7 +652,10 @@ def test_without_a_timer_nothing_is_made(dom0, embedded, program):
 @pytest.mark.parametrize(
     ("calls", "why"),
     [
-        ([("dom0", "admin.vm.Create.AppVM", "", b"name=disp-portal label=red")], "there is a qube"),
+        (
+            [("dom0", "admin.vm.Create.AppVM", "", b"name=disp-portal label=red")],
+            "there is a qube 'disp-portal', and it is not the formula's",
+        ),
         ([("default-dvm", "admin.vm.property.Set", "netvm", b"sys-net")], "is in clear itself"),
         ([(NETVM, "admin.vm.property.Set", "netvm", b"sys-firewall")], "is not the pillar's way"),
         ([(NETVM, "admin.vm.feature.Set", "service.qubes-firewall", b"")], "would not enforce"),
@@ -519,7 +709,7 @@ def test_a_run_closes_it_first(dom0, states, embedded, part):
     assert next(iter(done)) == "bypass: closed"
     assert done["bypass: closed"].changes == dry.changes
     assert all(state.result for state in done.values())
-    assert (dom0.qube(), dom0.timer()) == (None, None)
+    assert (dom0.qube(), dom0.unit()) == (None, None)
     assert dom0.events()[-1] == (CLOSED, "run")
     assert all(state.changes == {} for state in states.run(PILLAR, part).values())
 
@@ -539,7 +729,7 @@ def test_an_undo_leaves_none(dom0, states, embedded):
     done = states.undo()
     assert next(iter(done)) == "bypass: closed"
     assert all(state.result is not False for state in done.values())
-    assert (dom0.qube(), dom0.timer(), dom0.notes()) == (None, None, [])
+    assert (dom0.qube(), dom0.unit(), dom0.notes()) == (None, None, [])
 
 
 def test_another_qube_of_that_name_is_left_alone(dom0, embedded):
@@ -559,7 +749,7 @@ def test_the_timer_does_not_end_another_qube_of_that_name(dom0, embedded):
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=disp-portal label=red")
     assert dom0.told().startswith("No bypass is open.")
     dom0.close()
-    assert (dom0.timer(), dom0.qube()["klass"]) == (None, "AppVM")
+    assert (dom0.unit(), dom0.qube()["klass"]) == (None, "AppVM")
 
 
 # --- told
@@ -569,17 +759,21 @@ def test_it_is_opened_told_in_red_and_closed_from_dom0(dom0, salt_call, tmp_path
     """R67."""
     done = salt_call("qubes_vpn.bypass", "open", "minutes=5", pillar=PILLAR)
     assert done.returncode == 0, done
-    assert dom0.told().splitlines()[0] == f"{NAME}: running, may go past the VPN"
+    first = dom0.told().splitlines()[0]
+    assert re.fullmatch(rf"{NAME}: running, may go past the VPN until (\S+ )?\d\d:\d\d", first)
+    until = first.partition(" VPN ")[2]
     status = salt_call("qubes_vpn.status")
     assert status.returncode == 1
-    assert status.data.splitlines()[0] == f"PAST THE VPN: {NAME}, by a bypass"
+    assert status.data.splitlines()[0] == f"PAST THE VPN: {NAME}, by a bypass {until}"
     rows = salt_call("qubes_vpn.table", "form=data").data
-    assert [row["exit"] for row in rows if row["qube"] == NAME] == ["IN CLEAR by sys-net"]
+    exits = [row["exit"] for row in rows if row["qube"] == NAME]
+    assert exits == [f"IN CLEAR by sys-net, bypass {until}"]
     inventory = tmp_path / "inventory.json"
     assert salt_call("qubes_vpn.inventory", f"path={inventory}").returncode == 0
     capsys.readouterr()
     assert main(["graph", "--inventory", str(inventory)]) == 0
-    assert f"{NAME}  in clear\n" in capsys.readouterr().out  # which is red: test_graph.py
+    # It is red: test_graph.py.
+    assert f"{NAME}  in clear, bypass {until}\n" in capsys.readouterr().out
     closed = salt_call("qubes_vpn.bypass", "close")
     assert (closed.returncode, closed.data) == (0, f"Closed: {NAME}.")
     refused = salt_call("qubes_vpn.bypass", "open", "minutes=16")

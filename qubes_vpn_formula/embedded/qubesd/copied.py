@@ -52,6 +52,8 @@ def _add(machine: Machine, name: str, taken: dict) -> None:
             data["properties"]["uuid"] = taken["half_made"]["uuid"]
             for volume in taken["half_made"]["written"]:
                 data["volumes"][volume]["used"] = _SOMETHING
+        if "bypass" in taken:
+            data["properties"]["uuid"] = taken["bypass"]
     data["features"] = dict(taken["features"])
     data["tags"] = list(taken["tags"])
 
