@@ -112,6 +112,10 @@ class View:
             names.append(name)
         return names
 
+    def behind(self, name):
+        """Names of who gets out by *name*, sorted."""
+        return sorted(each for each in self.qubes if name in self.way(each))
+
     def in_front(self):
         """Names of who carries a tunnel's packets, ends excepted."""
         return {each for name in self.tunnels for each in self.way(name) if not self.is_end(each)}

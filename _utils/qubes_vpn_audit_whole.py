@@ -118,8 +118,10 @@ def _order_is(flow):
     chosen = view.model and view.model.whonix != "unmanaged"
     for name in () if chosen else sorted(view.gateways):
         if view.wiring[name]:
-            where = "the VPN provider sees that Tor is used" if _is_behind(view, name) else None
-            yield name, where or "the provider of the line sees that Tor is used"
+            who = "the VPN provider" if _is_behind(view, name) else "the provider of the line"
+            way, behind = " -> ".join([name, *view.way(name)]), view.behind(name)
+            them = f"behind it: {some(behind)}" if behind else "nobody is behind it"
+            yield name, f"{who} sees that Tor is used: {way}; {them}"
 
 
 def _is_behind(view, name):

@@ -20,6 +20,7 @@ import qubesadmin.exc
 import qubes_vpn_guard
 import qubes_vpn_net
 import qubes_vpn_shelters
+from qubes_vpn_finding import some
 from qubes_vpn_machine import FROZEN, INHERITED, Refused, in_words, meant, shown
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
@@ -454,9 +455,11 @@ def _tell_bare(machine, before, after, guard):
         bare = qubes_vpn_guard.may_be_in_clear(name, after, own)
         if bare and not qubes_vpn_guard.may_be_in_clear(name, before, own):
             way = " -> ".join(qubes_vpn_guard.path(name, after))
+            behind = [each for each in after if name in qubes_vpn_guard.path(each, after)[1:]]
             machine.remark(
-                f"{way} passes no tunnel now: your line sees that Tor is used. To hide it, write "
-                f"whonix: behind_vpn, or route {name} behind a tunnel under routes.qubes."
+                f"{way} passes no tunnel now: your line sees that Tor is used. Behind it now: "
+                f"{some(sorted(behind)) or 'nobody'}. To hide it, write whonix: behind_vpn, or "
+                f"route {name} behind a tunnel under routes.qubes."
             )
 
 

@@ -8,7 +8,7 @@ import qubes_vpn_told
 from qubes_vpn_audit_flow import Flow
 from qubes_vpn_audit_view import GATEWAY as _GATEWAY
 from qubes_vpn_audit_view import View
-from qubes_vpn_finding import NotKnown
+from qubes_vpn_finding import NotKnown, some
 from qubes_vpn_inventory import value, way
 
 
@@ -23,6 +23,7 @@ def data(subject, report, differing):
     return {
         "chains": chains,
         "chains_in_clear": [chain for chain in chains if _in_clear(subject, chain)],
+        "tor": _tor(subject),
         "bypasses": qubes_vpn_inventory.bypasses(inventory),
         "default_netvm": inventory["globals"].get("default_netvm"),
         "tunnels": {name: _tunnel(subject, name) for name in model.tunnels()},
@@ -41,6 +42,7 @@ def text(found):
     bypasses = found["bypasses"].items()
     lines = [f"PAST THE VPN: {name}, by a bypass {until}" for name, until in bypasses]
     lines += [" -> ".join(chain) + "  IN CLEAR" * (chain in clear) for chain in found["chains"]]
+    lines += [_tor_line(name, tor) for name, tor in found["tor"].items()]
     for name, tunnel in found["tunnels"].items():
         lines += ["", f"{name}  {_tunnel_line(tunnel)}", *_told_lines(tunnel["told"])]
     for name, resolver in found["resolvers"].items():
@@ -78,6 +80,28 @@ def _in_clear(subject, chain):
     shelters = {*model.tunnels(), model.whonix_gateway}
     shelters |= {name for name in chain[1:] if _GATEWAY in qubes[name]["tags"]}
     return chain[-1] not in model.services and not shelters & {*chain[1:]}
+
+
+def _tor(subject):
+    """Where each Whonix gateway hangs, whether that is in a tunnel, and who is behind it (R08)."""
+    view = View(subject.inventory, subject.model)
+    return {
+        name: {
+            "way": view.way(name),
+            "in_tunnel": any(each in view.tunnels for each in view.way(name)),
+            "behind": view.behind(name),
+        }
+        for name in sorted(view.gateways)
+        if view.klass(name) != "TemplateVM"
+    }
+
+
+def _tor_line(name, tor):
+    if not tor["way"]:
+        return f"Tor: {name} is offline"
+    path = " -> ".join([name, *tor["way"]])
+    seen = "" if tor["in_tunnel"] else ", PAST EVERY TUNNEL: your line sees that Tor is used"
+    return f"Tor: {path}{seen}; behind it: {some(tor['behind']) or 'nobody'}"
 
 
 def _updates(subject):

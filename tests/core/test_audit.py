@@ -386,7 +386,16 @@ def test_the_order_of_tor_and_vpn_is_told():
     machine = well()
     report = qubes_vpn_audit.audit(machine.data)
     details = {each.rule.id: each.detail for each in report.findings}
-    assert details["A308"] == "the VPN provider sees that Tor is used"
+    way = "sys-whonix -> sys-firewall -> sys-dns -> sys-vpn -> sys-net"
+    said = f"the VPN provider sees that Tor is used: {way}; behind it: anon"
+    assert details["A308"] == said
+    machine.set("sys-whonix", "netvm", "sys-net").set("anon", "netvm", None)
+    report = qubes_vpn_audit.audit(machine.data)
+    details = {each.rule.id: each.detail for each in report.findings}
+    assert details["A308"] == (
+        "the provider of the line sees that Tor is used: sys-whonix -> sys-net; nobody is behind it"
+    )
+    machine = well()
     undecided = model(lambda pillar: pillar.pop("whonix"))
     assert found(qubes_vpn_audit.audit(machine.data, undecided), "A308") == ["sys-whonix"]
     assert found(qubes_vpn_audit.audit(machine.data, model()), "A308") == []

@@ -179,6 +179,25 @@ def test_tor_that_comes_out_of_the_tunnel_is_told(one, two, told):
     assert bool(said) == told
     if told:
         assert "sys-whonix -> sys-firewall -> sys-net passes no tunnel now" in said[0]
+        assert "Behind it now: anon, banking" in said[0]
+
+
+@pytest.mark.parametrize("one", ["tor-over-vpn", "mixed"])
+def test_tor_that_was_moved_goes_back_also_after_a_switch_that_leaves_it_alone(one):
+    """R08, R92. It hung on the uplink; the first run moved it, and the second did not."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = machine()
+        gateway = world.qubes.state["qubes"]["sys-whonix"]["properties"]
+        gateway["netvm"] = "sys-net"
+        before = wiring(oracle.everything(world.qubes.state))
+        for topology, netvm in ((one, "sys-firewall"), ("simple", "sys-firewall")):
+            oracle.described(world.qubes.state, world.truth, document(topology)["tunnels"])
+            assert refused(run(world, plan(topology), record=Record(folder))) == []
+            assert gateway["netvm"] == netvm
+        back = qubes_vpn_undo.plan(read(folder), "first", False)
+        assert refused(run(world, back, record=Record(folder))) == []
+        after = wiring(oracle.everything(world.qubes.state))
+        assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.slow
