@@ -18,7 +18,7 @@ DEFAULT_TEMPLATE = "t-vpn"
 _LAYOUT = """\
 Your own qubes, made where they are missing: qubesctl state.sls qubes.layout
 What each of them is, and how to have it otherwise: docs/layout.md.  Without an allowlist banking is
-offline: 'allowlists: {banking: [www.bank.example:443/tcp, dns]}'."""
+offline: qubes-vpn set FILE layout.banking.allowlist '[www.bank.example:443/tcp, dns]'"""
 
 
 class Wishes(NamedTuple):

@@ -126,7 +126,7 @@ def _others(document, path):
 
 
 def _yaml(text):
-    if _IPV6.match(text):
+    if _IPV6.match(text) or text.startswith("*"):  # no alias: the value stands alone
         return text
     try:
         pillarfile.refuse_depth(text)

@@ -386,6 +386,16 @@ def test_the_word_in_brackets_or_on_a_line_of_its_own(tmp_path):
         assert {"vault": {}, **layout_of(file)} == SIX
 
 
+def test_a_wildcard_is_refused_as_one(tmp_path, capsys):
+    """R11. And not as an alias of YAML's."""
+    file = tmp_path / "pillar.sls"
+    file.write_text(f"qubes_vpn:\n  {TUNNEL}\n  layout: canonical\n")
+    words = ["set", str(file), "layout.banking.allowlist", "--append", "*.bank.example:443/tcp"]
+    assert main(words) == 2
+    assert "has a wildcard, and the Qubes firewall knows none" in capsys.readouterr().err
+    assert layout_of(file) == "canonical"
+
+
 def test_the_word_stays_for_other_edits(tmp_path, capsys):
     file = tmp_path / "pillar.sls"
     file.write_text(f"qubes_vpn:\n  {TUNNEL}\n  layout: canonical\n")
