@@ -281,3 +281,31 @@ def test_what_the_layout_needs_is_there_first(states, embedded):
         "there is no template 'gone', of comms. Install it (qvm-template install gone), or name "
         "another one in the pillar.",
     ]
+
+
+def test_a_banking_of_ones_own_is_adopted(states, embedded):
+    """R10, R11, R92. It keeps what it has; its netvm and its list are the pillar's until an undo."""
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=banking label=purple")
+    embedded.call("banking", "admin.vm.property.Set", "memory", b"777")
+    embedded.call("banking", "admin.vm.property.Set", "netvm", b"sys-net")
+    rules = b"action=accept dsthost=mine.example proto=tcp dstports=443-443\naction=drop\n"
+    embedded.call("banking", "admin.vm.firewall.Set", "", rules)
+    before = embedded.snapshot()
+    dry = states.run(CANONICAL, test=True)["banking: may reach its allowlist only"]
+    assert (
+        "banking's firewall list has 'action=accept proto=tcp dsthost=mine.example "
+        "dstports=443-443', the pillar does not"
+    ) in dry.comment
+    for part in ("network", "layout"):
+        done = states.run(CANONICAL, part)
+        assert refused(done) == []
+    assert done["banking: present"].comment.splitlines()[-1] == (
+        "banking exists and keeps what it has: label purple (pillar: green), maxmem 4000 (pillar: "
+        "2000)."
+    )
+    after = embedded.snapshot()
+    assert kept(after, "banking") == kept(before, "banking")
+    assert netvms(after)["banking"] == "sys-firewall-bank"
+    assert after["qubes"]["banking"]["rules"][0].startswith("action=accept dsthost=bank.example")
+    assert refused(states.undo()) == []
+    assert same(embedded.snapshot())["qubes"]["banking"] == same(before)["qubes"]["banking"]
