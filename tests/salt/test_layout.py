@@ -284,7 +284,7 @@ def test_what_the_layout_needs_is_there_first(states, embedded):
 
 
 def test_a_banking_of_ones_own_is_adopted(states, embedded):
-    """R10, R11, R92. It keeps what it has; its netvm and its list are the pillar's until an undo."""
+    """R10, R11, R92. It keeps what it has, but its netvm and its list, until an undo."""
     embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=banking label=purple")
     embedded.call("banking", "admin.vm.property.Set", "memory", b"777")
     embedded.call("banking", "admin.vm.property.Set", "netvm", b"sys-net")
