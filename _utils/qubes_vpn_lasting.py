@@ -9,6 +9,7 @@ nothing is written.
 
 import contextlib
 import copy
+import logging
 import os
 import stat
 from pathlib import Path
@@ -144,7 +145,20 @@ def _rendered(opts, grains, minion, path, new):
             return found
 
         compiler.client.get_state = named
-        return compiler.compile_pillar(), files
+        with _without_warnings():
+            return compiler.compile_pillar(), files
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    """Salt warns that what is in memory is not called as an SLS is; Jinja alone would ask."""
+    log = logging.getLogger("salt.utils.templates")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _file(files, name):
