@@ -169,7 +169,7 @@ def _qube(machine, vm, tags):
     if vm.klass == "TemplateVM" and vm.name in machine.unfinished():
         written = [volume for volume in VOLUMES if machine.written(vm.name, volume)]
         found["half_made"] = {"uuid": machine.uuid(vm.name), "written": written}
-    if machine.is_bypass(vm.name):
+    if vm.name in machine.bypasses() and machine.is_bypass(vm.name):
         found["bypass"] = machine.uuid(vm.name)
     return found
 
