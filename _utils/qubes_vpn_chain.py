@@ -153,13 +153,21 @@ def _candidates(here, services, every):
     open_ones = [each for each in every if not each.upstream and each.name not in here.others()]
     fitting = [each for each in every if each.upstream and each.upstream == here.upstream]
     by_name = [each for each in (*open_ones, *fitting) if each.name == here.default]
+    used = [each.upstream for each in services.values() if each.role == here.before()]
     if here.left() > 1:
-        used = {each.upstream for each in services.values() if each.role == here.before()}
         named = [each for each in (*fitting, *open_ones) if each.name in used]
         turns = (by_name, named, fitting, open_ones)
     else:
         turns = (by_name, open_ones, fitting, every)
-    return next(([each.name for each in turn] for turn in turns if turn), [])
+    names = next(([each.name for each in turn] for turn in turns if turn), [])
+    if here.left() == 1 and len(names) > 1 and None not in used:
+        meant = [name for name in names if name in used]  # by each that may hang on it
+        return meant if len(meant) == 1 else names
+    in_a_row = here.left() > 1 and here.before() == here.role
+    if in_a_row and names and not services[names[0]].upstream:
+        # Another one hangs on it, and these are on the uplink by their own word: who is behind?
+        names += [each.name for each in fitting if each.name not in names]
+    return names
 
 
 def _wrong(here, names, every):
@@ -168,10 +176,15 @@ def _wrong(here, names, every):
     if names and here.left() > 1:
         which = f"which of {', '.join(names)} is the {role} on {here.upstream} is not said"
         what = f"{topology} has {places} {role}s, and {which}"
+        open_ones = [each.name for each in every if each.name in names and not each.upstream]
+        if 0 < len(open_ones) < len(names):
+            return what, f"Give {open_ones[0]} its 'upstream', too."
         return what, f"Name it as the 'upstream' of the {here.before()} that hangs on it."
     if names:
         what = f"{topology} has one {role}, and here are {len(every)}"
-        return what, f"Give all but one an 'upstream', {_CUSTOM} and give it to all."
+        if any(not each.upstream for each in every):
+            return what, f"Give all but one an 'upstream', {_CUSTOM} and give it to all."
+        return what, f"Remove the 'upstream' of the one that is meant, {_CUSTOM}."
     if role == "tunnel" and here.left() == places:
         return None  # a pillar without any tunnel has been reported already
     if places > 1:

@@ -124,7 +124,11 @@ def test_whonix_is_said_once(topology):
         {"in": tunnel(upstream="sys-net"), "out": tunnel()},
         {"out": tunnel(upstream="in"), "in": tunnel()},
         {"in": tunnel(), "out": tunnel(upstream="in")},
-        {"third": tunnel(upstream="sys-net"), "in": tunnel(), "out": tunnel(upstream="in")},
+        {
+            "third": tunnel(upstream="sys-net"),
+            "in": tunnel(upstream="sys-net"),
+            "out": tunnel(upstream="in"),
+        },
     ],
 )
 def test_the_entry_is_told_by_upstream_and_not_by_the_order_of_keys(tunnels):
@@ -140,11 +144,46 @@ def test_the_entry_is_told_by_upstream_and_not_by_the_order_of_keys(tunnels):
             "topology 'multihop' has 2 tunnels, and which of a, b is the tunnel on sys-net is not "
             "said",
         ),
+        (  # b -> a -> c, or a on the uplink beside c: a third tunnel must not move the entry
+            {"a": tunnel(), "b": tunnel(upstream="a"), "c": tunnel(upstream="sys-net")},
+            "topology 'multihop' has 2 tunnels, and which of a, c is the tunnel on sys-net is not "
+            "said",
+        ),
         ({"a": tunnel()}, "topology 'multihop' needs 2 tunnels in a row, and there is one too few"),
     ],
 )
 def test_an_entry_that_is_not_told_is_one_error(tunnels, what):
     assert problems("multihop", tunnels=tunnels) == {"topology": what}
+
+
+def beside(**resolvers):
+    """Two tunnels on the uplink, of which `dns` has one, and these resolvers."""
+    tunnels = {name: tunnel(upstream="sys-net") for name in ("a", "b")}
+    return {"tunnels": tunnels, "resolvers": resolvers}
+
+
+def test_the_only_resolver_says_which_of_two_tunnels_is_meant():
+    """R88. The other one hangs where it says, beside the chain."""
+    model = build("dns", **beside(names={"upstream": "b"}))
+    assert model.path("sys-firewall") == ["sys-firewall", "names", "b", "sys-net"]
+    open_ones = {"a": tunnel(), "b": tunnel()}
+    said = problems("dns", tunnels=open_ones, resolvers={"names": {"upstream": "b"}})
+    assert said == {"tunnels.a.upstream": "missing, and topology 'dns' does not give one"}
+
+
+@pytest.mark.parametrize(
+    "resolvers",
+    [
+        {"names": {}},
+        {"names": {}, "more": {"upstream": "b"}},  # nobody says that names is to be there, too
+        {"names": {"upstream": "a"}, "more": {"upstream": "b"}},
+    ],
+)
+def test_two_tunnels_of_which_none_is_meant_are_an_error(resolvers):
+    _, found = qubes_vpn_model.read(document("dns", **beside(**resolvers)))
+    told = next(each for each in found if each.path == ("qubes_vpn", "topology"))
+    assert told.what == "topology 'dns' has one tunnel, and here are 2"
+    assert told.fix.startswith("Remove the 'upstream' of the one that is meant")
 
 
 @pytest.mark.parametrize(
