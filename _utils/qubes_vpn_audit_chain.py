@@ -52,6 +52,15 @@ def _more(view, way, planned):
             yield f"{each.who()}: {', '.join(words)}"
 
 
+def _left_over(flow):
+    view = flow.view
+    for name in view.left_over():
+        what = ["it is there, and nobody hangs on it"]
+        what += ["it starts with the machine"] * bool(view.value(name, "autostart"))
+        what += ["it runs"] * view.runs(name)
+        yield name, "; ".join(what)
+
+
 def _role(view, name):
     if view.is_end(name):
         return UPLINK
@@ -75,5 +84,14 @@ RULES = (
         "It may still be in a tunnel; but whoever the pillar keeps from seeing something sees it.",
         "Run qubes.network.sys-vpn, or change routes.qubes in the pillar.",
         _past,
+    ),
+    Rule(
+        "A603",
+        "low",
+        "A VPN or resolver qube is left over from an earlier pillar",
+        "It may hold a login, and logs in whenever it is started, for nobody.",
+        "If you do not need it: qvm-shutdown --wait QUBE; qvm-remove QUBE. Or name it in the "
+        "pillar.",
+        _left_over,
     ),
 )

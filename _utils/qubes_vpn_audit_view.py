@@ -42,6 +42,13 @@ class View:
             self._services = self._services | model.services.keys()
             self._uplink = model.uplink
 
+    def left_over(self):
+        """VPN and resolver qubes that the pillar does not name and that carry nobody, sorted."""
+        if not self.model:
+            return []
+        known = {*self.model.services, *self.model.homes(), *self.wiring.values()}
+        return sorted((self.tunnels | self.resolvers) - known)
+
     # --- one qube
 
     def klass(self, name):

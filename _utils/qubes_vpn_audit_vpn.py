@@ -99,8 +99,10 @@ def _allow_all(flow):
 def _unnamed(flow):
     """Who has the service of a VPN qube, and is none by the pillar: its files may not be there."""
     view = flow.view
-    named = {each.name for each in view.services() if each.role == "tunnel"}
-    for name in sorted(view.tunnels - named) if view.model else ():
+    if not view.model:
+        return
+    named = {*view.model.tunnels(), *view.model.homes(), *view.left_over()}
+    for name in sorted(view.tunnels - named):
         yield name, f"{VPN} is on, and the pillar has no such tunnel"
 
 

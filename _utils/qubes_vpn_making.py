@@ -8,6 +8,7 @@ The rules, and why they are safe: docs/decisions/0008-what-was-left-half-made.md
 
 import contextlib
 
+import qubes_vpn_unused
 from qubes_vpn_machine import Refused, in_words
 
 
@@ -106,6 +107,8 @@ def complete(machine, changes, name, settings):
 def leftovers(machine, changes, name, known):
     """What interrupted runs left of qubes that the pillar does not name: told, and not touched.
 
+    And service qubes of an earlier pillar: :mod:`qubes_vpn_unused`.
+
     *name*: of the step.  known: names that the pillar has.  A note of a qube that is not there says
     nothing any more, and goes.
     """
@@ -120,6 +123,7 @@ def leftovers(machine, changes, name, known):
                 f"pillar does not name it any more. Remove it (qvm-remove {each}); or, to keep it, "
                 f"remove the note (qvm-features --unset dom0 {machine.note(each)})."
             )
+    qubes_vpn_unused.tell(machine, changes, known)
 
 
 def remove_half(machine, name):

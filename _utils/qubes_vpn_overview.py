@@ -30,6 +30,7 @@ def data(subject, report, differing):
         "resolvers": {name: _resolver(subject, name) for name in model.resolvers()},
         "updates": _updates(subject),
         "restarts": _restarts(subject),
+        "left_over": View(inventory, model).left_over(),
         "silent": dict(subject.silent),
         "differing": list(differing),
         "findings": len(report.findings),
@@ -53,6 +54,9 @@ def text(found):
     if found["restarts"]:
         names = ", ".join(found["restarts"])
         lines.append(f"To be restarted: {names} (sudo qubesctl qubes_vpn.restarts)")
+    if found["left_over"]:
+        names = found["left_over"]
+        lines.append(f"Left over, and in no pillar: {', '.join(names)} (qvm-remove {names[0]})")
     steps = found["differing"]
     shown = f"{', '.join(steps[:3])}{' ...' if len(steps) > 3 else ''}" if steps else "none"
     lines.append(f"Drift from the pillar ({len(steps)}): {shown}")

@@ -178,6 +178,13 @@ SPOILT_WITH_PILLAR = {
         ["sys-dns"],
     ),
     "A215": (
+        lambda m: m.add("sys-other", netvm="sys-net", features={"service.qubes-vpn": "1"}).set(
+            "work", "netvm", "sys-other"
+        ),
+        lambda p: None,
+        ["sys-other"],
+    ),
+    "A603": (
         lambda m: m.add("sys-other", netvm="sys-net", features={"service.qubes-vpn": "1"}),
         lambda p: None,
         ["sys-other"],
@@ -297,6 +304,19 @@ def test_tunnels_in_another_order_than_the_pillars():
     assert "in another order than the pillar's" in found
     assert "the VPN provider of sys-vpn: your line's address; " in found
     assert found.endswith("the VPN provider of entry: where you go")
+
+
+def test_what_is_left_over_says_whether_it_would_log_in():
+    """R88. A603 where nobody hangs on it; else it is a VPN qube that nobody vouches for (A215)."""
+    machine, _ = multihop()
+    machine.set("sys-vpn", "netvm", "sys-net").set("entry", "autostart", True)
+    assert details(machine, model(), "A603") == {
+        "entry": "it is there, and nobody hangs on it; it starts with the machine"
+    }
+    assert details(machine, model(), "A215") == {}
+    machine.set("work", "netvm", "entry")
+    assert details(machine, model(), "A603") == {}
+    assert [*details(machine, model(), "A215")] == ["entry"]
 
 
 def test_tor_where_the_topology_does_not_have_it():
