@@ -24,6 +24,8 @@ class Guard(NamedTuple):
     which its provider would know the line, so they are not let out on the way either; none is a
     shelter of its own.
     former: what was a shelter and is none by this pillar.  Its clients were not in clear.
+    upstreams: what the pillar hangs service qubes and Whonix' gateway on, ``{name: netvm}``; an
+    undo: what every qube hung on.
     """
 
     uplink: str
@@ -32,13 +34,15 @@ class Guard(NamedTuple):
     outside_vpn: tuple
     sheltered: tuple = ()
     former: tuple = ()
+    upstreams: dict = {}  # noqa: RUF012 (of a tuple, and nobody changes it)
 
 
 def guard_of(data):
     """The :class:`Guard` of plain data, as a state gets it."""
     lists = {key: tuple(data[key]) for key in ("shelters", "services", "outside_vpn")}
-    # A record of an earlier version has no such key.
-    return Guard(uplink=data["uplink"], **lists, sheltered=tuple(data.get("sheltered", ())))
+    # A record of an earlier version has none of these keys.
+    more = {"sheltered": tuple(data.get("sheltered", ())), "upstreams": data.get("upstreams", {})}
+    return Guard(uplink=data["uplink"], **lists, **more)
 
 
 def opened(before, after, guard, unlisted=()):
@@ -49,16 +53,56 @@ def opened(before, after, guard, unlisted=()):
     unlisted: tunnels that have another firewall list than they are to have.  Nobody is safe behind
     one yet, and what it sends itself may be anything.
     """
-    # A qube that had a netvm and loses it is no uplink: its clients are offline.
-    cut = tuple(name for name in after if after[name] is None and before.get(name) is not None)
     exempt = ({*guard.services} - {*guard.sheltered, *unlisted}) | {*guard.outside_vpn}
     shelters = tuple(name for name in guard.shelters if name not in unlisted)
-    wired = guard._replace(services=guard.services + cut, shelters=shelters)
+    wired = guard._replace(services=guard.services + _cut(before, after), shelters=shelters)
     return sorted(
         name
         for name in rerouted(before, after) - exempt
         if may_be_in_clear(name, after, wired) and not is_in_clear(name, before, guard)
     )
+
+
+def weakened(before, after, guard, routes):
+    """Who passes less *after* than before, and less than he is to pass: ``{name: {what, ...}}``.
+
+    Two tunnels in a row, or Tor and a tunnel, keep from each provider what the other sees; who
+    passes one of them alone, for a moment, has told it all.
+    routes: what clients are to hang on, ``{name: netvm}``; without one: whoever they hang on.
+    *what*: tunnels and the like that are not on his way, and are to be.
+    """
+    design, found, cut = {**routes, **guard.upstreams}, {}, _cut(before, after)
+    for name in rerouted(before, after):
+        passed, now = _passed(name, before, guard), _passed(name, after, guard, cut)
+        if now is None or (passed is not None and passed <= now):
+            continue
+        here = next((each for each in path(name, after) if each in design), None)
+        if here is None:
+            continue  # nothing is said about his way
+        way = path(design[here] if here == name else here, design)
+        if lacks := (_closing(way, guard) if way else passed or set()) - now:
+            found[name] = lacks
+    return found
+
+
+def _passed(name, wiring, guard, cut=()):
+    """What may hide what *name* sends, on its way out; None where it has none."""
+    way = path(name, wiring)[1:]
+    last = way[-1] if way else None
+    if not way or wiring.get(last) is not None or last in (*guard.services, *guard.shelters, *cut):
+        return None
+    return _closing(way, guard)
+
+
+def _cut(before, after):
+    """Qubes that had a netvm and lose it, and so are no uplinks: their clients are offline."""
+    return tuple(name for name in after if after[name] is None and before.get(name) is not None)
+
+
+def _closing(way, guard):
+    """Tunnels and Tor, and whatever the pillar does not know: it may be somebody's VPN."""
+    shelters = {*guard.shelters, *guard.former}
+    return {*way} - ({*guard.services, guard.uplink} - shelters)
 
 
 def rerouted(before, after):

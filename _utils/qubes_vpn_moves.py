@@ -5,9 +5,10 @@ Every move asks the guard first.  Whom it would put in clear, or whose netvm mak
 taken offline before it if a later step of the same run brings that qube back (*later*); otherwise
 the move is refused, with nothing changed.  A run that is killed in between leaves them offline.
 
-later: ``{"qubes": [name...], "default": bool, "lists": {tunnel: [rule...]}}``, whom later steps
-give a netvm, whether one of them sets default_netvm, and the firewall lists that they give.  A run
-that gives no list, as that of qubes.layout, has all tunnels' lists there, and no ``qubes``.
+later: ``{"qubes": [name...], "default": netvm or None, "lists": {tunnel: [rule...]}, "routes":
+{client: netvm}}``, whom later steps give a netvm, what one of them sets as default_netvm, the
+firewall lists that they give, and the clients' netvms.  A run that gives no list, as that of
+qubes.layout, has all tunnels' lists there, and no ``qubes``.
 restart_clients: what happens to running clients whose connections a move breaks: ``never`` (moved
 as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, started again).
 """
@@ -202,7 +203,10 @@ def _off(machine, move, before, in_the_way, guard, later):
     rules = qubes_vpn_shelters.promise(machine, guard)
     after = {**before, **dict.fromkeys(move.moved, move.netvm)}
     unlisted = qubes_vpn_shelters.unlisted(machine, rules, later.get("lists", {}))
-    names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted)]
+    routes = _routes(machine, before, rules, later)
+    weak = qubes_vpn_guard.weakened(before, after, rules, routes)
+    coming = [name for name in weak if _comes_back(machine, name, later)]
+    names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted), *coming]
     discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
     names = [name for name in dict.fromkeys(names) if name not in discarded]
     lost = [name for name in names if name not in later.get("qubes", ())]
@@ -220,6 +224,7 @@ def _off(machine, move, before, in_the_way, guard, later):
     if not lost and (names or heirs):  # the same question about what is really to be done
         after = {**off.wiring(before), **dict.fromkeys(move.moved, move.netvm)}
         lost = qubes_vpn_guard.opened(before, after, rules, unlisted)
+        weak = qubes_vpn_guard.weakened(before, after, rules, routes)
     if lost and "qubes" not in later and not qubes_vpn_guard.opened(before, after, rules):
         on_it = [name for name in qubes_vpn_guard.path(move.netvm, after) if name in unlisted]
         raise Refused(
@@ -232,18 +237,39 @@ def _off(machine, move, before, in_the_way, guard, later):
             f"{move.what} would put {', '.join(lost)} in clear, and now they are not. This step "
             f"changed nothing. {_ways_out(machine, move, lost)}"
         )
+    if weak and not machine.may_undo:  # an undo gets to what was there
+        names, lacks = sorted(weak), sorted({each for what in weak.values() for each in what})
+        raise Refused(
+            f"{move.what} would lead {', '.join(names)} past {', '.join(lacks)}, for a while at "
+            f"least. This step changed nothing. {_ways_out(machine, move, names, 'some')}"
+        )
     return off
 
 
-def _ways_out(machine, move, lost):
-    """What to do about whom a move would put in clear, in words."""
+def _routes(machine, wiring, rules, later):
+    """What clients are to hang on once the run is through, as far as it is there."""
+    default = meant(later.get("default") or "none")
+    routes = dict.fromkeys(inheriting(machine, wiring), default) if default else {}
+    routes |= later.get("routes", {})
+    made = {*rules.services}
+    return {name: to for name, to in routes.items() if to in made or machine.klass(to) is not None}
+
+
+def _comes_back(machine, name, later):
+    """Whether a later step gives *name* its netvm, or qubesd makes it anew."""
+    inherits = later.get("default") and machine.inherits(name, "netvm")
+    return name in later.get("qubes", ()) or inherits or _is_preloaded(machine, name)
+
+
+def _ways_out(machine, move, lost, past="every"):
+    """What to do about whom a move would put past *past* tunnel, in words."""
     if machine.may_undo:  # no pillar is asked
         prefs = ", ".join(f"qvm-prefs {name} netvm none" for name in lost)
         return f"Take offline who is named ({prefs}), and run this again."
     found = []
     if moved := [name for name in lost if name in move.moved]:
         found.append(
-            f"{', '.join(moved)}: {move.netvm} leads past every tunnel as it hangs now. Run "
+            f"{', '.join(moved)}: {move.netvm} leads past {past} tunnel as it hangs now. Run "
             "qubes.network.sys-vpn first, which puts it where the pillar says."
         )
     rest = [name for name in lost if name not in moved]

@@ -233,16 +233,21 @@ def _with_later(steps, model):
     On a machine that is wired already, the order of the steps alone would open some of them.
     """
     carriers = {*model.services, model.whonix_gateway}
-    later, lists = {"qubes": [], "default": False}, {}
+    later, lists, routes = {"qubes": [], "default": None}, {}, {}
     for step in reversed(steps):
         if step.state == "netvm":
-            if step.args["name"] in carriers:
+            name, netvm = step.args["name"], step.args["netvm"]
+            if name in carriers:
                 more = {"lists": dict(lists)} if lists else {}
+                more |= {"routes": dict(routes)} if routes else {}
                 step.args["later"] = {**later, "qubes": later["qubes"][::-1], **more}
-            later["qubes"].append(step.args["name"])
+            elif netvm != "none":
+                routes[name] = netvm
+            later["qubes"].append(name)
         if step.state == "firewall" and step.args["name"] in model.tunnels():
             lists[step.args["name"]] = step.args["rules"]
-        later["default"] = later["default"] or step.state == "default_netvm"
+        if step.state == "default_netvm":
+            later["default"] = step.args["name"]
     return steps
 
 
@@ -256,7 +261,16 @@ def guard(model):
         "services": list(model.services),
         "outside_vpn": [*model.outside_vpn, *clear],
         "sheltered": [name for name in carriers if model.is_behind(name)],
+        "upstreams": _upstreams(model),
     }
+
+
+def _upstreams(model):
+    """What each service hangs on, and Whonix' gateway where the pillar says so."""
+    found = {service.name: service.upstream for service in model.upstream_first()}
+    if model.gateway_netvm not in (None, "none"):
+        found[model.whonix_gateway] = model.gateway_netvm
+    return found
 
 
 def _ways(model, guard):

@@ -271,8 +271,12 @@ def _is_whole(found):
         return all(isinstance(netvm, _TEXT_OR_NONE) for netvm in found["wiring"].values())
     if "guard" in found:
         guard = found["guard"]
-        return _has(guard, _GUARD) and all(
-            _all_texts(value) for value in guard.values() if isinstance(value, list)
+        upstreams = guard.get("upstreams", {})  # earlier versions had none
+        return (
+            _has(guard, _GUARD)
+            and all(_all_texts(value) for value in guard.values() if isinstance(value, list))
+            and isinstance(upstreams, dict)
+            and all(isinstance(netvm, _TEXT_OR_NONE) for netvm in upstreams.values())
         )
     if "undone" in found:
         return all(isinstance(number, int) for number in found["undone"])

@@ -371,6 +371,7 @@ def _move(machine, changes, what, value):
     moved = heirs if default else [what.name]
     after = {**now, **dict.fromkeys(moved, netvm)}
     guard = {**guards[-1], "outside_vpn": qubes_vpn_undo.again_in_clear(after, wiring, guards)}
+    guard["upstreams"] = wiring  # what the undone runs promised is over
     things = qubes_vpn_undo.moved_after(lines, what.runs, what.name, what.key, what.uuid)
     later = _later(machine, things)
     coming = [*later["qubes"], *(heirs if later["default"] else ())]
@@ -396,13 +397,14 @@ def _later(machine, things):
         for line, ours in things
         if line["change"] == "global" or not _is_other(machine, line["of"], line.get("uuid"))
     }
+    defaults = ours.get(("dom0", "default_netvm"), ())
     return {
         "qubes": [
             name
             for (name, key), values in ours.items()
             if key == "netvm" and _is_ours(machine, name, key, values)
         ],
-        "default": machine.default_netvm() in ours.get(("dom0", "default_netvm"), ()),
+        "default": "none" if machine.default_netvm() in defaults else None,
     }
 
 

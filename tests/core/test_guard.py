@@ -4,7 +4,15 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qubes_vpn_guard import Guard, exposed, is_in_clear, may_be_in_clear, opened, path
+from qubes_vpn_guard import (
+    Guard,
+    exposed,
+    is_in_clear,
+    may_be_in_clear,
+    opened,
+    path,
+    weakened,
+)
 
 QUBES = [f"q{number}" for number in range(7)]
 names = st.sampled_from(QUBES)
@@ -41,6 +49,52 @@ def test_a_service_qube_is_opened_unless_it_is_to_be_in_clear_in_the_end():
     """R12: what it sends itself, such as a resolver's queries."""
     guard = GUARD._replace(sheltered=("fw",))
     assert opened(CLOSED, {**CLOSED, "fw": "net"}, guard) == ["fw", "work"]
+
+
+#: Two tunnels in a row before; now Tor in the exit's tunnel, and the entry is in no pillar.
+HOPS = {"net": None, "entry": "net", "exit": "entry", "tor": "net", "fw": "exit", "work": "fw"}
+TOR = Guard(
+    "net",
+    shelters=("exit", "tor"),
+    services=("exit", "fw"),
+    outside_vpn=(),
+    upstreams={"exit": "net", "tor": "exit", "fw": "tor"},
+)
+
+
+def test_who_passes_one_of_two_is_weakened():
+    """R88: for as long as it is so, the exit's provider sees both ends."""
+    moved = {**HOPS, "exit": "net"}
+    assert opened(HOPS, moved, TOR) == []
+    assert weakened(HOPS, moved, TOR, {}) == {"fw": {"tor"}, "work": {"tor"}}
+    assert weakened(HOPS, {**moved, "fw": None}, TOR, {}) == {}
+
+
+def test_who_passes_what_he_is_to_pass_or_passed_before_is_not():
+    moved = {**HOPS, "tor": "exit", "exit": "net", "fw": "tor"}
+    assert weakened(HOPS, moved, TOR, {}) == {}
+    assert weakened(moved, {**moved, "fw": "exit"}, TOR, {}) == {"fw": {"tor"}, "work": {"tor"}}
+    assert weakened(HOPS, {**HOPS, "fw": "tor"}, TOR, {"work": "exit"}) == {
+        "fw": {"exit"},
+        "work": {"exit"},
+    }
+    assert weakened(HOPS, {**HOPS, "work": "exit"}, TOR, {}) == {}
+
+
+def test_a_route_says_what_a_client_is_to_pass():
+    """R06: its netvm leads through the tunnel alone by now, and it is to go on in Tor."""
+    before = {"net": None, "exit": "net", "tor": "exit", "fw": "tor", "work": "fw"}
+    guard = TOR._replace(upstreams={"exit": "net", "fw": "exit", "tor": "fw"})
+    after = {**before, "fw": "exit"}
+    assert weakened(before, after, guard, {}) == {}  # as documented: work hangs on fw
+    assert weakened(before, after, guard, {"work": "tor"}) == {"work": {"tor"}}
+
+
+def test_an_undo_goes_by_what_was_there():
+    """Of whom it takes offline for good, what he passes now counts."""
+    before = {"net": None, "exit": "net", "tor": "exit", "fw": "tor", "work": "fw"}
+    undo = TOR._replace(upstreams={**before, "work": None})
+    assert weakened(before, {**before, "work": "exit"}, undo, {}) == {"work": {"tor"}}
 
 
 def test_who_was_behind_a_tunnel_that_is_none_any_more_is_opened():

@@ -275,11 +275,12 @@ def test_a_service_knows_whom_later_steps_bring_back():
     steps = plan(pillar(routes={"qubes": {"work": "sys-firewall"}}, vaults=["vault"]))
     assert find(steps, "sys-vpn -> sys-net").args["later"] == {
         "qubes": ["sys-dns", "sys-firewall", "vault", "work"],
-        "default": True,
+        "default": "sys-firewall",
+        "routes": {"work": "sys-firewall"},
     }
     assert find(steps, "sys-firewall -> sys-dns").args["later"]["qubes"] == ["vault", "work"]
     kept = plan(pillar(routes={"default": "keep"}))
-    assert find(kept, "sys-firewall -> sys-dns").args["later"] == {"qubes": [], "default": False}
+    assert find(kept, "sys-firewall -> sys-dns").args["later"] == {"qubes": [], "default": None}
 
 
 @pytest.mark.parametrize("word", ["ask", "yes"])

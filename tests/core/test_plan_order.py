@@ -10,13 +10,7 @@ import qubes_vpn_model
 import qubes_vpn_plan
 from qubes_vpn_guard import guard_of, opened
 
-from .machines import CHAINS, GATEWAY, is_clear, machines
-from .machines import pillars as pillars_of
-
-
-def pillars():
-    """Of any topology."""
-    return pillars_of(["custom", *CHAINS])
+from .machines import GATEWAY, is_clear, machines, pillars
 
 
 def planned(document):

@@ -44,6 +44,12 @@ def provides_before_list(patch):
 def no_guard(patch):
     """Nothing is refused."""
     patch.setattr(qubes_vpn_guard, "opened", lambda *_: [])
+    no_promise(patch)
+
+
+def no_promise(patch):
+    """Who is to pass Tor and a tunnel, or two of them, may pass one of them for a while."""
+    patch.setattr(qubes_vpn_guard, "weakened", lambda *_: {})
 
 
 def guard_trusts_strangers_before(patch):
@@ -58,6 +64,7 @@ def guard_trusts_strangers_before(patch):
 
 def guard_trusts_strangers_after(patch):
     """A way that does not end at the pillar's uplink counts as none."""
+    no_promise(patch)  # it would catch some of them
     may_be = qubes_vpn_guard.may_be_in_clear
     patch.setattr(
         qubes_vpn_guard,
@@ -179,6 +186,7 @@ MUTANTS = {
     list_after_netvm: ORDER,
     provides_before_list: ORDER,
     no_guard: LEAK,
+    no_promise: LEAK,
     guard_trusts_strangers_before: LEAK,
     guard_trusts_strangers_after: LEAK,
     new_qubes_inherit: LEAK,

@@ -111,6 +111,29 @@ def in_clear(state, truth, behind=()):
     return {name for name in everyone if _reaches_uplink(truth, wiring, stops, name)}
 
 
+def passing(state, truth):
+    """Which shelters each qube's packets pass, itself not counted: ``{name: set or None}``.
+
+    None: it is offline.
+    """
+    wiring, stops = netvms(state), _cut(state, truth)
+    shelters = {name for name in wiring if _is_shelter(state, truth, wiring, name)}
+    return {
+        name: _names(truth, wiring, name) & shelters
+        if _reaches_uplink(truth, wiring, stops, name)
+        else None
+        for name in wiring
+    }
+
+
+def _names(truth, wiring, name):
+    """Who is between *name* and the uplink that it reaches."""
+    found = set()
+    while (name := wiring[name]) not in truth.uplinks:
+        found.add(name)
+    return found
+
+
 def online(state, truth):
     """Names of the qubes and templates that have a way to an uplink, be it through a tunnel."""
     wiring, stops = netvms(state), _cut(state, truth)

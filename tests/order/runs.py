@@ -15,6 +15,7 @@ import qubes_vpn_plan
 from qubes_vpn_machine import Machine, Refused, connect
 
 from . import oracle
+from .written import design, meaning
 
 #: entries of pillars, and the rules that let them through
 ENDPOINTS = {
@@ -95,7 +96,8 @@ class Watch:
 
     def __init__(self, world, document):
         self.found = []
-        self._state, self._truth, self._document = world.qubes.state, world.truth, document
+        self._state, self._truth = world.qubes.state, world.truth
+        self._document = document = meaning(document, GATEWAY in self._state["qubes"])
         self._before = oracle.netvms(self._state)
         self._rules = {name: [oracle.rules(self._state, name)] for name in self._before}
         self._providers = oracle.providers(self._state)
@@ -110,6 +112,8 @@ class Watch:
         for name, entries in document["allowlists"].items():
             self._listed[name] = [ALLOWED[entry] for entry in entries]
         self._online = oracle.online(self._state, self._truth)
+        self._passed = oracle.passing(self._state, self._truth)
+        self._fetchers = self._fetching_in_clear() | chosen(document)
         self._begin, self._step, self._making = None, "", set()
 
     def begins(self, step):
@@ -141,6 +145,11 @@ class Watch:
         for name in sorted(self._offline):
             if wiring.get(name):
                 self._say(call, f"{name} was offline by choice, has no route, and got a netvm")
+        for key, name in self._fetching_in_clear() - self._fetchers:
+            if name not in self._may:  # by the pillar it is past the VPN, and it is told
+                self._say(call, f"{key} is {name}, which is in clear")
+        for name, passes in oracle.passing(self._state, self._truth).items():
+            self._look_at_way(name, passes, wiring, call)
         for name in wiring:
             self._look_at_list(name, call)
         for name in self._listed.keys() & wiring.keys() - self._making:
@@ -148,6 +157,32 @@ class Watch:
 
     def _in_clear(self):
         return oracle.in_clear(self._state, self._truth, self._behind)
+
+    def _look_at_way(self, name, passes, wiring, call):
+        """It passes every shelter that it passed before, or every one that it is to pass."""
+        passed = self._passed.get(name)
+        if passes is None or name in self._making or (passed is not None and passes >= passed):
+            return
+        if lacks := self._promised(name, wiring) - passes:
+            lacks = ", ".join(sorted(lacks))
+            self._say(call, f"past {lacks}: {' -> '.join(way(name, wiring))}")
+
+    def _promised(self, name, wiring):
+        """The shelters that *name* is to pass by the pillar, or whoever it hangs on."""
+        wired, routes = design(self._document), self._document["routes"]
+        default = routes.get("default") or CHAINS[self._document["topology"]][1]
+        known = next((each for each in way(name, wiring)[1:] if each in wired), None)
+        inherits = "netvm" not in self._state["qubes"][name]["properties"]
+        to = wired.get(name, routes["qubes"].get(name))
+        if to in (None, "none"):
+            to = default if inherits and default not in ("none", "keep") else known
+        return {*self._document["tunnels"], GATEWAY} & {*way(to, wired)}
+
+    def _fetching_in_clear(self):
+        clear = oracle.in_clear(self._state, self._truth) | self._truth.uplinks
+        keys = ("updatevm", "clockvm")
+        named = {(key, self._state["globals"].get(key)) for key in keys}
+        return {(key, name) for key, name in named if name in clear}
 
     def _look_at_list(self, name, call):
         seen = self._rules.setdefault(name, [["action=accept"]])
@@ -194,9 +229,7 @@ def routed(document):
     return {*design(document), *document["routes"]["qubes"], *gateway}
 
 
-def design(document):
-    """Every service qube's upstream by the pillar, and that of the gateway by the topology."""
-    chain, _ = CHAINS[document["topology"]]
-    services = {**document["tunnels"], **document["resolvers"], **document["firewalls"]}
-    wiring = {name: keys.get("upstream", chain.get(name)) for name, keys in services.items()}
-    return wiring | ({GATEWAY: chain[GATEWAY]} if GATEWAY in chain else {})
+def chosen(document):
+    """Who may fetch past every tunnel by the pillar: ``{("updatevm", name)}``."""
+    updates = document.get("updates", {})
+    return {("updatevm", updates["dom0"])} if updates.get("outside_vpn") else set()

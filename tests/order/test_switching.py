@@ -6,7 +6,9 @@ tells the truth; the second run is silent; a killed run is continued; and the un
 """
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -71,14 +73,14 @@ def switches(one, two):
         world = at(one, folder)
         state = world.qubes.state
         before, clear = oracle.everything(state), oracle.in_clear(state, world.truth)
-        dry = run(world, plan(two), dry=True)
+        dry = run(world, plan(two), dry=True, record=Record(folder))
         assert oracle.everything(state) == before, "the dry run changed something"
         real = switched(world, two, Record(folder))
         assert refused(real) == []
         assert dry == real
         calls = []
         world.qubes.looks[:] = [calls.append]
-        again = run(world, plan(two))
+        again = run(world, plan(two), record=Record(folder))
         assert ([step for step in again if step.changes], calls) == ([], [])
         if any(step.changes for step in real):  # mixed is parallel, where Tor was behind it before
             undone(world, folder, clear | oracle.in_clear(state, world.truth))
@@ -86,8 +88,8 @@ def switches(one, two):
             assert {name: back[name] for name in before} == before
 
 
-def undone(world, folder, may):
-    """The undo of the last run: in clear are those who *may*, those before it or after."""
+def undone(world, folder, may, to="last"):
+    """An undo, of the last run or of all: in clear are those who *may*, those before or after."""
     found = []
 
     def look(call):
@@ -95,7 +97,7 @@ def undone(world, folder, may):
         found.extend(f"after {call}: {name}" for name in sorted(clear - may))
 
     world.qubes.looks[:] = [look]
-    done = run(world, qubes_vpn_undo.plan(read(folder), "last", False), record=Record(folder))
+    done = run(world, qubes_vpn_undo.plan(read(folder), to, False), record=Record(folder))
     world.qubes.looks.clear()
     assert (found, refused(done)) == ([], [])
 
@@ -108,18 +110,88 @@ def continued(one, two, every):
     switched(whole, two, look=writes.append)
     goal = oracle.everything(whole.qubes.state)
     for number in range(1, len(writes), every):
-        world, seen = like(start.qubes, start.truth), []
-
-        def kill(call, seen=seen, number=number):
-            seen.append(call)
-            if len(seen) == number:
-                raise Killed
-
+        world = like(start.qubes, start.truth)
         with pytest.raises(Killed):
-            switched(world, two, look=kill)
+            switched(world, two, look=killer(number))
         assert refused(switched(world, two)) == []
         assert wiring(oracle.everything(world.qubes.state)) == wiring(goal), writes[number - 1]
     return len(writes)
+
+
+def killed_and_undone(one, two, every):
+    """R92. Killed after every so many writes, and undone: all is as it was before the switch."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = at(one, folder)
+        whole, writes = like(start.qubes, start.truth), []
+        switched(whole, two, look=writes.append)
+        may = oracle.in_clear(start.qubes.state, start.truth)
+        before = oracle.everything(start.qubes.state)
+        for number in range(1, len(writes), every):
+            world, copied = like(start.qubes, start.truth), Path(folder, str(number))
+            copied.mkdir()
+            for each in Path(folder).glob("*.*"):
+                shutil.copy(each, copied)
+            with pytest.raises(Killed):
+                switched(world, two, Record(copied), look=killer(number))
+            if qubes_vpn_undo.runs(read(copied))[-1].changed():
+                undone(world, copied, may)
+            back = oracle.everything(world.qubes.state)
+            left = {name: back[name] for name in before}
+            assert left == before, writes[number - 1]
+
+
+def killer(number):
+    """Ends a run at its write of that number."""
+    seen = []
+
+    def kill(call):
+        seen.append(call)
+        if len(seen) == number:
+            raise Killed
+
+    return kill
+
+
+def there_and_on(one, two, three):
+    """R15, R92. Two switches in a row; then back over the last one, and to the very start."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = oracle.everything(machine().qubes.state)
+        world = at(one, folder)
+        state, clear = world.qubes.state, oracle.in_clear(world.qubes.state, world.truth)
+        assert refused(switched(world, two, Record(folder))) == []
+        second = oracle.everything(state)
+        clear |= oracle.in_clear(state, world.truth)
+        done = switched(world, three, Record(folder))
+        assert refused(done) == []
+        clear |= oracle.in_clear(state, world.truth)
+        if any(step.changes for step in done):
+            undone(world, folder, clear)
+            back = oracle.everything(state)
+            assert {name: back[name] for name in second} == second
+        clear |= oracle.in_clear(machine().qubes.state, world.truth)
+        undone(world, folder, clear, "first")
+        back = oracle.everything(state)
+        assert {name: back[name] for name in first} == first
+
+
+def refused_while_paused(one, two):
+    """R92. Who is paused would keep the old way: nothing of his is moved until he goes on."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = at(one, folder)
+        whole = like(world.qubes, world.truth)
+    switched(whole, two)
+    goal, state = oracle.everything(whole.qubes.state), world.qubes.state
+    before = state["qubes"]["work"]["properties"].get("netvm")
+    world.qubes.call("work", "admin.vm.Pause")
+    done = switched(world, two)
+    if not refused(done):  # its way is the same in both
+        assert state["qubes"]["work"]["properties"].get("netvm") == before
+        return False
+    assert "qvm-unpause" in done[-1].refused
+    world.qubes.call("work", "admin.vm.Unpause")
+    assert refused(switched(world, two)) == []
+    assert wiring(oracle.everything(state)) == wiring(goal)
+    return True
 
 
 def wiring(everything):
@@ -141,6 +213,66 @@ def test_switches(pair):
 def test_a_killed_switch_is_continued(pair):
     """R92."""
     assert continued(*pair, every=5) > 5
+
+
+@pytest.mark.parametrize("pair", INSIDE_OUT, ids=" to ".join)
+def test_a_killed_switch_is_undone(pair):
+    """R92."""
+    killed_and_undone(*pair, every=9)
+
+
+def test_two_switches_and_back():
+    """R15, R92."""
+    there_and_on("multihop", "dns-tor-vpn", "simple")
+
+
+def test_a_paused_client_stops_a_switch_and_loses_nothing():
+    """R92."""
+    assert refused_while_paused("multihop", "vpn-over-tor")
+
+
+def test_who_is_in_tor_at_both_ends_is_in_it_all_the_way():
+    """R88, R92. Taken off for as long as there is only the tunnel, and said so."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = switched(at("dns-tor-vpn", folder), "tor-over-vpn")
+    told = [text for step in done for text in step.remarks if "Taken offline first" in text]
+    assert "work" in " ".join(told)
+
+
+@pytest.mark.parametrize("pair", [("multihop", "simple"), ("dns", "tor-over-vpn")], ids=" to ".join)
+def test_what_is_left_over_stays_closed_and_is_told(pair):
+    """R12, R88. A VPN qube's list, a resolver's service; and it does not start by itself."""
+    one, two = pair
+    with tempfile.TemporaryDirectory() as folder:
+        world = at(one, folder)
+        qubes = world.qubes.state["qubes"]
+        old, new = ({*d["tunnels"], *d["resolvers"]} for d in map(document, pair))
+        left = old - new
+        assert left
+        before = {name: (qubes[name]["rules"], dict(qubes[name]["features"])) for name in left}
+        done = switched(world, two, Record(folder))
+        again = run(world, plan(two), record=Record(folder))
+    for name in left:
+        assert (qubes[name]["rules"], qubes[name]["features"]) == before[name]
+        assert qubes[name]["properties"]["autostart"] is False
+        for steps_ in (done, again):
+            told = " ".join(remark for step in steps_ for remark in step.remarks)
+            assert f"qvm-remove {name}." in told
+    assert [step for step in again if step.changes] == []
+
+
+def test_an_autostart_that_the_user_set_stays():
+    """R88. What is left over is not ours to change where somebody chose it."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = at("multihop", folder)
+        switched(world, "simple", Record(folder))
+        properties = world.qubes.state["qubes"]["sys-vpn-2"]["properties"]
+        assert properties["autostart"] is False
+        world.qubes.call("sys-vpn-2", "admin.vm.property.Set", "autostart", b"True")
+        done = run(world, plan("simple"), record=Record(folder))
+        assert properties["autostart"] is True
+        told = " ".join(remark for step in done for remark in step.remarks)
+        assert "It starts with the machine (qvm-prefs sys-vpn-2 autostart false)." in told
 
 
 def test_a_restart_that_was_killed_is_made_again_and_its_note_removed_once():
@@ -179,7 +311,7 @@ def test_tor_that_comes_out_of_the_tunnel_is_told(one, two, told):
     assert bool(said) == told
     if told:
         assert "sys-whonix -> sys-firewall -> sys-net passes no tunnel now" in said[0]
-        assert "Behind it now: anon, banking" in said[0]
+        assert "Behind it now: anon. " in said[0]
 
 
 @pytest.mark.parametrize("one", ["tor-over-vpn", "mixed"])
@@ -207,6 +339,11 @@ def test_every_switch(pair):
     """R88, R92. All 72, killed after each write: `pytest -m slow tests/order`."""
     switches(*pair)
     continued(*pair, every=1)
+    killed_and_undone(*pair, every=1)
+    refused_while_paused(*pair)
+    for third in NAMED:
+        if third != pair[1]:
+            there_and_on(*pair, third)
 
 
 def test_a_switch_that_lets_somebody_out_is_found(monkeypatch):

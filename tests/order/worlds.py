@@ -14,6 +14,7 @@ from core.machines import (
     TUNNELS,
     UPLINK,
     VAULTS,
+    where_tor_is,
 )
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from qubes_vpn_formula.embedded.qubesd.initial import state as initial_state
 from .memory import MemoryQubes
 from .oracle import Truth
 from .runs import ENDPOINTS
+from .written import design, layout, meaning
 
 #: netvms that no pillar knows, and what each really is
 STRANGERS = {"vpn-old": "vpn", "usb-modem": "uplink", "proxy": "proxy", "fw-mine": "proxy"}
@@ -36,7 +38,7 @@ NAMED = {
 }
 #: qubes that carry nobody, by class
 _OTHERS = {
-    **dict.fromkeys([*CLIENTS, *VAULTS, *BYSTANDERS], "AppVM"),
+    **dict.fromkeys([*CLIENTS, *VAULTS, *BYSTANDERS, "comms", "untrusted"], "AppVM"),
     "dvm": "AppVM",
     "disposable": "DispVM",
     "alone": "StandaloneVM",
@@ -99,7 +101,7 @@ def drawn(draw, documents):
     natures |= {
         name: "proxy" if name in plain else draw(st.sampled_from(NAMED[name])) for name in named
     }
-    if any(_names(document, GATEWAY) for document in documents) and draw(st.integers(0, 9)):
+    if draw(st.integers(0, 9)) if any(map(_needs_tor, documents)) else draw(st.booleans()):
         natures[GATEWAY] = "vpn"
     natures |= {name: STRANGERS[name] for name in strange}
     netvms = {}
@@ -112,7 +114,8 @@ def drawn(draw, documents):
         netvms = {"vpn-old": UPLINK, "sys-firewall": "vpn-old"}
     others = draw(st.lists(st.sampled_from(sorted(_OTHERS)), unique=True, min_size=1, max_size=6))
     if draw(st.integers(0, 9)):  # a route of a qube that is not there ends a run
-        routed = {name for document in documents for name in document["routes"]["qubes"]}
+        parts = [part for each in documents for part in (each["routes"]["qubes"], each["vaults"])]
+        routed = {name for part in parts for name in part}
         others += sorted(routed & _OTHERS.keys() - {*others})
     default = draw(st.sampled_from(["sys-firewall", None, *natures, others[0]]))
     ways = st.sampled_from([_HEIR, None, *natures])
@@ -143,7 +146,8 @@ def drawn(draw, documents):
 @st.composite
 def plain(draw, document):
     """A machine as Qubes installs it, with every qube that the pillar asks for."""
-    tor = _names(document, GATEWAY) or document["whonix"] != "unmanaged"
+    tor = _needs_tor(document) or draw(st.booleans())
+    document = meaning(document, tor)
     natures = {UPLINK: "uplink", "sys-firewall": "proxy"} | ({GATEWAY: "vpn"} if tor else {})
     routed = {
         *document["routes"]["qubes"],
@@ -151,10 +155,10 @@ def plain(draw, document):
         *BYSTANDERS,
         *document["vaults"],
     }
-    others = sorted(routed & _OTHERS.keys() - document["layout"].keys())
-    upstreams = {keys.get("upstream") for keys in document["firewalls"].values()}
-    upstreams |= {keys.get("upstream") for keys in document["resolvers"].values()}
-    gateway = UPLINK if GATEWAY in upstreams else draw(st.sampled_from([UPLINK, None]))
+    made = {name for name in layout(document) if draw(st.booleans())}
+    others = sorted(routed & _OTHERS.keys() - made)
+    is_upstream = GATEWAY in design(document).values()
+    gateway = UPLINK if is_upstream else draw(st.sampled_from([UPLINK, None]))
     ways = st.sampled_from([_HEIR, None, *natures])
     return Drawn(
         release=draw(st.sampled_from(["4.3", "4.2"])),
@@ -233,11 +237,16 @@ def _wire(call, drawn):
             call(name, "admin.vm.property.Reset", "netvm")
 
 
-def _names(document, name):
-    services = [*document["resolvers"].values(), *document["firewalls"].values()]
-    upstreams = [keys.get("upstream") for keys in services]
-    routes = document["routes"]
-    return name in [*upstreams, *routes["qubes"].values(), routes.get("default")]
+def _needs_tor(document):
+    """Whether the pillar needs Whonix' gateway to be there."""
+    routes, wiring = document["routes"], design(document)
+    netvms = [*wiring, *wiring.values(), *routes["qubes"].values(), routes.get("default")]
+    keys = layout(document).values()
+    return (
+        where_tor_is(document) != "unmanaged"
+        or GATEWAY in netvms
+        or any(each.get("netvm") == GATEWAY for each in keys)
+    )
 
 
 @functools.cache

@@ -241,8 +241,11 @@ def test_the_end_of_a_run_says_it_again(salt_text, states):
         assert "Taken offline first, and brought back by a later step: default-dvm" in end
         assert "sys-dns carries nobody any more, and the pillar does not name it" in end
     run = salt_text("state.sls", SLS, pillar=PILLARS["simple"])
-    end = run.stdout.partition("said by this run")[2]
-    assert "nothing beside the changes" in end
+    end = " ".join(run.stdout.partition("said by this run")[2].split())
+    assert "sys-dns is left over: the pillar does not name it, and nobody hangs on it." in end
+    states.run(PILLARS["dns"])
+    run = salt_text("state.sls", SLS, pillar=PILLARS["dns"])
+    assert "nothing beside the changes" in run.stdout.partition("said by this run")[2]
 
 
 def test_service_qubes_that_change_places_are_no_loop(states, embedded, after_each_write):
@@ -260,7 +263,8 @@ def test_service_qubes_that_change_places_are_no_loop(states, embedded, after_ea
 
 def test_a_run_killed_at_any_write_leaves_everybody_closed_and_is_finished(states, embedded):
     """R92. From dns to simple, where clients are offline meanwhile."""
-    states.run(PILLARS["dns"])
+    # sys-dns is left over: whose wish its autostart is, only the record knows.
+    states.run({**PILLARS["dns"], "resolvers": {"sys-dns": {"autostart": False}}})
     start = embedded.path.read_bytes()
     embedded.forget_calls()
     states.run(PILLARS["simple"])
