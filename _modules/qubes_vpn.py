@@ -49,8 +49,9 @@ try:
     import qubes_vpn_overview
     import qubes_vpn_verify
     from qubes_vpn_ask import NoAnswer, Silent, Unsure
-    from qubes_vpn_machine import Machine, Refused, in_words
-    from qubes_vpn_machine import connect as _connection
+    from qubes_vpn_machine import Machine
+    from qubes_vpn_qubesd import Refused, in_words
+    from qubes_vpn_qubesd import connect as _connection
     from qubes_vpn_record import FOLDER, Record
     from qubes_vpn_words import last_written
 

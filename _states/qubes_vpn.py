@@ -10,7 +10,8 @@ try:
     import qubes_vpn_dom0
     import qubes_vpn_model
     import qubes_vpn_verify
-    from qubes_vpn_machine import Machine, Refused, connect, in_words
+    from qubes_vpn_machine import Machine
+    from qubes_vpn_qubesd import Refused, connect, in_words
     from qubes_vpn_record import FOLDER, Record
     from qubes_vpn_trial import NOT_ASKED, NOT_RUN, PASSED, Trial
     from qubes_vpn_words import last_written, sentences

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_qubesd import Refused, in_words
 
 #: Bytes and seconds, where the caller says no others.
 MOST, SECONDS = 65536, 30
@@ -44,7 +44,7 @@ class Silent(Unsure):
 def ask(app, name, service, payload=b"", *, most=MOST, seconds=SECONDS, user="root"):
     """The bytes that *service* of the qube *name* answers to *payload*; raises :class:`NoAnswer`.
 
-    app: a ``qubesadmin.Qubes`` without a cache, as ``qubes_vpn_machine.connect`` gives one: what a
+    app: a ``qubesadmin.Qubes`` without a cache, as ``qubes_vpn_qubesd.connect`` gives one: what a
     cache has of the qube's power state may be old.  service: with ``+ARGUMENT``, if it takes one.
     user: in the qube; ``DEFAULT`` is the qube's own.
 

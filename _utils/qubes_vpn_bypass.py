@@ -19,7 +19,7 @@ import qubes_vpn_passing
 import qubes_vpn_plan
 import qubes_vpn_program
 import qubes_vpn_record
-from qubes_vpn_machine import Refused
+from qubes_vpn_qubesd import Refused
 from qubes_vpn_undo import BYPASS_OPENED
 
 CLOSED = "bypass closed"
@@ -47,7 +47,7 @@ def user():
 def opened(machine, model, minutes, by):
     """Lets the pillar's disposable past the VPN for *minutes* (None: as long as the pillar says).
 
-    by: who wants it.  Returns what there is to say; raises :class:`qubes_vpn_machine.Refused`.
+    by: who wants it.  Returns what there is to say; raises :class:`qubes_vpn_qubesd.Refused`.
     """
     bypass = model.bypass
     if bypass is None:

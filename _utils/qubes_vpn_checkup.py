@@ -10,7 +10,7 @@ import qubes_vpn_restarts
 import qubes_vpn_told
 from qubes_vpn_ask import NoAnswer, Unsure
 from qubes_vpn_doctor import Subject
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_qubesd import Refused, in_words
 from qubes_vpn_told import NotUnderstood
 
 #: Seconds for an answer: a resolver asks the internet first; a tunnel has its time to come up.

@@ -8,9 +8,9 @@ import qubes_vpn_client_dns
 import qubes_vpn_guard
 import qubes_vpn_policy
 import qubes_vpn_ways
-from qubes_vpn_machine import Refused, meant, shown
 from qubes_vpn_moves import need, netvm
 from qubes_vpn_named import no_dispvm_template
+from qubes_vpn_qubesd import Refused, meant, shown
 
 _PROXY = "qubes-updates-proxy"
 

@@ -2,7 +2,7 @@
 """dom0's steps: each makes one thing so on a :class:`qubes_vpn_machine.Machine`, or is refused.
 
 A step's function takes the plain arguments that the plan has for it.  Every step adds what it did
-to *changes* as it goes along, and raises :class:`qubes_vpn_machine.Refused` when it is not possible
+to *changes* as it goes along, and raises :class:`qubes_vpn_qubesd.Refused` when it is not possible
 or not safe.
 """
 
@@ -20,7 +20,6 @@ from qubes_vpn_closing import (
     updates_policy,
     ways_round,
 )
-from qubes_vpn_machine import Refused, in_words, shown
 from qubes_vpn_moves import (
     NO_CLIENT,
     default_netvm,
@@ -30,6 +29,7 @@ from qubes_vpn_moves import (
     tell_offline,
 )
 from qubes_vpn_named import named, running, wrong_class
+from qubes_vpn_qubesd import Refused, in_words, shown
 
 #: Features that reach a qube as its services, which begin when it starts.
 _SERVICE = "service."

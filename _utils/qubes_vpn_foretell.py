@@ -3,7 +3,7 @@
 
 import qubes_vpn_dom0
 import qubes_vpn_words
-from qubes_vpn_machine import Refused
+from qubes_vpn_qubesd import Refused
 
 
 def foretell(machine, steps, last):

@@ -9,7 +9,7 @@ import contextlib
 import qubes_vpn_guard
 import qubes_vpn_making
 import qubes_vpn_ways
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_qubesd import Refused, in_words
 from qubes_vpn_qvm_template import LAST_FEATURE
 
 #: What the note of a template says that is being installed.

@@ -9,7 +9,7 @@ The rules, and why they are safe: docs/decisions/0008-what-was-left-half-made.md
 import contextlib
 
 import qubes_vpn_unused
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_qubesd import Refused, in_words
 
 
 def template(machine, changes, name, source):

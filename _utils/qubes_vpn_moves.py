@@ -22,7 +22,8 @@ import qubes_vpn_guard
 import qubes_vpn_net
 import qubes_vpn_shelters
 from qubes_vpn_finding import some
-from qubes_vpn_machine import FROZEN, INHERITED, Refused, in_words, meant, shown
+from qubes_vpn_qubesd import INHERITED, Refused, in_words, meant, shown
+from qubes_vpn_reading import FROZEN
 
 #: Classes of qubes that hold software for others, and dom0 itself: never somebody's client.
 NO_CLIENT = ("TemplateVM", "AdminVM")

@@ -6,8 +6,8 @@ refused here: all of it at once, before the first write.  The later steps ask ag
 """
 
 import qubes_vpn_shelters
-from qubes_vpn_machine import Refused
 from qubes_vpn_moves import NO_CLIENT, no_network, shut_down_first
+from qubes_vpn_qubesd import Refused
 
 _AS = {"AppVM": "an AppVM", "DispVM": "a disposable"}
 #: Of an earlier pillar: which service says so, what the qube was by it, and what it would keep.

@@ -14,7 +14,7 @@ import qubes_vpn_guard
 import qubes_vpn_moves
 import qubes_vpn_undo
 import qubes_vpn_ways
-from qubes_vpn_machine import INHERITED, Refused, in_words, rules_text, shown
+from qubes_vpn_qubesd import INHERITED, Refused, in_words, rules_text, shown
 from qubes_vpn_shelters import FLAG
 
 #: Properties whose values are names of qubes: of qubes, and of dom0.

@@ -12,7 +12,7 @@ import time
 import qubes_vpn_guard
 import qubes_vpn_program
 import qubes_vpn_shelters
-from qubes_vpn_machine import Refused
+from qubes_vpn_qubesd import Refused
 
 SLS = "qubes.network.sys-vpn"
 #: Seconds for an installation; and for what comes before and after it.

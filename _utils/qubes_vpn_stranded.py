@@ -7,8 +7,8 @@ say so: the record knows whom we took offline, and a note in dom0 whom we shut d
 
 import qubes_vpn_record
 from qubes_vpn_closing import managing
-from qubes_vpn_machine import Refused, in_words
 from qubes_vpn_moves import NO_CLIENT
+from qubes_vpn_qubesd import Refused, in_words
 
 
 def stranded(machine, changes, name, routed, default, disposables):

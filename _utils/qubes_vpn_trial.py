@@ -9,8 +9,8 @@ from typing import NamedTuple
 import qubes_vpn_guard
 import qubes_vpn_plan
 import qubes_vpn_tests_pillar
-from qubes_vpn_machine import in_words
 from qubes_vpn_probing import WORDS, Probing
+from qubes_vpn_qubesd import in_words
 
 PASSED, FAILED, NOT_RUN, NOT_ASKED = "passed", "failed", "not run", "not asked for"
 NO_WAY, NO_SERVER, NO_ANSWER = WORDS["route"], WORDS["none"], WORDS["silence"]

@@ -8,7 +8,7 @@ is set not to: it would log in at each boot, for nobody.
 
 import qubes_vpn_record
 import qubes_vpn_shelters
-from qubes_vpn_machine import Refused
+from qubes_vpn_qubesd import Refused
 
 _FLAGS = (qubes_vpn_shelters.FLAG, qubes_vpn_shelters.RESOLVER_FLAG)
 

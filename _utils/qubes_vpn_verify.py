@@ -12,7 +12,7 @@ import qubes_vpn_verify_dns
 import qubes_vpn_verify_qubes
 import qubes_vpn_verify_tunnel
 from qubes_vpn_ask import NoAnswer
-from qubes_vpn_machine import Refused, in_words
+from qubes_vpn_qubesd import Refused, in_words
 from qubes_vpn_tests_pillar import check
 from qubes_vpn_trial import FAILED, NOT_ASKED, NOT_RUN, PASSED, NotAsked, NotRun
 

@@ -8,8 +8,8 @@ clock, which netvm a disposable gets, and which disposable a qube opens its link
 import qubes_vpn_guard
 import qubes_vpn_policy
 from qubes_vpn_finding import some
-from qubes_vpn_machine import Refused
 from qubes_vpn_policy import Answer
+from qubes_vpn_qubesd import Refused
 
 #: The pillar's key by which updates are in clear because the user wants it.
 _CHOICE = "outside_vpn, by choice"

@@ -5,7 +5,7 @@ By hand is what is neither as the pillar says nor as an earlier run of ours left
 """
 
 import qubes_vpn_record
-from qubes_vpn_machine import rules_text
+from qubes_vpn_qubesd import rules_text
 
 #: A firewall list that limits nothing: what qubesd gives every new qube.
 _NO_LIST = "action=accept"

@@ -56,7 +56,7 @@ def differences(model, machine, steps, outside):
 def _by_hand(machine, step):
     """A difference that is told only."""
     import qubes_vpn_dom0  # imports qubesadmin, which is there once there is a machine
-    from qubes_vpn_machine import Refused
+    from qubes_vpn_qubesd import Refused
 
     changes = {}
     with contextlib.suppress(Refused):  # a run says so

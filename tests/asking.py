@@ -24,6 +24,6 @@ def asking(
     if b"Running" not in embedded.call("work", "admin.vm.CurrentState"):
         embedded.call("work", "admin.vm.Start")
     monkeypatch.setenv("QUBES_VPN_QREXEC", str(qrexec.client(folder, {"work": qube})))
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
-    return qubes_vpn_machine.connect
+    return qubes_vpn_qubesd.connect

@@ -22,7 +22,9 @@ def machine(path: str | os.PathLike, dry: bool):
     os.environ["QUBES_VPN_EMBEDDED"] = os.fspath(path)
     if str(front.FOLDER) not in sys.path:
         sys.path.insert(0, str(front.FOLDER))
-    import qubes_vpn_machine  # imports qubesadmin, which the line above provides
+    # Both import qubesadmin, which the line above provides.
+    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     root = FRESH if dry and not files(path).is_dir() else files(path)
-    return qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), dry=dry, root=root)
+    return qubes_vpn_machine.Machine(qubes_vpn_qubesd.connect(), dry=dry, root=root)

@@ -242,9 +242,10 @@ class Formula:
         """``{step's id: changes}`` of the steps that changed something."""
         import qubes_vpn_dom0
         import qubes_vpn_machine
+        import qubes_vpn_qubesd
 
         machine = qubes_vpn_machine.Machine(
-            qubes_vpn_machine.connect(),
+            qubes_vpn_qubesd.connect(),
             dry=dry,
             record=self._record.Record(self.folder),
             root=self.root,
@@ -386,7 +387,7 @@ class Dom0Part(unittest.TestCase):
         self.assertEqual(self.run_counted(self.formula.steps()), ({}, 0))
 
     def test_5_nobody_is_let_out_past_the_tunnel(self):
-        from qubes_vpn_machine import Refused
+        from qubes_vpn_qubesd import Refused
 
         (move,) = (
             step
@@ -418,7 +419,8 @@ class Reading(unittest.TestCase):
     root = "/"
 
     def look(self, what):
-        from qubes_vpn_machine import Machine, connect
+        from qubes_vpn_machine import Machine
+        from qubes_vpn_qubesd import connect
 
         before = FENCE.writes
         found = what(Machine(connect(), dry=True, root=self.root))
@@ -474,14 +476,14 @@ class Started(unittest.TestCase):
 
     def test_3_a_running_qube_is_asked_and_answers(self):
         import qubes_vpn_ask
-        from qubes_vpn_machine import connect
+        from qubes_vpn_qubesd import connect
 
         told = qubes_vpn_ask.ask(connect(), WORK, "qubes.VMExec+id", b"", seconds=60)
         self.assertTrue(told.startswith(b"uid=0"))
 
     def test_4_who_does_not_have_the_service_says_nothing(self):
         import qubes_vpn_ask
-        from qubes_vpn_machine import connect
+        from qubes_vpn_qubesd import connect
 
         with self.assertRaisesRegex(qubes_vpn_ask.NoAnswer, "has no service"):
             qubes_vpn_ask.ask(connect(), WORK, "qubes-vpn.Status", b"", seconds=60)

@@ -17,12 +17,13 @@ import qubes_vpn_dom0  # noqa: E402
 import qubes_vpn_machine  # noqa: E402
 import qubes_vpn_model  # noqa: E402
 import qubes_vpn_plan  # noqa: E402
+import qubes_vpn_qubesd  # noqa: E402
 import qubes_vpn_record  # noqa: E402
 import qubes_vpn_undo  # noqa: E402
 
 folder, to = [*sys.argv[2:], None, None][:2]
 record = qubes_vpn_record.Record(folder) if folder else None
-machine = qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), record=record)
+machine = qubes_vpn_machine.Machine(qubes_vpn_qubesd.connect(), record=record)
 if to:
     steps = qubes_vpn_undo.plan(qubes_vpn_record.read(folder), to)
 else:

@@ -43,10 +43,10 @@ def qube(embedded, monkeypatch, tmp_path):
     dom0.machine(embedded.path, dry=True)
     embedded.call("work", "admin.vm.Start")
     import qubes_vpn_ask
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     def ask(case, *rest, name="work", **more):
-        app = qubes_vpn_machine.connect()
+        app = qubes_vpn_qubesd.connect()
         return qubes_vpn_ask.ask(app, name, f"x.{case}", *rest, **more)
 
     ask.NoAnswer = qubes_vpn_ask.NoAnswer

@@ -44,10 +44,10 @@ def dom0_with(
 
     def make(qube: Any) -> Any:
         monkeypatch.setenv("QUBES_VPN_QREXEC", str(qrexec.client(tmp_path, {"work": qube})))
-        import qubes_vpn_machine
         import qubes_vpn_probing
+        import qubes_vpn_qubesd
 
-        return qubes_vpn_probing.Probing(qubes_vpn_machine.connect())
+        return qubes_vpn_probing.Probing(qubes_vpn_qubesd.connect())
 
     return make
 

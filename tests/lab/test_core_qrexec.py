@@ -32,10 +32,10 @@ def test_dom0_asks_a_qube_of_the_lab(embedded, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", sys.path)
     dom0.machine(embedded.path, dry=True)
     import qubes_vpn_ask
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     def ask(name, service, payload=b"", **more):
-        return qubes_vpn_ask.ask(qubes_vpn_machine.connect(), name, service, payload, **more)
+        return qubes_vpn_ask.ask(qubes_vpn_qubesd.connect(), name, service, payload, **more)
 
     with Qube("work") as qube, Qube("personal") as other:
         qube.write("/etc/qubes-rpc/x.say", SAY, 0o755)

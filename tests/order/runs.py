@@ -12,7 +12,8 @@ from core.machines import CHAINS, GATEWAY, way, where_tor_is
 import qubes_vpn_dom0
 import qubes_vpn_model
 import qubes_vpn_plan
-from qubes_vpn_machine import Machine, Refused, connect
+from qubes_vpn_machine import Machine
+from qubes_vpn_qubesd import Refused, connect
 
 from . import oracle
 from .written import design, meaning

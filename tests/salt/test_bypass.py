@@ -51,9 +51,10 @@ class Dom0:
 
     def machine(self, dry=False):
         import qubes_vpn_machine
+        import qubes_vpn_qubesd
 
         record = qubes_vpn_record.Record(self.record)
-        return qubes_vpn_machine.Machine(qubes_vpn_machine.connect(), dry=dry, record=record)
+        return qubes_vpn_machine.Machine(qubes_vpn_qubesd.connect(), dry=dry, record=record)
 
     def open(self, minutes=None, pillar=PILLAR, dry=False):
         import qubes_vpn_bypass
@@ -317,12 +318,12 @@ def test_a_dry_run_opens_nothing(dom0, embedded):
 
 def test_another_name_in_the_pillar_does_not_take_the_timer_from_the_first(dom0, embedded):
     """There is one timer, and it names one qube."""
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     dom0.open()
     timer = dom0.unit()
     other = {**PILLAR, "bypass": {**PILLAR["bypass"], "name": "disp-hotel"}}
-    with pytest.raises(qubes_vpn_machine.Refused, match=f"a bypass is open: {NAME}"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match=f"a bypass is open: {NAME}"):
         dom0.open(pillar=other)
     assert (dom0.unit(), in_clear(embedded.snapshot())) == (timer, {NAME})
     dom0.close()
@@ -344,6 +345,7 @@ def test_its_netvm_is_on_before_the_time_runs(dom0, embedded):
 
 def test_what_starts_after_its_time_is_closed_again(dom0, embedded, monkeypatch):
     import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     start = qubes_vpn_machine.Machine.start
 
@@ -354,7 +356,7 @@ def test_what_starts_after_its_time_is_closed_again(dom0, embedded, monkeypatch)
         return start(machine, name, changes)
 
     monkeypatch.setattr(qubes_vpn_machine.Machine, "start", late)
-    with pytest.raises(qubes_vpn_machine.Refused, match="its time was over"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="its time was over"):
         dom0.open(minutes=1)
     assert (dom0.qube(), dom0.notes()) == (None, [])
     assert dom0.events() == [(OPEN, "joanna"), (CLOSED, "failure")]
@@ -363,12 +365,12 @@ def test_what_starts_after_its_time_is_closed_again(dom0, embedded, monkeypatch)
 def test_closed_while_it_is_being_opened_it_keeps_what_ends_it(dom0, embedded, monkeypatch):
     """By somebody else, or a run, before there is such a qube; who is told to look again."""
     import qubes_vpn_bypass
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     make = qubes_vpn_bypass._make
 
     def late(*arguments):
-        with pytest.raises(qubes_vpn_machine.Refused, match="somebody else opens or closes"):
+        with pytest.raises(qubes_vpn_qubesd.Refused, match="somebody else opens or closes"):
             dom0.close()
         assert dom0.unit()
         make(*arguments)
@@ -381,13 +383,14 @@ def test_closed_while_it_is_being_opened_it_keeps_what_ends_it(dom0, embedded, m
 def test_closed_while_it_is_being_started_it_is_killed_at_once(dom0, embedded, monkeypatch):
     """Also when nobody knows how long the opening takes."""
     import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     start = qubes_vpn_machine.Machine.start
 
     def late(machine, name, changes):
         start(machine, name, changes)
         if name == NAME:
-            with pytest.raises(qubes_vpn_machine.Refused, match="What was open is closed"):
+            with pytest.raises(qubes_vpn_qubesd.Refused, match="What was open is closed"):
                 dom0.close()
             assert dom0.qube() is None
 
@@ -401,13 +404,13 @@ def test_closed_while_it_is_being_started_it_is_killed_at_once(dom0, embedded, m
 def test_two_do_not_open_one_at_once(dom0, embedded, monkeypatch):
     """The second would take away what ends the first."""
     import qubes_vpn_bypass
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     make = qubes_vpn_bypass._make
 
     def second(*arguments):
         writes, unit = embedded.writes(), dom0.unit()
-        with pytest.raises(qubes_vpn_machine.Refused, match="so none is opened"):
+        with pytest.raises(qubes_vpn_qubesd.Refused, match="so none is opened"):
             dom0.open()
         assert (embedded.writes(), dom0.unit()) == (writes, unit)
         make(*arguments)
@@ -449,13 +452,13 @@ def test_what_cannot_be_told_apart_is_ended(dom0, embedded, broken):
 )
 def test_a_note_without_a_uuid_makes_nobodys_qube_ours(dom0, states, embedded, label, is_on):
     """An opening was killed before it had made one; then somebody made one of that name."""
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-bypass.{NAME}", b"1")
     made_by_somebody(embedded, "DispVM", label, is_on)
     uuid = dom0.qube()["properties"]["uuid"]
     assert dom0.told().startswith("No bypass is open.")
-    with pytest.raises(qubes_vpn_machine.Refused, match="not the formula's, so it is left alone"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="not the formula's, so it is left alone"):
         dom0.open()
     embedded.call("dom0", "admin.vm.feature.Set", f"x-qubes-vpn-bypass.{NAME}", b"1")
     assert all(state.result is not False for state in states.run(PILLAR).values())
@@ -469,7 +472,7 @@ def test_a_note_without_a_uuid_makes_nobodys_qube_ours(dom0, states, embedded, l
 def test_what_somebody_makes_while_it_is_opened_is_left_alone(dom0, embedded, monkeypatch, before):
     """Its netvm may take minutes to start."""
     import qubes_vpn_bypass
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     step = getattr(qubes_vpn_bypass, before)
 
@@ -478,7 +481,7 @@ def test_what_somebody_makes_while_it_is_opened_is_left_alone(dom0, embedded, mo
         return step(*arguments)
 
     monkeypatch.setattr(qubes_vpn_bypass, before, late)
-    with pytest.raises(qubes_vpn_machine.Refused, match="could not be made"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="could not be made"):
         dom0.open()
     assert dom0.qube()["power"] == "Running"
     assert (dom0.unit(), dom0.notes()) == (None, [])
@@ -486,6 +489,7 @@ def test_what_somebody_makes_while_it_is_opened_is_left_alone(dom0, embedded, mo
 
 def test_what_somebody_makes_while_its_netvm_starts_is_left_alone(dom0, embedded, monkeypatch):
     import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     start = qubes_vpn_machine.Machine.start
 
@@ -494,7 +498,7 @@ def test_what_somebody_makes_while_its_netvm_starts_is_left_alone(dom0, embedded
         made_by_somebody(embedded, "AppVM")
 
     monkeypatch.setattr(qubes_vpn_machine.Machine, "start", late)
-    with pytest.raises(qubes_vpn_machine.Refused, match="not the formula's, so it is left alone"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="not the formula's, so it is left alone"):
         dom0.open()
     assert (dom0.qube()["power"], dom0.unit(), dom0.notes()) == ("Running", None, [])
 
@@ -540,14 +544,14 @@ def test_what_is_just_being_started_is_closed(dom0, embedded, monkeypatch):
 
 @pytest.mark.parametrize("more", [[], ["x-qubes-vpn-bypass.disp-aaa"]])
 def test_a_damaged_record_keeps_nobody_open(dom0, embedded, more):
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     dom0.open()
     for note in more:  # of one that is no more, and comes first
         embedded.call("dom0", "admin.vm.feature.Set", note, b"1")
     with (dom0.record / "record.jsonl").open("a") as file:
         file.write("rubbish\n")
-    with pytest.raises(qubes_vpn_machine.Refused, match="is closed, but that cannot be recorded"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="is closed, but that cannot be recorded"):
         dom0.close()
     assert (dom0.qube(), dom0.unit()) == (None, None)
 
@@ -616,12 +620,12 @@ def test_killed_at_any_call_it_is_held_and_ended(dom0, embedded):
 
 def test_told_an_error_at_any_call_it_is_closed_again(dom0, embedded):
     """R92. Also by a qubesd that did the call; only what the closing itself is told stays."""
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     def run():
         try:
             return bool(dom0.open())
-        except qubes_vpn_machine.Refused:
+        except qubes_vpn_qubesd.Refused:
             return False
 
     def errors(method):
@@ -637,10 +641,10 @@ def test_told_an_error_at_any_call_it_is_closed_again(dom0, embedded):
 
 @pytest.mark.parametrize("program", ["systemd-run", "systemctl"])
 def test_without_a_timer_nothing_is_made(dom0, embedded, program):
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     dom0.broken(program)
-    with pytest.raises(qubes_vpn_machine.Refused, match="so it is not opened"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="so it is not opened"):
         dom0.open()
     assert not [call for call in embedded.writes() if call.method.startswith("admin.vm.Create")]
     assert (dom0.notes(), dom0.events()[-1]) == ([], (CLOSED, "failure"))
@@ -667,12 +671,12 @@ def test_without_a_timer_nothing_is_made(dom0, embedded, program):
     ],
 )
 def test_what_cannot_be_held_is_not_opened(dom0, embedded, calls, why):
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     for call in calls:
         embedded.call(*call)
     state = embedded.path.read_bytes()
-    with pytest.raises(qubes_vpn_machine.Refused, match=why):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match=why):
         dom0.open()
     assert embedded.path.read_bytes() == state
     assert dom0.events() == []
@@ -680,18 +684,18 @@ def test_what_cannot_be_held_is_not_opened(dom0, embedded, calls, why):
 
 @pytest.mark.parametrize("minutes", [0, 16, -1, "5", 2.5, True])
 def test_no_longer_than_the_pillar_says(dom0, embedded, minutes):
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
-    with pytest.raises(qubes_vpn_machine.Refused, match="from 1 to 15"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="from 1 to 15"):
         dom0.open(minutes=minutes)
     assert embedded.writes() == []
 
 
 def test_without_the_pillars_word_it_is_refused(dom0, embedded):
-    import qubes_vpn_machine
+    import qubes_vpn_qubesd
 
     silent = {key: value for key, value in PILLAR.items() if key != "bypass"}
-    with pytest.raises(qubes_vpn_machine.Refused, match="the pillar has no bypass"):
+    with pytest.raises(qubes_vpn_qubesd.Refused, match="the pillar has no bypass"):
         dom0.open(pillar=silent)
     assert embedded.writes() == []
 

@@ -570,7 +570,7 @@ def test_a_qubesadmin_without_the_errors_of_4_3_will_do(states, checkout, monkey
     exc = importlib.import_module("qubesadmin.exc")
     for name in ("ProtocolError", "PermissionDenied"):
         monkeypatch.delattr(exc, name)
-    loaded = runpy.run_path(str(checkout / "_utils/qubes_vpn_machine.py"))
+    loaded = runpy.run_path(str(checkout / "_utils/qubes_vpn_qubesd.py"))
     with (
         pytest.raises(loaded["Refused"], match="work: no: reason"),
         loaded["in_words"]("work: no"),

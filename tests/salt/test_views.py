@@ -192,7 +192,7 @@ def test_as_whom_the_world_sees_a_tunnel(
     program.chmod(0o755)
     monkeypatch.setenv("QUBES_VPN_QREXEC", str(program))
     import qubes_vpn_exits
-    from qubes_vpn_machine import connect
+    from qubes_vpn_qubesd import connect
 
     tunnel = {"kind": "wireguard", "profile": "a.conf", "endpoints": ["192.0.2.1:51820/udp"]}
     model = qubes_vpn_model.build({"tunnels": {"sys-vpn": tunnel}})
