@@ -99,7 +99,7 @@ def clients(values, head):
         gives = set() if keys["allowlist"] is None else {"allowlist"}
         if gives:
             allowlists.setdefault(name, keys["allowlist"])
-        if name not in found.vaults and _is_vault(values, name, keys):
+        if name not in found.vaults and _is_vault(name, keys):
             found.vaults.append(name)
             gives.add("vault")
         netvm = _netvm(found, name, keys)
@@ -145,11 +145,11 @@ def _qube(name, keys, gives):
     return LayoutQube(name=name, gives=gives, **of_it)
 
 
-def _is_vault(values, name, keys):
+def _is_vault(name, keys):
+    """A netvm alone makes a preset's vault no other qube: a slip would put it online (R09)."""
     if keys["vault"] is not None:
         return keys["vault"]
-    elsewhere = keys["netvm"] or keys["firewall"] or name in values["routes"]["qubes"]
-    return PRESETS.get(name, {}).get("vault", False) and not elsewhere
+    return PRESETS.get(name, {}).get("vault", False)
 
 
 def _said_twice(values, name, keys):
@@ -171,9 +171,12 @@ def _said_twice(values, name, keys):
 
 def _at_odds(values, name, keys):
     at, listed = (_TOP, "layout", name), name in values["allowlists"]
-    vault = keys["vault"] or name in values["vaults"]
+    vault = _is_vault(name, keys) or name in values["vaults"]
     if vault and keys["netvm"] not in (None, "none"):
-        return [Problem((*at, "netvm"), "a vault has no netvm", "Remove it, or the vault.")]
+        fix = "Remove it, or the vault."
+        if keys["vault"] is None and name not in values["vaults"]:
+            fix = f"Remove it, or write layout.{name}.vault: false."
+        return [Problem((*at, "netvm"), "a vault has no netvm", fix)]
     if not keys["firewall"]:
         return []
     path = (*at, "firewall")

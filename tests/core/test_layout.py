@@ -93,7 +93,10 @@ def test_every_value_is_the_users_to_choose():
     ("more", "expected"),
     [
         ({"routes": {"qubes": {"work": "sys-dns"}}}, {"routes": {"work": "sys-dns"}}),
-        ({"routes": {"qubes": {"vault": "sys-dns"}}}, {"vaults": ()}),
+        (
+            {"routes": {"qubes": {"vault": "none"}}},
+            {"routes": {"vault": "none"}, "vaults": ("vault",)},
+        ),
         ({"vaults": ["work", "vault"]}, {"vaults": ("work", "vault"), "routes": {}}),
     ],
 )
@@ -164,6 +167,12 @@ WRONG = {
         "layout.work.firewall",
     ),
     "vault online": ({"work": {"vault": True, "netvm": "sys-dns"}}, {}, "layout.work.netvm"),
+    "canonical vault online": ({"vault": {"netvm": "default"}}, {}, "layout.vault.netvm"),
+    "canonical vault routed": (
+        {"vault": {}},
+        {"routes": {"qubes": {"vault": "sys-firewall"}}},
+        "routes.qubes.vault",
+    ),
     "vault with a list": ({"vault": {"allowlist": BANK}}, {}, "layout.vault.allowlist"),
     "firewall offline": (
         {"banking": {"firewall": "fw", "netvm": "none"}},
@@ -228,6 +237,14 @@ def test_a_fix_says_what_to_write():
     assert fixes["bankin"] == "Did you mean 'banking'? Else add it, as in pillar.example."
     assert fixes["mail"] == "Add it, as in pillar.example."
     assert fixes["bank"] == "Write layout.bank.netvm: default, or a name."
+    online = [
+        pillar(layout={"vault": {"netvm": "default"}}),
+        pillar(layout={"vault": {}}, routes={"qubes": {"vault": "sys-dns"}}),
+    ]
+    assert [qubes_vpn_model.read(each)[1][0].fix for each in online] == [
+        "Remove it, or write layout.vault.vault: false.",
+        "Write none, or layout.vault.vault: false.",
+    ]
 
 
 def test_a_layout_leads_nobody_past_the_vpn():
