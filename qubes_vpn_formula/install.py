@@ -104,10 +104,11 @@ def _install(bundle):
     if _COMMAND in known and not command:
         gone.append(_COMMAND)
         _take_command(known)
-    for name, data in pillar.items():
-        _pillar(name, data, known, new, told)
+    other = sum(_pillar(name, data, known, new, told) for name, data in pillar.items())
     _write_known({name: new.get(name) or known[name] for name in known | new if name not in gone})
     print(f"/srv/salt: {len(wanted)} files, {changed} of them new, {removed} old ones removed.")
+    if pillar:
+        print(f"/srv/pillar: {len(pillar)} files, {other} of them new.")
     _sync(told)
     for line in told:
         print(line, file=sys.stderr)
@@ -269,17 +270,18 @@ def _keep(name, there, told):
 
 
 def _pillar(name, data, known, new, told):
-    """Writes a file of the pillar, unless somebody has changed the one that is there."""
+    """Writes a file of the pillar, unless somebody has changed it; whether it was another."""
     path = _SRV / name
-    there = path.read_bytes() if path.exists() else data
-    if there == data or _sum(there) in known.get(name, ()):
+    there = path.read_bytes() if path.exists() else None
+    if there in (None, data) or _sum(there) in known.get(name, ()):
         _write(path, data, 0o600)
-        return
+        return there != data
     beside = _beside(path)
     _look(beside)
     _write(beside, data, 0o600)
     new[name] |= known.get(name, set())
     told.append(f"{path} was changed here, or not by a bundle, and stays. The new one is {beside}")
+    return False
 
 
 def _write(path, data, mode):

@@ -119,10 +119,13 @@ class TestPillar:
         return tmp_path / "later.tar", DATA + text
 
     def test_a_newer_one_takes_the_place_of_ours(self, dom0, made, tmp_path, pillar):
-        dom0.install(made)
+        said = [dom0.install(made).stdout for _ in range(2)]
         later, text = self.later(tmp_path, pillar)
-        assert dom0.install(later).returncode == 0
+        done = dom0.install(later)
+        assert done.returncode == 0
         assert (dom0.folder / PILLAR).read_text() == text
+        told = [out.splitlines()[1] for out in (*said, done.stdout)]
+        assert told == [f"/srv/pillar: 2 files, {number} of them new." for number in (2, 0, 1)]
 
     def test_one_that_was_changed_in_dom0_stays(self, dom0, made, tmp_path, pillar):
         dom0.install(made)
@@ -135,6 +138,7 @@ class TestPillar:
                 "/srv/pillar/qubes_vpn/init.sls was changed here, or not by a bundle, and stays"
                 in done.stderr
             )
+            assert "/srv/pillar: 2 files, 0 of them new." in done.stdout
             assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text + "# mine\n"
             assert (dom0.folder / f"{PILLAR}.new").read_text() == text
         # Once taken over, it is ours again.
@@ -149,7 +153,8 @@ class TestPillar:
 
     def test_a_bundle_without_one_leaves_it(self, dom0, made, tmp_path, pillar):
         dom0.install(made)
-        assert dom0.install(ours(tmp_path)).returncode == 0
+        done = dom0.install(ours(tmp_path))
+        assert (done.returncode, "/srv/pillar" in done.stdout) == (0, False)
         assert (dom0.folder / PILLAR).read_text() == DATA + pillar.text
         later, text = self.later(tmp_path, pillar)
         assert dom0.install(later).returncode == 0
