@@ -43,7 +43,7 @@ def named(machine, changes, name, qubes, templates, netvms, dispvms):
     for qube, role in qubes.items():
         if problem := _ROLES[role](machine, qube):
             problems.append(problem)
-        elif qube in netvms and machine.value(qube, "provides_network") is not True:
+        elif qube in netvms and machine.klass(qube) and _carries_nobody(machine, qube):
             problems.append(no_network(qube))
         elif problem := _other_role(machine, qube, role):
             problems.append(problem)
@@ -57,6 +57,10 @@ def named(machine, changes, name, qubes, templates, netvms, dispvms):
     ]
     if problems:
         raise Refused("\n".join(dict.fromkeys(problems)))
+
+
+def _carries_nobody(machine, name):
+    return machine.value(name, "provides_network") is not True
 
 
 def wrong_class(machine, name, wanted, is_tunnel=False):
@@ -87,6 +91,11 @@ def _gateway(machine, name):
 
 def _netvm(machine, name):
     return _there(machine, name, "Create it, or route nobody to it.")
+
+
+def _optional_netvm(machine, name):
+    """Where there is none, its clients have another one."""
+    return _netvm(machine, name) if machine.klass(name) else None
 
 
 def _server(machine, name):
@@ -121,7 +130,7 @@ def _made_before(machine, name):
 def _service_made_before(machine, name):
     if problem := _made_before(machine, name):
         return problem
-    if machine.value(name, "provides_network") is not True:
+    if _carries_nobody(machine, name):
         return f"'{name}' is not ready yet: qubes.network.sys-vpn sees to it. Run that first."
     return None
 
@@ -225,6 +234,7 @@ _ROLES = {
     "uplink": _uplink,
     "gateway": _gateway,
     "netvm": _netvm,
+    "optional netvm": _optional_netvm,
     "tunnel": _tunnel,
     "disposable": _disposable,
     "home": _appvm,

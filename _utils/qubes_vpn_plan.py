@@ -143,6 +143,7 @@ def _names(model, routes):
     for name in (*model.updates.values(), model.clock):
         if name not in ("keep", "none") and name not in model.layout:
             qubes.setdefault(name, "server")
+    outside = _with_optional(model, qubes, outside, model.otherwise)
     return _named_first(qubes, templates, outside, _dispvms(model))
 
 
@@ -155,6 +156,7 @@ def _names_of_layout(model):
     outside = sorted(netvms - {"none", *model.services})
     qubes |= dict.fromkeys(sorted(netvms & {*model.services}), "service made before")
     qubes |= dict.fromkeys(outside, "netvm")
+    outside = _with_optional(model, qubes, outside, {*model.layout} & {*model.otherwise})
     templates = {name: each.template for name, each in model.layout.items() if each.template}
     made = {*templates.values()} & {*model.templates}
     qubes |= dict.fromkeys(sorted(made), "template made before")
@@ -163,6 +165,14 @@ def _names_of_layout(model):
     if model.default_dispvm in model.layout:
         dispvms |= _dispvms(model)
     return _named_first(qubes, templates, outside, dispvms)
+
+
+def _with_optional(model, qubes, netvms, clients):
+    """*netvms*, and those that *clients* hang on only where there are such; all in *qubes* too."""
+    optional = sorted({model.routes[name] for name in clients} - {*netvms})
+    for name in optional:
+        qubes.setdefault(name, "optional netvm")
+    return [*netvms, *optional]
 
 
 def _dispvms(model):

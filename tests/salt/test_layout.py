@@ -236,14 +236,32 @@ def test_a_netvm_that_would_not_hold_the_list_is_refused(states, embedded):
     assert netvms(embedded.snapshot())["banking"] is None
 
 
-def stopped_first(states, embedded, pillar) -> list[str]:
-    """The problems by which a dry qubes.layout and a real one stop alike, writing nothing."""
+def stopped_first(states, embedded, pillar, part="layout") -> list[str]:
+    """The problems by which a dry run of *part* and a real one stop alike, writing nothing."""
     before = embedded.snapshot()
-    answers = [states.run(pillar, "layout", test=test) for test in (True, False)]
+    answers = [states.run(pillar, part, test=test) for test in (True, False)]
     assert list(answers[0].items()) == list(answers[1].items())
     assert list(answers[0]) == ["the qubes that the pillar names"]
     assert embedded.snapshot() == before
     return refused(answers[0])[0].splitlines()
+
+
+def test_a_gateway_that_carries_nobody_is_refused_first(states, embedded):
+    """R06, R10, R69. It is there, and what goes through it if it is there would not."""
+    refusal = [
+        "'sys-whonix' provides no network. Make it a service qube in the pillar, or set 'qvm-prefs "
+        "sys-whonix provides_network true' if it is one."
+    ]
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    assert stopped_first(states, embedded, CANONICAL, "network") == refusal
+    embedded.call("sys-whonix", "admin.vm.Remove")
+    assert refused(states.run(CANONICAL)) == []
+    embedded.call("dom0", "admin.vm.Create.AppVM", "", b"name=sys-whonix label=black")
+    assert stopped_first(states, embedded, CANONICAL) == refusal
+    updates = {**CANONICAL, "updates": {"templates": "sys-whonix"}}
+    embedded.call("sys-whonix", "admin.vm.Remove")
+    (missing,) = stopped_first(states, embedded, updates, "network")
+    assert missing.startswith("there is no qube 'sys-whonix'.")
 
 
 def test_in_what_a_new_qube_opens_things(states, embedded):
