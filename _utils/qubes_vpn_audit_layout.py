@@ -73,6 +73,15 @@ def _not_tor(flow):
             yield name, f"there is no {gateway}, so its way is {instead}: the VPN, not Tor"
 
 
+def _shared_firewall(flow):
+    view = flow.view
+    for name, qube in _qubes(view):
+        for client, netvm in sorted(view.wiring.items()):
+            its = {client, view.value(client, "template")}  # its disposables are of its kind
+            if qube.firewall and netvm == qube.firewall and name not in its:
+                yield client, f"it hangs on {netvm}, which is there for {name} alone"
+
+
 def _plain(value):
     return str(value).lower() if isinstance(value, bool) else value or "none"
 
@@ -125,5 +134,13 @@ RULES = (
         "The VPN provider knows whose line it is; Tor's relays would not.",
         "Install Whonix' gateway, and apply the pillar again; or write netvm: default.",
         _not_tor,
+    ),
+    Rule(
+        "A507",
+        "low",
+        "Somebody else hangs on a firewall qube that is there for one qube",
+        "Whoever takes it over from there has what enforces that qube's list, and its traffic.",
+        "qvm-prefs QUBE netvm NAME, another one; or route it there in the pillar.",
+        _shared_firewall,
     ),
 )

@@ -235,7 +235,7 @@ RULES = (
         "A207",
         "note",
         "A firewall list names a host",
-        "If one name does not resolve when the netvm reads the list, all traffic of the qube is blocked.",
+        "If one name does not resolve when the list is read, all traffic of the qube is blocked.",
         "Write addresses where they do not change.",
         _may_not_resolve,
     ),

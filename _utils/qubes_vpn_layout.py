@@ -32,6 +32,7 @@ class LayoutQube(NamedTuple):
     """A qube of the user's, created when it is missing (R10).  Memory in megabytes.
 
     default_dispvm: in what it opens links and files; None leaves it to dom0.
+    firewall: the firewall qube that nobody else hangs on, or None.
     gives: which of ``netvm``, ``vault`` and ``allowlist`` are said here, not in their own sections.
     """
 
@@ -42,6 +43,7 @@ class LayoutQube(NamedTuple):
     maxmem: int | None
     disposable_template: bool
     default_dispvm: str | None
+    firewall: str | None
     gives: frozenset
 
 

@@ -122,7 +122,31 @@ def clients(model):
     for qube, entries in model.allowlists.items():
         path = qubes_vpn_layout.place(model, "allowlist", qube)
         problems += _allowlist(model, path, qube, entries)
-    return problems + _whonix(model)
+    return [*problems, *_shared_firewalls(model), *_whonix(model)]
+
+
+def _shared_firewalls(model):
+    """Who hangs on a firewall qube that is for one qube of the layout alone."""
+    netvms = {
+        qubes_vpn_layout.place(model, "netvm", name): (name, netvm)
+        for name, netvm in model.routes.items()
+    }
+    for service in model.services.values():
+        path = (_TOP, f"{service.role}s", service.name, "upstream")
+        netvms[path] = (service.name, service.upstream)
+    netvms[_TOP, "routes", "default"] = (None, model.default)
+    netvms[_TOP, "disposables"] = (None, model.disposables)
+    owned = [qube.firewall for qube in model.layout.values() if qube.firewall]
+    owners = {
+        qube.firewall: name
+        for name, qube in model.layout.items()
+        if owned.count(qube.firewall) == 1 and qube.firewall not in model.chain  # told already
+    }
+    for path, (name, netvm) in netvms.items():
+        if name != owners.get(netvm, name):
+            what = f"'{netvm}' is there for {owners[netvm]} alone"
+            fix = f"Name another netvm; or write {netvm} under firewalls, and as netvm of each."
+            yield Problem(path, what, fix)
 
 
 def ways(model):

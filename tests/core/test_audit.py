@@ -214,6 +214,15 @@ SPOILT_WITH_PILLAR = {
         lambda p: p.update(whonix_gateway="tor-gw", whonix="unmanaged", layout={"comms": {}}),
         ["comms"],
     ),
+    "A507": (
+        lambda m: (
+            m.add("banking", netvm="fw", label="green")
+            .add("fw", netvm="sys-firewall", provides_network=True)
+            .set("work", "netvm", "fw")
+        ),
+        lambda p: p.update(layout={"banking": {"firewall": "fw", "allowlist": ["dns"]}}),
+        ["work"],
+    ),
     "A901": (
         lambda m: None,
         lambda p: p.update(audit={"exceptions": [_exception("A101", "work")]}),
@@ -358,15 +367,17 @@ def test_every_rule_has_its_machine_and_an_id_of_its_own():
         assert not rule.title.endswith(".")
 
 
-@pytest.mark.parametrize("rule", ["A502", "A503", "A504", "A505", "A506"])
+@pytest.mark.parametrize("rule", ["A502", "A503", "A504", "A505", "A506", "A507"])
 def test_a_layout_that_is_held_has_no_finding(rule):
     """R10, R11. The list in qubesd's order of words, and with a comment."""
     listed = "action=accept proto=tcp dst4=203.0.113.9/32 dstports=443-443 comment=x"
     machine = well().rules("work", listed, DROP).set("vault", "default_dispvm", None)
     machine.add("banking", label="green").add("comms", netvm="sys-whonix", label="purple")
+    machine.add("fw", netvm="sys-firewall", provides_network=True).set("work", "netvm", "fw")
 
     def change(pillar):
-        work = {"allowlist": ["203.0.113.9:443/tcp"]}
+        work = {"allowlist": ["203.0.113.9:443/tcp"], "firewall": "fw"}
+        del pillar["routes"]["qubes"]["work"]
         pillar["layout"] = {"work": work, "banking": {}, "comms": {}, "vault": {}}
 
     assert found(qubes_vpn_audit.audit(machine.data, model(change)), rule) == []

@@ -134,7 +134,7 @@ def test_the_list_may_stand_with_the_others():
 def test_what_is_there_is_named_before_what_is_not():
     """A machine without Whonix gets the VPN; one that must have it, by another key, is told so."""
     (first,) = [step for step in qubes_vpn_plan.plan(build("canonical")) if step.state == "named"]
-    assert "sys-whonix" not in first.args["qubes"]
+    assert first.args["qubes"]["sys-whonix"] == "optional netvm"
     both = build("canonical", routes={"qubes": {"mail": "sys-whonix"}})
     (first,) = [step for step in qubes_vpn_plan.plan(both) if step.state == "named"]
     assert first.args["qubes"]["sys-whonix"] == "netvm"
@@ -194,6 +194,31 @@ WRONG = {
         {name: {"firewall": "fw", "allowlist": BANK} for name in ("work", "banking")},
         {},
         "layout.banking.firewall",
+    ),
+    "firewall with a client": (
+        {"banking": {"firewall": "fw", "allowlist": BANK}},
+        {"routes": {"qubes": {"work": "fw"}}},
+        "routes.qubes.work",
+    ),
+    "firewall with a client of the layout": (
+        {"banking": {"firewall": "fw", "allowlist": BANK}, "work": {"netvm": "fw"}},
+        {},
+        "layout.work.netvm",
+    ),
+    "firewall with disposables": (
+        {"banking": {"firewall": "fw", "allowlist": BANK}},
+        {"disposables": "fw"},
+        "disposables",
+    ),
+    "firewall with a service": (
+        {"banking": {"firewall": "fw", "allowlist": BANK}},
+        {"firewalls": {"sys-firewall": {}, "other": {"upstream": "fw"}}},
+        "firewalls.other.upstream",
+    ),
+    "firewall of every new qube": (
+        {"banking": {"firewall": "fw", "allowlist": BANK, "netvm": "sys-firewall"}},
+        {"routes": {"default": "fw"}, "disposables": "sys-firewall"},
+        "routes.default",
     ),
     "no way out": ({"work": {}}, CUSTOM, "layout.work.netvm"),
     "no way out but Tor": ({"comms": {}}, CUSTOM, "layout.comms.netvm"),
