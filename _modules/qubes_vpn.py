@@ -549,12 +549,12 @@ def _set(service, profile):
     return f"qubes-vpn set PILLAR tunnels.{service.name}.profile {shlex.quote(profile)}"
 
 
-def bypass(do="show", minutes=None):
+def bypass(do="show", minutes=None, test=False):
     """Lets one disposable past the VPN for some minutes, for a hotel's portal; runs in dom0.
 
-    do: ``open``, ``close`` or ``show``, which also tells when there was one before.  minutes: at
-    most, and if left out, those of the pillar's ``bypass``.  It is ended by itself; see
-    /srv/salt/qubes/network/docs/bypass.md.  With ``test=True`` nothing is opened or closed.
+    do: ``open``, ``close`` or ``show``, which also tells when there was one before.  minutes: with
+    ``open``, at most, and if left out, those of the pillar's ``bypass``.  It is ended by itself;
+    see /srv/salt/qubes/network/docs/bypass.md.  test: nothing is opened or closed.
 
     CLI Example::
 
@@ -563,12 +563,14 @@ def bypass(do="show", minutes=None):
     """
     if do not in ("open", "close", "show"):
         raise CommandExecutionError(f"{do}: write open, close or show")
+    if minutes is not None and do != "open":
+        raise CommandExecutionError(f"minutes={minutes}: only with open")
     if not HAS_QUBESADMIN:
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
             record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
-            dry = bool(__opts__["test"]) or do == "show"
+            dry = bool(test or __opts__["test"]) or do == "show"
             machine = Machine(_connection(), dry=dry, record=record, root=__opts__["root_dir"])
             if do == "open":
                 return qubes_vpn_bypass.opened(machine, _model(), minutes, qubes_vpn_bypass.user())
@@ -579,7 +581,7 @@ def bypass(do="show", minutes=None):
                 return f"{done}: {', '.join(changes)}." if changes else "No bypass is open."
             open_now = qubes_vpn_bypass.standing(machine)
             __context__["retcode"] = int(bool(open_now))
-            return qubes_vpn_bypass.told(machine, machine.recorded())
+            return qubes_vpn_bypass.told(machine)
     except Refused as refused:
         raise CommandExecutionError(str(refused)) from None
 

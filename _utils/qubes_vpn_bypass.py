@@ -124,8 +124,11 @@ def standing(machine):
     ]
 
 
-def told(machine, lines):
-    """The same as text, and what the record has of earlier ones."""
+def told(machine):
+    """The same as text, and what the record has of earlier ones.
+
+    Raises :class:`qubes_vpn_machine.Refused` with the first half, where the record cannot be read.
+    """
     found = []
     for name, power, until in standing(machine):
         now = f"{name}: {power.lower()}, may go past the VPN {qubes_vpn_passing.words(until)}"
@@ -135,7 +138,11 @@ def told(machine, lines):
             now = f"{now}: it is being ended"
         found.append(now)
     found = found or ["No bypass is open."]
-    earlier = [e for e in qubes_vpn_record.events(lines) if e["event"] in (BYPASS_OPENED, CLOSED)]
+    try:
+        events = qubes_vpn_record.events(machine.recorded())
+    except Refused as refused:
+        raise Refused("\n".join([*found, f"Of earlier ones nobody knows: {refused}"])) from None
+    earlier = [event for event in events if event["event"] in (BYPASS_OPENED, CLOSED)]
     return "\n".join([*found, *map(qubes_vpn_record.told, earlier)])
 
 
@@ -275,13 +282,16 @@ def _close_again(machine, name, error):
         machine.forget_names()
         if machine.is_bypass(name):
             machine.kill(name)
-        _disarm()
-        _end_note(machine, name, "failure")
     except Exception as more:
         raise Refused(
             f"{error}. And {name} may still be open ({more}); it is ended when its time is over, "
             f"or now by: qvm-kill {name}"
         ) from error
+    _disarm()
+    try:
+        _end_note(machine, name, "failure")
+    except Refused as more:
+        raise Refused(f"{error}. {more}") from error
 
 
 def _tidy(machine, changes, but=()):
@@ -296,8 +306,8 @@ def _end_note(machine, name, by):
     machine.note_bypass(name, None)
     try:
         lines = qubes_vpn_record.read(machine.folder())  # it may have grown just now
-    except qubes_vpn_record.Unusable as unusable:
+        last = (qubes_vpn_record.events(lines, name) or [None])[-1]
+        if last is not None and last["event"] == BYPASS_OPENED:
+            machine.event(CLOSED, name, by)
+    except (qubes_vpn_record.Unusable, Refused) as unusable:
         raise Refused(f"{name} is closed, but that cannot be recorded: {unusable}") from unusable
-    last = (qubes_vpn_record.events(lines, name) or [None])[-1]
-    if last is not None and last["event"] == BYPASS_OPENED:
-        machine.event(CLOSED, name, by)

@@ -127,8 +127,12 @@ class Record:
 
     def event(self, what, of, by, **more):
         """*by*, a user of dom0 or a part of the formula, did *what* with *of*; see above."""
-        with self._words(), self._opened() as file:
-            _write(file, {"event": what, "of": of, "at": _now(), "by": by, **more})
+        try:
+            with self._opened() as file:
+                _write(file, {"event": what, "of": of, "at": _now(), "by": by, **more})
+        except OSError as error:  # what is told may have been done: nothing to be run again
+            why = f"{self.folder}/{NAME} cannot be written ({_reason(error)})"
+            raise Unusable(f"{why}. {_wanted(self.folder)}.") from error
 
     def _append(self, line):
         with self._words(), self._opened() as file:

@@ -72,8 +72,7 @@ class Dom0:
     def told(self):
         import qubes_vpn_bypass
 
-        machine = self.machine(dry=True)
-        return qubes_vpn_bypass.told(machine, machine.recorded())
+        return qubes_vpn_bypass.told(self.machine(dry=True))
 
     def unit(self):
         """What systemd was told, or None."""
@@ -556,6 +555,45 @@ def test_a_damaged_record_keeps_nobody_open(dom0, embedded, more):
     assert (dom0.qube(), dom0.unit()) == (None, None)
 
 
+def test_a_damaged_record_hides_nothing_that_is_open(dom0):
+    """R67."""
+    import qubes_vpn_machine
+
+    dom0.open()
+    with (dom0.record / "record.jsonl").open("a") as file:
+        file.write("rubbish\n")
+    with pytest.raises(qubes_vpn_machine.Refused) as refused:
+        dom0.told()
+    first, second = str(refused.value).splitlines()
+    assert first.startswith(f"{NAME}: running, may go past the VPN until ")
+    assert second.startswith("Of earlier ones nobody knows: ")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_what_is_closed_and_cannot_be_recorded_is_told_as_closed(dom0, monkeypatch, is_open):
+    """By the user, or because it did not open: dom0's disk is full."""
+    import qubes_vpn_machine
+
+    write = qubes_vpn_record._write
+
+    def full(file, line):
+        if line.get("event") == CLOSED:
+            raise OSError(28, os.strerror(28))
+        write(file, line)
+
+    monkeypatch.setattr(qubes_vpn_record, "_write", full)
+    if is_open:
+        dom0.open()
+    else:
+        dom0.broken("systemd-run")
+    with pytest.raises(qubes_vpn_machine.Refused) as refused:
+        (dom0.close if is_open else dom0.open)()
+    said = str(refused.value)
+    assert f"{NAME} is closed, but that cannot be recorded: {dom0.record}/record.jsonl" in said
+    assert not re.search("may still be open|nothing is replaced|run this again", said)
+    assert (dom0.qube(), dom0.unit(), dom0.notes()) == (None, None, [])
+
+
 # --- disturbed
 
 
@@ -761,7 +799,10 @@ def test_the_timer_does_not_end_another_qube_of_that_name(dom0, embedded):
 
 def test_it_is_opened_told_in_red_and_closed_from_dom0(dom0, salt_call, tmp_path, capsys):
     """R67."""
-    done = salt_call("qubes_vpn.bypass", "open", "minutes=5", pillar=PILLAR)
+    dry = salt_call("qubes_vpn.bypass", "open", "minutes=5", "test=True", pillar=PILLAR)
+    assert (dry.returncode, dom0.qube()) == (0, None)
+    assert dry.data.startswith(f"Would let {NAME} past the VPN for 5 minutes: ")
+    done = salt_call("qubes_vpn.bypass", "open", "minutes=5")
     assert done.returncode == 0, done
     first = dom0.told().splitlines()[0]
     assert re.fullmatch(rf"{NAME}: running, may go past the VPN until (\S+ )?\d\d:\d\d", first)
@@ -778,6 +819,12 @@ def test_it_is_opened_told_in_red_and_closed_from_dom0(dom0, salt_call, tmp_path
     assert main(["graph", "--inventory", str(inventory)]) == 0
     # It is red: test_graph.py.
     assert f"{NAME}  in clear, bypass {until}\n" in capsys.readouterr().out
+    dry = salt_call("qubes_vpn.bypass", "close", "test=True")
+    assert (dry.returncode, dry.data) == (0, f"Would be closed: {NAME}.")
+    assert dom0.qube()["power"] == "Running"
+    odd = salt_call("qubes_vpn.bypass", "close", "minutes=5")
+    assert (odd.returncode, dom0.qube()["power"]) == (1, "Running")
+    assert "minutes=5: only with open" in odd.stderr
     closed = salt_call("qubes_vpn.bypass", "close")
     assert (closed.returncode, closed.data) == (0, f"Closed: {NAME}.")
     refused = salt_call("qubes_vpn.bypass", "open", "minutes=16")
