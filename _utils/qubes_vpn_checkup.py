@@ -86,14 +86,21 @@ def switch(app, name, service, argument=""):
     Raises :class:`NoAnswer`, also when the qube says that it was not done: :class:`Unsure` unless
     the tunnel is as it was.
     """
-    service = f"{service}+{argument}" if argument else service
-    done = _asked(app, name, service, qubes_vpn_told.DONE, _SWITCH)
+    asked = f"{service}+{argument}" if argument else service
+    done = _asked(app, name, asked, qubes_vpn_told.DONE, _SWITCH)
     if not done["done"]:
         why = _WHY.get(done["why"], "it does not say why")
         kind = NoAnswer if done["why"] in qubes_vpn_told.UNTOUCHED else Unsure
         raise kind(
             f"{name}: not done: {why}. The tunnel is {done['state']}. What is wrong, and what to "
             "do about it: sudo qubesctl qubes_vpn.doctor"
+        )
+    wanted = "down" if service == "Disconnect" else "up"
+    if done["state"] != wanted or argument not in ("", done["profile"]):
+        now = "with another profile" if done["state"] == wanted else done["state"]
+        raise Unsure(
+            f"{name}: done, it says, but the tunnel is {now} by now. Look again: sudo qubesctl "
+            "qubes_vpn.status"
         )
     return done
 

@@ -9,6 +9,7 @@ nothing is written.
 
 import contextlib
 import copy
+import fcntl
 import logging
 import os
 import stat
@@ -55,6 +56,7 @@ class Edit:
         part = f".{name}.part"
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # else another one's part may be put in place
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(part, dir_fd=folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,33 @@ class TestPlaces:
             edit.write()
         assert {path.name: path.lstat().st_ino for path in pillar.folder.iterdir()} == before
 
+    def test_two_at_once(self, pillar, monkeypatch):
+        """None puts in place what the other has half written."""
+        edit, other = pillar.edit(), pillar.edit(profile="wg-no.conf")
+        like, is_first_done, refused = pillar.lasting._like, threading.Event(), []
+
+        def write():
+            with pytest.raises(pillar.lasting.NotLasting) as why:
+                other.write()
+            refused.append(str(why.value))
+
+        second = threading.Thread(target=write)
+
+        def late(*arguments):
+            if second.ident is None:
+                second.start()
+                second.join(0.3)
+            else:
+                is_first_done.wait(30)
+            like(*arguments)
+
+        monkeypatch.setattr(pillar.lasting, "_like", late)
+        edit.write()
+        is_first_done.set()
+        second.join(30)
+        assert pillar.path.read_text() == LASTS
+        assert refused == [f"{pillar.path} was changed in between"]
+
     @pytest.mark.parametrize("call", ["fchmod", "replace"])
     def test_killed_or_failing_in_the_middle(self, pillar, monkeypatch, call):
         """The file is the old one, whole; what a kill leaves is no pillar, and goes."""
@@ -350,9 +378,12 @@ class Dom0:
         with pytest.raises(CommandExecutionError, match=match):
             self.do(**more)
 
+    def opts(self):
+        return self._loaders.opts
+
     def events(self):
         read = pytest.importorskip("qubes_vpn_record").read
-        lines = read(self._loaders.opts["qubes_vpn_folder"])
+        lines = read(self.opts()["qubes_vpn_folder"])
         events = [line for line in lines if "event" in line]
         return [{k: v for k, v in each.items() if k not in ("at", "by")} for each in events]
 
@@ -461,6 +492,22 @@ class TestSwitch:
         (event,) = applied.events()
         assert (event["event"], event["answer"]) == ("asked to switch", "not that it is done")
 
+    @pytest.mark.parametrize(
+        ("answer", "now"),
+        [
+            ({"state": "down"}, "down"),
+            ({"state": "unknown", "profile": None}, "unknown"),
+            ({"profile": FORMER}, "with another profile"),
+        ],
+    )
+    def test_what_is_done_and_not_so_is_not_written(self, applied, answer, now):
+        """It fell again at once, somebody else was quicker, or the qube lies."""
+        applied.answers(True, **answer)
+        applied.refused(f"done, it says, but the tunnel is {now} by now", lasting=True)
+        assert applied.path.read_text() == TEXT
+        (event,) = applied.events()
+        assert (event["event"], event["answer"]) == ("asked to switch", "not that it is done")
+
     def test_a_pillar_that_cannot_be_written_then(self, applied):
         applied.answers(f"echo >>{applied.path}; echo '{json.dumps(DONE)}'")
         told, good = applied.do(lasting=True)
@@ -517,6 +564,23 @@ class TestRecord:
         dom0.answers(answer)
         dom0.refused("sys-vpn: ")
         assert [each["answer"] for each in dom0.events()] == noted
+
+    def test_a_full_disk(self, dom0, monkeypatch):
+        """The switch is told, and that it is not on record; not that nothing was done."""
+        record = pytest.importorskip("qubes_vpn_record")
+
+        def full(*_):
+            raise OSError(28, os.strerror(28))
+
+        monkeypatch.setattr(record, "_write", full)
+        dom0.answers(True)
+        told, _ = dom0.do()
+        folder = dom0.opts()["qubes_vpn_folder"]
+        assert told.startswith(
+            "The tunnel of sys-vpn is up with wg-de.conf. Who did it is not recorded: "
+            f"{folder}/record.jsonl cannot be written (No space left on device). "
+        )
+        assert "run this again" not in told
 
     def test_nobody_waited(self, dom0, monkeypatch):
         def interrupt(*_):

@@ -214,7 +214,8 @@ def test_nobody_is_started_to_be_asked(qubes, salt_call, embedded):
 def test_connect_disconnect_and_switch(qubes, salt_call, embedded):
     qubes.answer("sys-vpn", "Connect", DONE)
     qubes.answer("sys-vpn", "Disconnect", {**DONE, "state": "down"})
-    qubes.answer("sys-vpn", f"Switch+{qubes_vpn_told.profile_id('wg-de.conf')}", DONE)
+    other = qubes_vpn_told.profile_id("wg-de.conf")
+    qubes.answer("sys-vpn", f"Switch+{other}", {**DONE, "profile": other})
     assert salt_call("qubes_vpn.connect").data == "The tunnel of sys-vpn is up."
     assert salt_call("qubes_vpn.disconnect", "sys-vpn").data == (
         "The tunnel of sys-vpn is down; who is behind it is offline."
@@ -224,7 +225,7 @@ def test_connect_disconnect_and_switch(qubes, salt_call, embedded):
     assert [line.split()[1] for line in qubes.asked()] == [
         "qubes-vpn.Connect",
         "qubes-vpn.Disconnect",
-        f"qubes-vpn.Switch+{qubes_vpn_told.profile_id('wg-de.conf')}",
+        f"qubes-vpn.Switch+{other}",
     ]
 
     failed = salt_call("qubes_vpn.switch", "sys-vpn", "other.conf")
