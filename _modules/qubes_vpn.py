@@ -481,7 +481,8 @@ def switch(name, profile, lasting=False, test=False):
         qubesctl qubes_vpn.switch sys-vpn wg-de.conf lasting=True test=True
     """
     model = _model()
-    service, known = model.services.get(name), _profiles(model, name)
+    _expect_tunnel(model, name)
+    service, known = model.services[name], _profiles(model, name)
     if profile not in known:
         names = ", ".join(known) or "none"
         what = f"{profile} is no profile of {name} in the pillar, which has: {names}"
@@ -610,12 +611,10 @@ def _switch(name, service, done, dry, profile=None, **more):
 
     dry: nothing is done.  more: for the record.
     """
-    tunnels = _model().tunnels()
-    if name is None and len(tunnels) == 1:
-        name = tunnels[0]
-    if name not in tunnels:
-        what = f"{name} is no tunnel of the pillar" if name else "name a tunnel"
-        raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
+    model = _model()
+    if name is None and len(model.tunnels()) == 1:
+        name = model.tunnels()[0]
+    _expect_tunnel(model, name)
     if not HAS_QUBESADMIN:
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     if dry or __opts__["test"]:
@@ -641,10 +640,17 @@ def _switch(name, service, done, dry, profile=None, **more):
         _noted(asked, name, **more, answer="not waited for")
         raise
     if told["former"]:
-        known = {qubes_vpn_told.profile_id(each): each for each in _profiles(_model(), name)}
+        known = {qubes_vpn_told.profile_id(each): each for each in _profiles(model, name)}
         more["former"] = known.get(told["former"], told["former"])
     words = {"Connect": "connected", "Disconnect": "disconnected", "Switch": "switched"}
     return f"The tunnel of {name} {done}." + _noted(words[service], name, **more)
+
+
+def _expect_tunnel(model, name):
+    tunnels = model.tunnels()
+    if name not in tunnels:
+        what = f"{name} is no tunnel of the pillar" if name else "name a tunnel"
+        raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
 
 
 def _noted(event, name, **more):
@@ -659,8 +665,8 @@ def _noted(event, name, **more):
 
 def _profiles(model, name):
     """The names of the pillar's profiles of a tunnel, the active one first."""
-    service = model.services.get(name)
-    return [each for each in (service.profile, *service.profiles) if each] if service else []
+    service = model.services[name]
+    return [each for each in (service.profile, *service.profiles) if each]
 
 
 def _looked_at(machine, last, plan_too=True):

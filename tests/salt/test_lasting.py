@@ -469,6 +469,13 @@ class TestSwitch:
         )
         assert (applied.asked(), applied.events()) == ([], [])
 
+    @pytest.mark.parametrize("name", ["sys-vpm", {"sys-vpn": None}, None])
+    def test_what_is_no_tunnel(self, applied, name):
+        """Nobody is told to give it profiles."""
+        with pytest.raises(CommandExecutionError, match=r"(no|a) tunnel.*: sys-vpn$"):
+            applied.do("switch", name, "wg-de.conf")
+        assert applied.asked() == []
+
     def test_endpoints_that_are_not_applied(self, applied):
         """The qube compares with what was applied; the next run would with the pillar."""
         applied.answers(True)
