@@ -4,6 +4,9 @@
 None is removed: a VPN qube holds a login, and its owner may want it back.  Its firewall list, its
 services and its netvm stay, so it is as closed as it was.  What a run set to start with the machine
 is set not to: it would log in at each boot, for nobody.
+
+Which ones were ours the record says: to ask every netvm for its features costs a call for each, in
+each run (R94).  They are asked where the record has made nobody; the audit (A603) asks always.
 """
 
 import qubes_vpn_record
@@ -26,7 +29,7 @@ def tell(machine, changes, known):
     written = qubes_vpn_record.written(lines)
     carrying = {*machine.wiring().values()}
     for name in machine.names():
-        if name in known or not _is_service(machine, name, made):
+        if name in known or not _is_service(machine, name, made, written):
             continue
         line = written.get(("property", name, "autostart"), {})
         ours = line.get("new") is True and line.get("uuid") == machine.value(name, "uuid")
@@ -46,17 +49,21 @@ def tell(machine, changes, known):
             )
 
 
-def _is_service(machine, name, made):
-    """Whether it is one of ours: by its service, or because a run made it to carry others."""
+def _is_service(machine, name, made, written):
+    """Whether it is one of ours: a run made it to carry others, or set its service."""
     if machine.klass(name) not in ("AppVM", "DispVM"):
         return False
     # These are read at once for every qube; a feature is a call for each.
     carries = machine.value(name, "provides_network") is True
     if not carries and machine.value(name, "template_for_dispvms") is not True:
         return False
-    if carries and (name, machine.value(name, "uuid")) in made:
+    uuid = machine.value(name, "uuid")
+    if carries and (name, uuid) in made:
         return True
-    return any(_has(machine, name, flag) for flag in _FLAGS)
+    if not made or (name, uuid) in made:
+        return any(_has(machine, name, flag) for flag in _FLAGS)
+    flags = (written.get(("feature", name, flag), {}) for flag in _FLAGS)
+    return any(line.get("new") == "1" and line.get("uuid") == uuid for line in flags)
 
 
 def _has(machine, name, flag):

@@ -37,9 +37,19 @@ def no_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def at(topology, folder):
-    """A machine with this topology, whose run is recorded in the folder."""
+_NEW = b"name=%b label=red"
+
+
+def at(topology, folder, there=None):
+    """A machine with this topology, whose run is recorded in the folder.
+
+    there: the name of a netvm that somebody has made before.
+    """
     found, wanted = machine(), document(topology)
+    if there:
+        found.qubes.call("dom0", "admin.vm.Create.AppVM", "debian-13-xfce", _NEW % there.encode())
+        for key, value in (("provides_network", b"True"), ("netvm", b"")):
+            found.qubes.call(there, "admin.vm.property.Set", key, value)
     oracle.described(found.qubes.state, found.truth, wanted["tunnels"])
     assert refused(run(found, plan(topology), record=Record(folder))) == []
     return found
@@ -250,12 +260,13 @@ def test_who_is_in_tor_at_both_ends_is_in_it_all_the_way():
     assert "work" in " ".join(told)
 
 
+@pytest.mark.parametrize("adopted", [False, True])
 @pytest.mark.parametrize("pair", [("multihop", "simple"), ("dns", "tor-over-vpn")], ids=" to ".join)
-def test_what_is_left_over_stays_closed_and_is_told(pair):
+def test_what_is_left_over_stays_closed_and_is_told(pair, adopted):
     """R12, R88. A VPN qube's list, a resolver's service; and it does not start by itself."""
     one, two = pair
     with tempfile.TemporaryDirectory() as folder:
-        world = at(one, folder)
+        world = at(one, folder, {"multihop": "sys-vpn-2", "dns": "sys-dns"}[one] * adopted)
         qubes = world.qubes.state["qubes"]
         old, new = ({*d["tunnels"], *d["resolvers"]} for d in map(document, pair))
         left = old - new
