@@ -27,12 +27,16 @@ def tell(machine, changes, known):
         lines = []  # that is told by the step that needs it
     made = {(line["made"], line["uuid"]) for line in lines if "made" in line}
     written = qubes_vpn_record.written(lines)
+    noted = {line["of"] for line in lines if line.get("key") == "autostart"}
     carrying = {*machine.wiring().values()}
     for name in machine.names():
         if name in known or not _is_service(machine, name, made, written):
             continue
         line = written.get(("property", name, "autostart"), {})
-        ours = line.get("new") is True and line.get("uuid") == machine.value(name, "uuid")
+        uuid = machine.value(name, "uuid")
+        ours = line.get("new") is True and line.get("uuid") == uuid
+        # A firewall qube has it from when it was made, which is one line.
+        ours = ours or ((name, uuid) in made and name not in noted)
         if ours and machine.value(name, "autostart") is True:
             off = {}
             machine.set(name, {"autostart": False}, off)

@@ -283,18 +283,23 @@ def test_what_is_left_over_stays_closed_and_is_told(pair, adopted):
     assert [step for step in again if step.changes] == []
 
 
-def test_an_autostart_that_the_user_set_stays():
-    """R88. What is left over is not ours to change where somebody chose it."""
+@pytest.mark.parametrize(
+    ("one", "two", "name"),
+    [("multihop", "simple", "sys-vpn-2"), ("sandwich", "dns", "sys-firewall-uplink")],
+)
+def test_an_autostart_that_the_user_set_stays(one, two, name):
+    """R88. What is left over starts with the machine where somebody chose it, and only there."""
     with tempfile.TemporaryDirectory() as folder:
-        world = at("multihop", folder)
-        switched(world, "simple", Record(folder))
-        properties = world.qubes.state["qubes"]["sys-vpn-2"]["properties"]
+        world = at(one, folder)
+        properties = world.qubes.state["qubes"][name]["properties"]
+        assert properties["autostart"] is True
+        switched(world, two, Record(folder))
         assert properties["autostart"] is False
-        world.qubes.call("sys-vpn-2", "admin.vm.property.Set", "autostart", b"True")
-        done = run(world, plan("simple"), record=Record(folder))
+        world.qubes.call(name, "admin.vm.property.Set", "autostart", b"True")
+        done = run(world, plan(two), record=Record(folder))
         assert properties["autostart"] is True
         told = " ".join(remark for step in done for remark in step.remarks)
-        assert "It starts with the machine (qvm-prefs sys-vpn-2 autostart false)." in told
+        assert f"It starts with the machine (qvm-prefs {name} autostart false)." in told
 
 
 def test_a_restart_that_was_killed_is_made_again_and_its_note_removed_once():
