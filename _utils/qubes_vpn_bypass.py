@@ -277,6 +277,7 @@ def _python():
 
 def _close_again(machine, name, error):
     """What did not open is closed, whatever it was; else it is ended when its time is over."""
+    why = str(error) or "it was ended half way"  # such as by Ctrl-C
     try:
         machine.ask_anew([name, "dom0"])
         machine.forget_names()
@@ -284,14 +285,14 @@ def _close_again(machine, name, error):
             machine.kill(name)
     except Exception as more:
         raise Refused(
-            f"{error}. And {name} may still be open ({more}); it is ended when its time is over, "
+            f"{why}. And {name} may still be open ({more}); it is ended when its time is over, "
             f"or now by: qvm-kill {name}"
         ) from error
     _disarm()
     try:
         _end_note(machine, name, "failure")
     except Refused as more:
-        raise Refused(f"{error}. {more}") from error
+        raise Refused(f"{why}. {more}") from error
 
 
 def _tidy(machine, changes, but=()):

@@ -569,9 +569,10 @@ def test_a_damaged_record_hides_nothing_that_is_open(dom0):
     assert second.startswith("Of earlier ones nobody knows: ")
 
 
-@pytest.mark.parametrize("is_open", [True, False])
-def test_what_is_closed_and_cannot_be_recorded_is_told_as_closed(dom0, monkeypatch, is_open):
+@pytest.mark.parametrize("why", ["", "systemd would not end it", "it was ended half way"])
+def test_what_is_closed_and_cannot_be_recorded_is_told_as_closed(dom0, monkeypatch, why):
     """By the user, or because it did not open: dom0's disk is full."""
+    import qubes_vpn_bypass
     import qubes_vpn_machine
 
     write = qubes_vpn_record._write
@@ -582,19 +583,26 @@ def test_what_is_closed_and_cannot_be_recorded_is_told_as_closed(dom0, monkeypat
         write(file, line)
 
     monkeypatch.setattr(qubes_vpn_record, "_write", full)
-    if is_open:
+    if not why:
         dom0.open()
-    else:
+    elif "systemd" in why:
         dom0.broken("systemd-run")
+    else:
+        monkeypatch.setattr(qubes_vpn_bypass, "_make", interrupted)
     with pytest.raises(qubes_vpn_machine.Refused) as refused:
-        (dom0.close if is_open else dom0.open)()
+        (dom0.open if why else dom0.close)()
     said = str(refused.value)
+    assert said.startswith(why or NAME)
     assert f"{NAME} is closed, but that cannot be recorded: {dom0.record}/record.jsonl" in said
     assert not re.search("may still be open|nothing is replaced|run this again", said)
     assert (dom0.qube(), dom0.unit(), dom0.notes()) == (None, None, [])
 
 
 # --- disturbed
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def left_open(state, is_armed):
