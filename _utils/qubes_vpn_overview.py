@@ -23,6 +23,7 @@ def data(subject, report, differing):
     return {
         "chains": chains,
         "chains_in_clear": [chain for chain in chains if _in_clear(subject, chain)],
+        "outside_vpn": sorted(model.outside_vpn),
         "tor": _tor(subject),
         "bypasses": qubes_vpn_inventory.bypasses(inventory),
         "default_netvm": inventory["globals"].get("default_netvm"),
@@ -39,10 +40,9 @@ def data(subject, report, differing):
 
 def text(found):
     """The same as lines for a screen."""
-    clear = found["chains_in_clear"]
     bypasses = found["bypasses"].items()
     lines = [f"PAST THE VPN: {name}, by a bypass {until}" for name, until in bypasses]
-    lines += [" -> ".join(chain) + "  IN CLEAR" * (chain in clear) for chain in found["chains"]]
+    lines += [" -> ".join(chain) + _clear(found, chain) for chain in found["chains"]]
     lines += [_tor_line(name, tor) for name, tor in found["tor"].items()]
     for name, tunnel in found["tunnels"].items():
         lines += ["", f"{name}  {_tunnel_line(tunnel)}", *_told_lines(tunnel["told"])]
@@ -62,6 +62,16 @@ def text(found):
     lines.append(f"Drift from the pillar ({len(steps)}): {shown}")
     fix = "sudo qubesctl qubes_vpn.doctor" if found["findings"] else "none"
     return "\n".join([*lines, f"Problems ({found['findings']}): {fix}"])
+
+
+def _clear(found, chain):
+    """Of a chain in clear, that it is; and which of its clients the pillar has there (R05)."""
+    if chain not in found["chains_in_clear"]:
+        return ""
+    clients = chain[0].split(", ")
+    chosen = [name for name in clients if name in found["outside_vpn"]]
+    only = f" of {', '.join(chosen)} only" * (chosen != clients)
+    return f"  IN CLEAR, by choice{only}" if chosen else "  IN CLEAR"
 
 
 def _chains(subject):

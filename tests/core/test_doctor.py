@@ -410,6 +410,18 @@ def test_the_overview_marks_who_is_in_clear():
     ]
 
 
+def test_the_overview_tells_who_is_in_clear_by_choice():
+    """R05, R67. Whom the pillar has there, and not whoever else hangs on the same netvm."""
+    subject = healthy()
+    subject = subject._replace(model=subject.model._replace(outside_vpn=("games", "video")))
+    of_qubes(subject).update({name: qube("t", "sys-net") for name in subject.model.outside_vpn})
+    way = "games, video -> sys-net  IN CLEAR, by choice"
+    assert way in qubes_vpn_overview.text(overview(subject)).splitlines()
+    of_qubes(subject)["lost"] = qube("t", "sys-net")
+    way = "games, lost, video -> sys-net  IN CLEAR, by choice of games, video only"
+    assert way in qubes_vpn_overview.text(overview(subject)).splitlines()
+
+
 #: What may be at one place or another of a form.
 POOL = (
     *(None, True, False, 0, 2**53, [], {}),
