@@ -140,7 +140,7 @@ RULES = (
         "low",
         "Somebody else hangs on a firewall qube that is there for one qube",
         "Whoever takes it over from there has what enforces that qube's list, and its traffic.",
-        "qvm-prefs QUBE netvm NAME, another one; or route it there in the pillar.",
+        "Give it another netvm, in the pillar (routes.qubes) or by qvm-prefs QUBE netvm NAME.",
         _shared_firewall,
     ),
 )

@@ -206,6 +206,13 @@ def firewall_names(values):
             yield (_TOP, "layout", name, "firewall"), keys["firewall"]
 
 
+def no_vault(model, name):
+    """What to write of a vault that is to be none."""
+    if name in model.layout and "vault" in model.layout[name].gives:
+        return f"write layout.{name}.vault: false"
+    return "take it out of vaults"
+
+
 def place(model, key, name):
     """The path in the pillar of what it says of the qube *name*: its netvm or its allowlist."""
     if name in model.layout and key in model.layout[name].gives:

@@ -486,9 +486,7 @@ def _way(model, path, qube, netvm):
     if netvm == "none":
         return []
     if qube in model.vaults:
-        fix = "Write none, or take it out of vaults."
-        if qube in model.layout and "vault" in model.layout[qube].gives:
-            fix = f"Write none, or layout.{qube}.vault: false."
+        fix = f"Write none, or {qubes_vpn_layout.no_vault(model, qube)}."
         return [Problem(path, "a vault has no netvm", fix)]
     if qube in (netvm, model.whonix_gateway) and qube in model.path(netvm):
         return [_loop(path, [qube, *model.path(netvm)], qube)]

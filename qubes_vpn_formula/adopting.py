@@ -200,7 +200,7 @@ class _Seen:
         if name in model.services:
             why = "How service qubes hang together is told by topology and upstream: edit these."
         elif name in model.vaults:
-            why = "A vault has no netvm: take it out of vaults, if it is none."
+            why = f"A vault has no netvm. If it is none: {qubes_vpn_layout.no_vault(model, name)}."
         elif name == model.whonix_gateway and model.whonix != "unmanaged":
             why = "What it hangs on is told by topology or whonix: edit these."
         elif inherits:

@@ -268,7 +268,7 @@ def test_a_fix_says_what_to_write():
     ]
     assert [qubes_vpn_model.read(each)[1][0].fix for each in online] == [
         "Remove it, or write layout.vault.vault: false.",
-        "Write none, or layout.vault.vault: false.",
+        "Write none, or write layout.vault.vault: false.",
     ]
 
 

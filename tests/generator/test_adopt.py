@@ -260,7 +260,8 @@ REFUSED = {
     ),
     "a vault": (
         [netvm("vault", "sys-firewall")],
-        "not accepted: vault: netvm sys-firewall. A vault has no netvm",
+        "not accepted: vault: netvm sys-firewall. A vault has no netvm. If it is none: take it out "
+        "of vaults.",
     ),
     "no list any more": (
         [rules("personal", "action=accept")],
@@ -291,6 +292,14 @@ REFUSED = {
         "not accepted: t-vpn: netvm sys-firewall. A template has none: a run takes it off.",
     ),
 }
+
+
+def test_a_vault_of_the_layout_is_none_by_another_key(routed, pillar, tmp_path, capsys):
+    """R09, R10. There are no vaults to take it out of."""
+    pillar.write_text(TEXT.replace("vaults: [vault]", "layout: {vault: {}}"))
+    routed.call(*netvm("vault", "sys-firewall"))
+    assert adopt(routed, pillar, tmp_path) == 1
+    assert "If it is none: write layout.vault.vault: false." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", REFUSED)
