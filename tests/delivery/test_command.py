@@ -46,7 +46,7 @@ def ready(installed):
         ("switch sys-vpn wg-de.conf", ["switch", 'name="sys-vpn"', 'profile="wg-de.conf"']),
         (
             "switch sys-vpn a.conf --lasting --dry-run",
-            ["switch", 'name="sys-vpn"', 'profile="a.conf"', "lasting=true", "test=true"],
+            ["switch", "test=true", 'name="sys-vpn"', 'profile="a.conf"', "lasting=true"],
         ),
         ("switch yes 'a b+1.conf'", ["switch", 'name="yes"', 'profile="a b+1.conf"']),
         ("connect", ["connect"]),
@@ -54,6 +54,8 @@ def ready(installed):
         ("bypass", ["bypass", 'do="show"']),
         ("bypass open --minutes 10", ["bypass", 'do="open"', "minutes=10"]),
         ("bypass close", ["bypass", 'do="close"']),
+        ("bypass open --dry-run", ["bypass", "test=true", 'do="open"']),
+        ("connect sys-vpn --dry-run", ["connect", "test=true", 'name="sys-vpn"']),
         *((name, [name]) for name in ("status", "doctor", "restarts", "events")),
     ],
 )
