@@ -156,8 +156,11 @@ def _settings(machine, changes, name, settings, klass):
             _need_template(machine, wrong["template"])
         if problem := running(machine, name):
             raise Refused(problem)
+    netvm = machine.value(name, "netvm")
     cut_off = wrong.get("provides_network") and name in machine.wiring().values()
-    if cut_off and machine.value(name, "netvm") is not None:
+    # Its list is all that closes it until the new template is set up, and needs who enforces it.
+    bare = "template" in wrong and netvm is not None and not machine.enforces(netvm)
+    if netvm is not None and (cut_off or bare):
         # Reset, the flag leaves clients behind that nothing is passed on for (R4.3).  Switched on
         # it would let them out as the qube hangs now; the guard of its own move asks about them.
         machine.taken_off[name] = None

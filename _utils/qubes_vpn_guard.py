@@ -63,29 +63,32 @@ def opened(before, after, guard, unlisted=()):
     )
 
 
-def weakened(before, after, guard, routes):
+def weakened(before, after, guard, routes, unlisted=()):
     """Who passes less *after* than before, and less than he is to pass: ``{name: {what, ...}}``.
 
     Two tunnels in a row, or Tor and a tunnel, keep from each provider what the other sees; who
     passes one of them alone, for a moment, has told it all.
     routes: what clients are to hang on, ``{name: netvm}``; without one: whoever they hang on.
+    unlisted: of :func:`opened`.  Behind one he is as he was before, and not as he is to be.
     *what*: tunnels and the like that are not on his way, and are to be.
     """
-    design, found, cut = {**routes, **guard.upstreams}, {}, _cut(before, after)
+    design, found = {**routes, **guard.upstreams}, {}
+    were_offline, are_offline = _cut(after, before), _cut(before, after)
     for name in rerouted(before, after):
-        passed, now = _passed(name, before, guard), _passed(name, after, guard, cut)
+        passed = _passed(name, before, guard, were_offline)
+        now = _passed(name, after, guard, are_offline)
         if now is None or (passed is not None and passed <= now):
             continue
         here = next((each for each in path(name, after) if each in design), None)
         if here is None:
             continue  # nothing is said about his way
         way = path(design[here] if here == name else here, design)
-        if lacks := (_closing(way, guard) if way else passed or set()) - now:
+        if lacks := (_closing(way, guard) if way else passed or set()) - (now - {*unlisted}):
             found[name] = lacks
     return found
 
 
-def _passed(name, wiring, guard, cut=()):
+def _passed(name, wiring, guard, cut):
     """What may hide what *name* sends, on its way out; None where it has none."""
     way = path(name, wiring)[1:]
     last = way[-1] if way else None
@@ -95,7 +98,10 @@ def _passed(name, wiring, guard, cut=()):
 
 
 def _cut(before, after):
-    """Qubes that had a netvm and lose it, and so are no uplinks: their clients are offline."""
+    """Qubes that lose the netvm that they had, and so are no uplinks: their clients are offline.
+
+    Or were, before they get one: with *after* and *before* the other way round.
+    """
     return tuple(name for name in after if after[name] is None and before.get(name) is not None)
 
 

@@ -204,8 +204,8 @@ def _off(machine, move, before, in_the_way, guard, later):
     rules = qubes_vpn_shelters.promise(machine, guard)
     after = {**before, **dict.fromkeys(move.moved, move.netvm)}
     unlisted = qubes_vpn_shelters.unlisted(machine, rules, later.get("lists", {}))
-    routes = _routes(machine, before, rules, later)
-    weak = qubes_vpn_guard.weakened(before, after, rules, routes)
+    routes = {**_routes(machine, before, rules, later), **dict.fromkeys(move.moved, move.netvm)}
+    weak = qubes_vpn_guard.weakened(before, after, rules, routes, unlisted)
     coming = [name for name in weak if _comes_back(machine, name, later)]
     names = [*in_the_way, *qubes_vpn_guard.opened(before, after, rules, unlisted), *coming]
     discarded = [name for name in dict.fromkeys(names) if _is_preloaded(machine, name)]
@@ -225,7 +225,7 @@ def _off(machine, move, before, in_the_way, guard, later):
     if not lost and (names or heirs):  # the same question about what is really to be done
         after = {**off.wiring(before), **dict.fromkeys(move.moved, move.netvm)}
         lost = qubes_vpn_guard.opened(before, after, rules, unlisted)
-        weak = qubes_vpn_guard.weakened(before, after, rules, routes)
+        weak = qubes_vpn_guard.weakened(before, after, rules, routes, unlisted)
     if lost and "qubes" not in later and not qubes_vpn_guard.opened(before, after, rules):
         on_it = [name for name in qubes_vpn_guard.path(move.netvm, after) if name in unlisted]
         raise Refused(

@@ -238,7 +238,7 @@ def _with_restarts(steps, model):
 
 
 def _with_later(steps, model):
-    """Whom each move of a qube that carries others may take offline first, and which lists follow.
+    """Whom a move of who carries others, or may, may take offline first, and which lists follow.
 
     On a machine that is wired already, the order of the steps alone would open some of them.
     """
@@ -253,6 +253,8 @@ def _with_later(steps, model):
                 step.args["later"] = {**later, "qubes": later["qubes"][::-1], **more}
             elif netvm != "none":
                 routes[name] = netvm
+                if later["default"]:  # it may be default_netvm until then, and carry heirs
+                    step.args["later"] = {"qubes": [], "default": later["default"]}
             later["qubes"].append(name)
         if step.state == "firewall" and step.args["name"] in model.tunnels():
             lists[step.args["name"]] = step.args["rules"]

@@ -81,6 +81,26 @@ def test_who_passes_what_he_is_to_pass_or_passed_before_is_not():
     assert weakened(HOPS, {**HOPS, "work": "exit"}, TOR, {}) == {}
 
 
+def test_a_tunnel_without_its_list_is_none_that_he_is_to_pass():
+    """R12, R88. Whoever passed it already is no worse off: it may be somebody's VPN."""
+    off = {**HOPS, "tor": None, "exit": "tor"}
+    guard = TOR._replace(upstreams={"exit": "tor", "tor": "net", "fw": "exit"})
+    assert weakened(off, {**off, "tor": "net"}, guard, {}) == {}
+    behind = {"fw": {"exit"}, "work": {"exit"}}
+    assert weakened(off, {**off, "tor": "net"}, guard, {}, ["exit"]) == behind
+    assert weakened({**off, "tor": "entry"}, {**off, "tor": "net"}, guard, {}, ["exit"]) == behind
+    on = {**off, "tor": "net"}
+    assert weakened(on, {**on, "tor": "entry"}, guard, {}, ["exit"]) == {}
+
+
+def test_who_hung_on_a_qube_that_gets_its_first_netvm_was_offline():
+    """R88: a client that default_netvm names, and no uplink."""
+    before = {"net": None, "exit": "net", "tor": "exit", "work": None, "heir": "work"}
+    guard = TOR._replace(upstreams={"exit": "net", "tor": "exit"})
+    after = {**before, "work": "exit"}
+    assert weakened(before, after, guard, {"heir": "tor"}) == {"heir": {"tor"}}
+
+
 def test_a_route_says_what_a_client_is_to_pass():
     """R06: its netvm leads through the tunnel alone by now, and it is to go on in Tor."""
     before = {"net": None, "exit": "net", "tor": "exit", "fw": "tor", "work": "fw"}
