@@ -6,9 +6,10 @@ taken offline before it if a later step of the same run brings that qube back (*
 the move is refused, with nothing changed.  A run that is killed in between leaves them offline.
 
 later: ``{"qubes": [name...], "default": netvm or None, "lists": {tunnel: [rule...]}, "routes":
-{client: netvm}}``, whom later steps give a netvm, what one of them sets as default_netvm, the
-firewall lists that they give, and the clients' netvms.  A run that gives no list, as that of
-qubes.layout, has all tunnels' lists there, and no ``qubes``.
+{client: netvm}, "otherwise": {client: netvm}}``, whom later steps give a netvm, what one of them
+sets as default_netvm, the firewall lists that they give, the clients' netvms, and what these are
+where there is no such qube.  A run that gives no list, as that of qubes.layout, has all tunnels'
+lists there, and no ``qubes``.
 restart_clients: what happens to running clients whose connections a move breaks: ``never`` (moved
 as they run, and that is said), ``ask`` (refused) or ``yes`` (shut down, moved, started again).
 """
@@ -252,8 +253,10 @@ def _routes(machine, wiring, rules, later):
     default = meant(later.get("default") or "none")
     routes = dict.fromkeys(inheriting(machine, wiring), default) if default else {}
     routes |= later.get("routes", {})
-    made = {*rules.services}
-    return {name: to for name, to in routes.items() if to in made or machine.klass(to) is not None}
+    there = {to for to in routes.values() if to in rules.services or machine.klass(to) is not None}
+    otherwise = {**routes, **later.get("otherwise", {})}
+    routes = {name: to if to in there else otherwise[name] for name, to in routes.items()}
+    return {name: to for name, to in routes.items() if to in there or to in rules.services}
 
 
 def _comes_back(machine, name, later):

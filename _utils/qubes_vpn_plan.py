@@ -243,16 +243,19 @@ def _with_later(steps, model):
     On a machine that is wired already, the order of the steps alone would open some of them.
     """
     carriers = {*model.services, model.whonix_gateway}
-    later, lists, routes = {"qubes": [], "default": None}, {}, {}
+    later, lists, routes, otherwise = {"qubes": [], "default": None}, {}, {}, {}
     for step in reversed(steps):
         if step.state == "netvm":
             name, netvm = step.args["name"], step.args["netvm"]
             if name in carriers:
                 more = {"lists": dict(lists)} if lists else {}
                 more |= {"routes": dict(routes)} if routes else {}
+                more |= {"otherwise": dict(otherwise)} if otherwise else {}
                 step.args["later"] = {**later, "qubes": later["qubes"][::-1], **more}
             elif netvm != "none":
                 routes[name] = netvm
+                if "otherwise" in step.args:
+                    otherwise[name] = step.args["otherwise"]
                 if later["default"]:  # it may be default_netvm until then, and carry heirs
                     step.args["later"] = {"qubes": [], "default": later["default"]}
             later["qubes"].append(name)

@@ -68,9 +68,21 @@ HEIRS_OF_A_CLIENT = (
         routes={"qubes": {"work": "sys-vpn-2"}, "default": "sys-vpn"},
     ),
 )
+#: There is no Whonix, so it hangs on the other tunnel in the end.
+NO_TOR = (
+    drawn({"sys-firewall": "proxy"}, {"sys-firewall": None, "comms": "sys-firewall"}, ["comms"]),
+    {
+        **custom(
+            {"sys-vpn": UPLINK, "sys-vpn-3": UPLINK},
+            {"sys-firewall": "sys-vpn"},
+            {"default": "sys-vpn-3"},
+        ),
+        "layout": {"comms": {}},
+    },
+)
 
 
-@pytest.mark.parametrize("case", [NO_TUNNEL_YET, OWN_VPN, HEIRS_OF_A_CLIENT])
+@pytest.mark.parametrize("case", [NO_TUNNEL_YET, OWN_VPN, HEIRS_OF_A_CLIENT, NO_TOR])
 def test_nobody_is_let_out(case):
     """R12, R88, R92. And the run gets through: whoever was taken off is brought back."""
     machine, pillar = case
