@@ -210,8 +210,9 @@ class Watch:
 def behind(document):
     """Shelters that the pillar puts behind another one: what they send themselves counts too."""
     wiring, shelters = design(document), {GATEWAY, *document["tunnels"]}
-    if where_tor_is(document) == "behind_vpn":  # by the default, which leads through a tunnel
-        wiring.setdefault(GATEWAY, next(iter(document["tunnels"])))
+    if where_tor_is(document) == "behind_vpn":  # a tunnel's own way may lead through Tor
+        default = document["routes"].get("default") or CHAINS[document["topology"]][1]
+        wiring.setdefault(GATEWAY, default)
     return {name for name in shelters if shelters & {*way(name, wiring)[1:]}}
 
 
