@@ -102,8 +102,10 @@ def wiring(model):
 def clients(model):
     """Routes, vaults, allowlists, Whonix."""
     problems = _default(model)
+    clear = {netvm: model.in_clear(netvm) for netvm in _netvms(model)}  # of many clients each
     for qube, netvm in model.routes.items():
-        problems += _route(model, qubes_vpn_layout.place(model, "netvm", qube), qube, netvm)
+        path = qubes_vpn_layout.place(model, "netvm", qube)
+        problems += _no_client(model, path, qube) or _way(model, path, qube, netvm, clear)
     for place, qube in enumerate(model.outside_vpn):
         problems += _opt_in(model, (_TOP, "outside_vpn", place), qube)
     for place, qube in enumerate(model.vaults):
@@ -127,6 +129,14 @@ def clients(model):
 
 def _shared_firewalls(model):
     """Who hangs on a firewall qube that is for one qube of the layout alone."""
+    owned = [qube.firewall for qube in model.layout.values() if qube.firewall]
+    owners = {
+        qube.firewall: name
+        for name, qube in model.layout.items()
+        if owned.count(qube.firewall) == 1 and qube.firewall not in model.chain  # told already
+    }
+    if not owners:
+        return
     netvms = {
         qubes_vpn_layout.place(model, "netvm", name): (name, netvm)
         for name, netvm in model.routes.items()
@@ -136,12 +146,6 @@ def _shared_firewalls(model):
         netvms[path] = (service.name, service.upstream)
     netvms[_TOP, "routes", "default"] = (None, model.default)
     netvms[_TOP, "disposables"] = (None, model.disposables)
-    owned = [qube.firewall for qube in model.layout.values() if qube.firewall]
-    owners = {
-        qube.firewall: name
-        for name, qube in model.layout.items()
-        if owned.count(qube.firewall) == 1 and qube.firewall not in model.chain  # told already
-    }
     for path, (name, netvm) in netvms.items():
         if name != owners.get(netvm, name):
             what = f"'{netvm}' is there for {owners[netvm]} alone"
@@ -264,7 +268,12 @@ def _netvms(model):
 
 
 def _template(model, path, name):
-    if name in {*model.services, model.uplink, *model.layout, *model.homes()}:
+    if (
+        name in model.services
+        or name == model.uplink
+        or name in model.layout
+        or name in model.homes()
+    ):
         return [Problem(path, f"'{name}' is a qube, not a template", "Name a template.")]
     return []
 
@@ -462,10 +471,6 @@ def _closed_netvm(model, path, netvm, who):
     return []
 
 
-def _route(model, path, qube, netvm):
-    return _no_client(model, path, qube) or _way(model, path, qube, netvm)
-
-
 def _no_client(model, path, qube):
     if qube in model.services:
         key = f"{model.services[qube].role}s.{qube}.upstream"
@@ -482,7 +487,8 @@ def _no_client(model, path, qube):
     return _no_template(model, path, qube)
 
 
-def _way(model, path, qube, netvm):
+def _way(model, path, qube, netvm, clear):
+    """clear: whatever carries the network -> whether that is in clear."""
     if netvm == "none":
         return []
     if qube in model.vaults:
@@ -490,12 +496,12 @@ def _way(model, path, qube, netvm):
         return [Problem(path, "a vault has no netvm", fix)]
     if qube in (netvm, model.whonix_gateway) and qube in model.path(netvm):
         return [_loop(path, [qube, *model.path(netvm)], qube)]
-    if netvm not in _netvms(model):
+    if netvm not in clear:
         what = f"there is no tunnel, resolver or firewall '{netvm}'"
         if netvm in model.layout or netvm in model.vaults or netvm in model.routes:
             what = f"'{netvm}' provides no network"
         return [Problem(path, what, suggest(netvm, model.services))]
-    if model.in_clear(netvm) and qube not in model.outside_vpn:
+    if clear[netvm] and qube not in model.outside_vpn:
         way = " -> ".join([qube, *model.path(netvm)])
         return [
             Problem(

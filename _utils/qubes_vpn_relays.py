@@ -47,7 +47,12 @@ RELAYS = _Whole(
         "also": (_ADDRESSES, ()),
         "taken": (Day(), ...),
         "sha256": (
-            Pattern(r"[0-9a-f]{64}\Z", "is not a checksum", "Only 'qubes-vpn relays' writes it."),
+            Pattern(
+                r"[0-9a-f]{64}\Z",
+                "is not a checksum",
+                "Only 'qubes-vpn relays' writes it.",
+                digest=True,
+            ),
             ...,
         ),
     }

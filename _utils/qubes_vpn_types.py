@@ -194,18 +194,24 @@ class Sentence:
 
 
 class Pattern:
-    """A text that matches *pattern*; by default a host name, in which ``*`` and ``?`` may stand."""
+    """A text that matches *pattern*; by default a host name, in which ``*`` and ``?`` may stand.
+
+    digest: whether it is one, which is no secret, whatever is in it.
+    """
 
     def __init__(
         self,
         pattern=_HOST_PATTERN,
         what="is neither a host name nor a pattern of one",
         fix="Write small letters, digits, '-' and '.'; * stands for any of them.",
+        digest=False,
     ):
         self.pattern, self.what, self.fix = re.compile(pattern), what, fix
+        self.digest = digest
 
     def read(self, value, path, problems):
-        if isinstance(value, str) and self.pattern.match(value):
+        fits = isinstance(value, str) and self.pattern.match(value)
+        if fits and (self.digest or not looks_secret(value)):
             return value
         refuse(value, path, problems, f"{show(value)} {self.what}", self.fix)
         return None

@@ -124,6 +124,23 @@ def test_a_secret_is_a_problem_and_is_not_shown(data, secret, wrap):
     assert not [problem for problem in problems if mark in problem.text()]
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"domain": "1000000000000000.conf"},
+        {"checks": {"sys-vpn": {"url": "https://example.org/1000000000000000"}}},
+        {"checks": {"sys-vpn": {"url": "https://example.org/", "address": "a1000000000000000"}}},
+    ],
+    ids=str,
+)
+def test_what_only_has_to_match_is_no_place_for_one_either(tests):
+    """R33. Such a place is drawn once in thousands of examples."""
+    document = {**EXAMPLE, "tests": tests}
+    problems = qubes_vpn_model.read(document)[1]
+    assert len(problems) == 1
+    assert "1000000000000000" not in problems[0].text()
+
+
 @pytest.mark.parametrize("marks", ["{{ x }}", "{% x %}", "{# x #}"])
 @pytest.mark.parametrize(
     "path",
