@@ -52,7 +52,7 @@ try:
     from qubes_vpn_machine import Machine
     from qubes_vpn_qubesd import Refused, in_words
     from qubes_vpn_qubesd import connect as _connection
-    from qubes_vpn_record import FOLDER, Record
+    from qubes_vpn_record import Record
     from qubes_vpn_words import last_written
 
     HAS_QUBESADMIN = True
@@ -122,7 +122,7 @@ def undo_plan(options=None):
     if problems:
         return {"problems": [problem.text() for problem in problems], "steps": []}
     try:
-        lines = qubes_vpn_record.read(__opts__.get("qubes_vpn_folder", qubes_vpn_record.FOLDER))
+        lines = qubes_vpn_record.read(_folder())
     except qubes_vpn_record.Unusable as unusable:
         return {"problems": [str(unusable)], "steps": []}
     steps = qubes_vpn_undo.plan(lines, to, remove)
@@ -311,7 +311,7 @@ def _ask(question):
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
-            folder, root = __opts__.get("qubes_vpn_folder", FOLDER), __opts__["root_dir"]
+            folder, root = _folder(), __opts__["root_dir"]
             machine = Machine(_connection(), dry=True, record=Record(folder), root=root)
             return question(machine, last_written(machine, folder))
     except Refused as refused:
@@ -570,14 +570,14 @@ def bypass(do="show", minutes=None, test=False):
         raise CommandExecutionError("this works in dom0: qubesadmin is not here")
     try:
         with in_words("the machine could not be read"):
-            record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
+            record = Record(_folder())
             dry = bool(test or __opts__["test"]) or do == "show"
             machine = Machine(_connection(), dry=dry, record=record, root=__opts__["root_dir"])
             if do == "open":
-                return qubes_vpn_bypass.opened(machine, _model(), minutes, qubes_vpn_bypass.user())
+                return qubes_vpn_bypass.opened(machine, _model(), minutes, qubes_vpn_record.user())
             if do == "close":
                 changes = {}
-                qubes_vpn_bypass.closed(machine, changes, "bypass", qubes_vpn_bypass.user())
+                qubes_vpn_bypass.closed(machine, changes, "bypass", qubes_vpn_record.user())
                 done = "Would be closed" if dry else "Closed"
                 return f"{done}: {', '.join(changes)}." if changes else "No bypass is open."
             open_now = qubes_vpn_bypass.standing(machine)
@@ -597,7 +597,7 @@ def events(form="text"):
         qubesctl qubes_vpn.events
     """
     try:
-        lines = qubes_vpn_record.read(__opts__.get("qubes_vpn_folder", qubes_vpn_record.FOLDER))
+        lines = qubes_vpn_record.read(_folder())
     except qubes_vpn_record.Unusable as unusable:
         raise CommandExecutionError(str(unusable)) from None
     found = qubes_vpn_record.events(lines)
@@ -653,11 +653,16 @@ def _expect_tunnel(model, name):
         raise CommandExecutionError(f"{what}: {', '.join(tunnels)}")
 
 
+def _folder():
+    """Where the record lies."""
+    return __opts__.get("qubes_vpn_folder", qubes_vpn_record.FOLDER)
+
+
 def _noted(event, name, **more):
     """Puts an *event* of the qube *name* on record; a sentence where that cannot be, else none."""
-    record = Record(__opts__.get("qubes_vpn_folder", FOLDER))
+    record = Record(_folder())
     try:
-        record.event(event, name, qubes_vpn_bypass.user(), **more)
+        record.event(event, name, qubes_vpn_record.user(), **more)
     except qubes_vpn_record.Unusable as unusable:
         return f" Who did it is not recorded: {unusable}"
     return ""

@@ -5,9 +5,6 @@ What keeps it from staying open: docs/decisions/0037-a-bypass-that-ends.md.  Eve
 last one leaves it closed, and the last one is its start, after what will end it has been armed.
 """
 
-import os
-import pwd
-import re
 import shutil
 import sys
 import time
@@ -35,13 +32,6 @@ _SHOW = "qubes_vpn.bypass"
 _MEANWHILE = "somebody else opens or closes a bypass just now"
 #: States of a unit of systemd's: it runs; it is started, or will be again in some seconds.
 _ENDING = ("active", "activating")
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
-
-
-def user():
-    """Who is at it, for the record: a user of dom0."""
-    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    return name if _USER.match(name) else "somebody"
 
 
 def opened(machine, model, minutes, by):

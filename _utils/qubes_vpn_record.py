@@ -29,6 +29,8 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
+import re
 import stat
 import time
 from pathlib import Path
@@ -36,6 +38,7 @@ from pathlib import Path
 #: Where it lies, unless the minion's option ``qubes_vpn_folder`` says otherwise.
 FOLDER = "/var/lib/qubes-vpn"
 NAME = "record.jsonl"
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 
 _TEXT_OR_NONE = (str, type(None))
 #: What a line of each kind has to have, and of which type.
@@ -197,6 +200,12 @@ class Record:
                 os.unlink(NAME, dir_fd=folder)
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
+
+
+def user():
+    """Who is at it, for the record: a user of dom0."""
+    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    return name if _USER.match(name) else "somebody"
 
 
 def read(folder=FOLDER):
